@@ -1,0 +1,111 @@
+"""Element types, symbolic shapes and small integer contents of all values, from the graph's inputs and constants."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from graphopt.ir.attributes import Reference
+from graphopt.ir.dims import Shape, Unknowns
+from graphopt.ir.graph import Graph
+from graphopt.ir.inference import (
+    attention,
+    control,
+    creation,
+    elementwise,
+    fallback,
+    indexing,
+    products,
+    reduction,
+    shaping,
+)
+from graphopt.ir.inference.outs import Out, Table
+from graphopt.ir.inference.sizes import Partial
+from graphopt.ir.model import Model
+from graphopt.ir.node import Node
+from graphopt.ir.operands import known_content
+
+_TABLE: Table = {
+    **attention.TABLE,
+    **control.TABLE,
+    **creation.TABLE,
+    **elementwise.TABLE,
+    **indexing.TABLE,
+    **products.TABLE,
+    **reduction.TABLE,
+    **shaping.TABLE,
+}
+
+
+def infer(model: Model) -> None:
+    """Infers every value of every scope; a subgraph before the outputs of the node that holds it.
+
+    What the file declares stands only where inference knows nothing.
+    """
+    for graph in [model.graph, *(function.graph for function in model.functions.values())]:
+        for node in _order(graph):
+            infer_node(node)
+
+
+def infer_node(node: Node) -> None:
+    """Sets dtype, shape and content of the outputs of `node` from its inputs.
+
+    An output keeps the dimensions it had where nothing is known of them now, so that their names stay; a dimension
+    that nobody knows gets a name of its own. A malformed node tells nothing.
+    """
+    unknowns = node.graph.ledger.unknowns
+    for value, (dtype, shape, content) in zip(node.outputs, outputs_of(node), strict=False):
+        node.graph.set_type(value, dtype or value.dtype, _completed(shape, value.shape, unknowns))
+        value.content = content
+
+
+def outputs_of(node: Node) -> list[Out]:
+    """What follows for the outputs of `node` from its inputs; nothing is changed."""
+    if any(isinstance(value, Reference) for value in node.attrs.values()):
+        return []
+    function = _TABLE.get((node.domain, node.op))
+    try:
+        outs = function(node) if function is not None else None
+    except (LookupError, TypeError, ValueError, ArithmeticError):
+        return []
+    return list(outs) if outs is not None else fallback.infer(node)
+
+
+def _completed(shape: Partial | None, old: Shape | None, unknowns: Unknowns) -> Shape | None:
+    """`shape`, with what it lacks taken from `old` or made up."""
+    if shape is None:
+        return old
+    if None not in shape:
+        return shape  # type: ignore[return-value]
+    known: Partial = old if old is not None and len(old) == len(shape) else (None,) * len(shape)
+    merged = [a if a is not None else b for a, b in zip(shape, known, strict=True)]
+    return tuple(size if size is not None else unknowns.fresh() for size in merged)
+
+
+def _order(graph: Graph) -> Iterator[Node]:
+    """The operations in order, those of its subgraphs before a node. Scopes are seeded as they are entered."""
+    _constants(graph)
+    walks = [graph.ops()]
+    holders: list[Node] = []
+    while walks:
+        node = next(walks[-1], None)
+        if node is None:
+            walks.pop()
+            if holders:
+                yield holders.pop()
+        elif node.graphs:
+            holders.append(node)
+            walks.append(_enter(node))
+        else:
+            yield node
+
+
+def _enter(holder: Node) -> Iterator[Node]:
+    for graph in control.subgraphs(holder):
+        control.seed(graph)
+        _constants(graph)
+        yield from graph.ops()
+
+
+def _constants(graph: Graph) -> None:
+    for node in graph.sources("Constant"):
+        known_content(node.output)

@@ -1,0 +1,134 @@
+"""Arithmetic and comparisons of dimensions beyond polynomials. Every symbol stands for a number ≥ 0."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from graphopt.ir import dims
+from graphopt.ir.dims import Size
+
+Part = Size | None
+Partial = tuple[Part, ...]
+INFINITY = (1 << 31) - 1
+"""Bounds from here on mean "to the end": no dimension is as large."""
+
+
+def nonnegative(a: Size) -> bool:
+    """Whether a ≥ 0 is certain."""
+    if isinstance(a, int):
+        return a >= 0
+    return all(factor >= 0 for _, factor in a.terms)
+
+
+def positive(a: Size) -> bool:
+    """Whether a > 0 is certain."""
+    return nonnegative(dims.sub(a, 1))
+
+
+def equal(a: Size, b: Size) -> bool | None:
+    """Whether a = b; None where that depends on the sizes."""
+    if a == b:
+        return True
+    return False if less(a, b) or less(b, a) else None
+
+
+def less(a: Size, b: Size) -> bool | None:
+    """Whether a < b; None where that depends on the sizes."""
+    difference = dims.sub(b, a)
+    if positive(difference):
+        return True
+    return False if nonnegative(dims.mul(difference, -1)) else None
+
+
+def minimum(a: Part, b: Part) -> Part:
+    """min(a, b): one of them, or an opaque symbol where one is a number ≥ 0 and the other is ≥ 0."""
+    if a is None or b is None:
+        return None
+    if nonnegative(dims.sub(b, a)):
+        return a
+    if nonnegative(dims.sub(a, b)):
+        return b
+    if isinstance(a, int):
+        a, b = b, a
+    if isinstance(b, int) and b >= 0 and nonnegative(a):
+        return dims.symbol(f"min({a},{b})")
+    return None
+
+
+def clamped(a: Size) -> Size:
+    """max(a, 0), an opaque symbol where the sign depends on the sizes."""
+    if nonnegative(a):
+        return a
+    return 0 if isinstance(a, int) else dims.symbol(f"max({a},0)")
+
+
+def quotient(a: Size, b: Size) -> Part:
+    """a / b rounded towards zero, as integer division in ONNX; an opaque symbol where it is not exact."""
+    if b == 0:
+        return None
+    exact = dims.divide(a, b)
+    if exact is not None:
+        return exact
+    if isinstance(a, int) and isinstance(b, int):
+        return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
+    return dims.floordiv(a, b) if nonnegative(a) and nonnegative(b) else None
+
+
+def ratio(whole: Sequence[Size], parts: Sequence[Size]) -> Part:
+    """product(whole) / product(parts) where that is exact: the -1 of a Reshape."""
+    left, right = list(whole), []
+    for part in parts:
+        if part in left:
+            left.remove(part)
+        else:
+            right.append(part)
+    found = dims.divide(dims.product(left), dims.product(right))
+    return found if found is not None and nonnegative(found) else None
+
+
+def _is_clipped(a: Size, whole: Size) -> bool:
+    """Whether `a` is min(whole, n) for a number n ≥ 1, as `minimum` writes it."""
+    if isinstance(a, int) or len(a.terms) != 1:
+        return False
+    ((names, factor),) = a.terms
+    if factor != 1 or len(names) != 1 or not names[0].startswith("min("):
+        return False
+    bound = names[0].rpartition(",")[2].removesuffix(")")
+    return bound.isdecimal() and int(bound) >= 1 and names[0] == f"min({whole},{bound})"
+
+
+def broadcast_one(a: Part, b: Part) -> Part:
+    """The dimension that `a` and `b` broadcast to, whenever they do."""
+    if a == b or b == 1:
+        return a
+    if a == 1 or isinstance(b, int):
+        return b
+    if isinstance(a, int):
+        return a
+    if a is None or b is None:
+        return None
+    # With d > n, d and min(d, n) broadcast only where n is 1: to d.
+    if _is_clipped(b, a):
+        return a
+    return b if _is_clipped(a, b) else None
+
+
+def broadcast(*shapes: Partial | None) -> Partial | None:
+    """The shape that `shapes` broadcast to; None where a rank is not known."""
+    result: Partial | None = ()
+    for shape in shapes:
+        if result is None or shape is None:
+            return None
+        if result == shape or not shape:
+            continue
+        if len(result) < len(shape):
+            result, shape = shape, result
+        ahead = len(result) - len(shape)
+        result = result[:ahead] + tuple(map(broadcast_one, result[ahead:], shape))
+    return result
+
+
+def agree(sizes: Sequence[Part]) -> Part:
+    """One name for sizes that the operator demands to be equal: a number where there is one."""
+    known = [size for size in sizes if size is not None]
+    return next((size for size in known if isinstance(size, int)), known[0] if known else None)

@@ -1,0 +1,381 @@
+"""From ONNX protos to the IR. Nothing is lost: what the IR has no word for stays in the protos it keeps."""
+
+from __future__ import annotations
+
+import gc
+import heapq
+import logging
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+from google.protobuf.message import DecodeError
+from onnx import AttributeProto, TensorProto
+
+from graphopt.errors import ModelError
+from graphopt.ir import dims
+from graphopt.ir.dims import Shape, Size, Unknowns
+from graphopt.ir.graph import CycleError, Graph
+from graphopt.ir.ledger import Ledger
+from graphopt.ir.model import Function, Model, canonical_domain
+from graphopt.ir.node import Node, Value
+from graphopt.ir.protos import copy_fields
+from graphopt.ir.tensor import Tensor
+
+_log = logging.getLogger(__name__)
+
+# onnxruntime registers this domain by itself and loads models that forget to import it.
+IMPORTED_BY_THE_RUNTIME = ("com.microsoft",)
+_MOST_BYTES = 2**31 - 1
+
+
+def load(source: str | os.PathLike[str] | onnx.ModelProto) -> Model:
+    """The model in a file, or the one a proto says; neither is changed.
+
+    Weights in external files are not read; those of a proto are relative to the current folder. Where several
+    `Constant` nodes write one name the last one counts, as in onnxruntime. Raises: ModelError GO02x when the file is
+    missing or is not a model, GO03x when weights are not there or not what their shape says, GO04x when its graph is
+    not one (cycles, dangling or duplicate names, domains or opsets that are not known).
+    """
+    if isinstance(source, onnx.ModelProto):
+        return model_from_proto(source)
+    path = Path(source)
+    return model_from_proto(read_proto(path), path)
+
+
+def read_proto(path: Path) -> onnx.ModelProto:
+    """The proto in a file, external data left where it is. Raises: ModelError GO020-GO023."""
+    where = str(path)
+    hint = "the file may be truncated, or be something else than ONNX"
+    proto = onnx.ModelProto()
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            big = "protobuf ends at 2 GB: larger models keep their weights as external data"
+            raise ModelError("GO023", "the file is too large to be an ONNX protobuf", where, big)
+        data = path.read_bytes()
+        proto.ParseFromString(data)
+    except FileNotFoundError as error:
+        raise ModelError("GO020", "no such file", where) from error
+    except IsADirectoryError as error:
+        raise ModelError("GO021", "this is a directory, not a model", where) from error
+    except OSError as error:
+        raise ModelError("GO022", f"cannot be read: {error.strerror}", where) from error
+    except DecodeError as error:
+        raise ModelError("GO023", "not a readable ONNX protobuf", where, hint) from error
+    if not data:
+        raise ModelError("GO023", "the file is empty", where)
+    return proto
+
+
+def model_from_proto(proto: onnx.ModelProto, path: Path | None = None) -> Model:
+    """The IR of a proto, which is kept (not copied) as the home of constants and of what the IR has no word for."""
+    where = str(path) if path else "model"
+    if not proto.graph.ListFields() or not (proto.opset_import or proto.ir_version):
+        hint = "an ONNX model is a ModelProto; a tensor or a graph alone is not one"
+        raise ModelError("GO023", "not an ONNX model: no graph in it", where, hint)
+    with _collector_off():
+        opsets = _opsets(proto, where)
+        ledger = Ledger(path.parent if path else Path.cwd())
+        loader = _Loader(ledger, where, proto.ir_version)
+        graph = Graph(ledger)
+        graph.opsets = opsets
+        loader.build([(graph, proto.graph)])
+        model = Model(graph, opsets, ledger, copy_fields(proto, onnx.ModelProto(), "graph", "functions"), path=path)
+        for function in proto.functions:
+            body = Graph(ledger)
+            body.opsets = {canonical_domain(o.domain): o.version for o in function.opset_import} or opsets
+            loader.build_function(body, function)
+            key = (canonical_domain(function.domain), function.name, function.overload)
+            if key in model.functions:
+                raise ModelError("GO042", f"two functions called '{function.name}'", where)
+            model.functions[key] = Function(function, body)
+    return model
+
+
+@contextmanager
+def _collector_off() -> Iterator[None]:
+    """Building makes millions of objects that all stay: the cyclic collector would walk them again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _opsets(proto: onnx.ModelProto, where: str) -> dict[str, int]:
+    opsets: dict[str, int] = {}
+    for entry in proto.opset_import:
+        domain = canonical_domain(entry.domain)
+        if entry.version < 1:
+            raise ModelError("GO040", f"the domain '{domain or 'ai.onnx'}' has no opset {entry.version}", where)
+        if opsets.setdefault(domain, entry.version) != entry.version:
+            raise ModelError("GO040", f"two opset versions for the domain '{domain or 'ai.onnx'}'", where)
+    newest = onnx.defs.onnx_opset_version()
+    if opsets.get("", 0) > newest:
+        hint = f"onnx {onnx.__version__}, which is installed, knows opsets up to {newest}: upgrade onnx"
+        raise ModelError("GO041", f"opset {opsets['']} is newer than any this tool knows", where, hint)
+    if proto.ir_version < 3:
+        # Before IR 3 there was no opset_import; such files are opset 1.
+        opsets.setdefault("", 1)
+    return opsets
+
+
+def type_of(info: onnx.TypeProto, unknowns: Unknowns) -> tuple[int, Shape | None]:
+    """(element type, shape) of a tensor type; (0, None) of anything else."""
+    if not info.HasField("tensor_type"):
+        return 0, None
+    tensor = info.tensor_type
+    if not tensor.HasField("shape"):
+        return tensor.elem_type, None
+    return tensor.elem_type, tuple(_dim(d, unknowns) for d in tensor.shape.dim)
+
+
+def _dim(proto: onnx.TensorShapeProto.Dimension, unknowns: Unknowns) -> Size:
+    # Some exporters write -1 for a size that they do not know.
+    if proto.HasField("dim_value") and proto.dim_value >= 0:
+        return proto.dim_value
+    return dims.parse(proto.dim_param) if proto.dim_param else unknowns.fresh()
+
+
+class _Loader:
+    """Builds scopes one after the other, outer before inner, without recursion."""
+
+    def __init__(self, ledger: Ledger, where: str, ir_version: int) -> None:
+        self.ledger = ledger
+        self.base = ledger.base or Path()
+        self.where = where
+        self.overridable = ir_version >= 4
+        self._inside: set[str] = set()
+
+    def build(self, pending: list[tuple[Graph, onnx.GraphProto]]) -> None:
+        scopes = []
+        while pending:
+            graph, proto = pending.pop()
+            scopes.append(graph)
+            pending.extend(reversed(self._scope(graph, proto)))
+        for graph in scopes:
+            self._sort(graph)
+
+    def build_function(self, graph: Graph, proto: onnx.FunctionProto) -> None:
+        for name in proto.input:
+            self._claim(graph, name, f"function '{proto.name}'")
+            graph.add_input(name)
+        inner = self._nodes(graph, proto.node, {info.name: info for info in proto.value_info})
+        self._outputs(graph, proto.output)
+        self.build(inner)
+        self._sort(graph)
+
+    def _scope(self, graph: Graph, proto: onnx.GraphProto) -> list[tuple[Graph, onnx.GraphProto]]:
+        """Builds one scope; returns its subgraphs."""
+        graph.proto = proto
+        infos = {info.name: info for info in proto.value_info}
+        self._sources(graph, proto, infos)
+        inner = self._nodes(graph, proto.node, infos)
+        self._outputs(graph, [info.name for info in proto.output])
+        for info, value in zip(proto.output, graph.outputs, strict=True):
+            value.info = value.info or info
+            if value.dtype == 0:
+                self._type(value, info)
+        return inner
+
+    def _sources(self, graph: Graph, proto: onnx.GraphProto, infos: dict[str, onnx.ValueInfoProto]) -> None:
+        initializers = self._initializers(proto)
+        for info in proto.input:
+            self._claim(graph, info.name, "graph input")
+            default = initializers.pop(info.name, None)
+            if default is not None and not self.overridable:
+                value = self._constant(graph, info.name, default)
+                graph.inputs.append(value.node)
+            else:
+                value = graph.add_input(info.name, *type_of(info.type, self.ledger.unknowns), default=default)
+            value.info = info
+        for name, tensor in initializers.items():
+            self._constant(graph, name, tensor)
+        for sparse in proto.sparse_initializer:
+            name = sparse.values.name
+            self._claim(graph, name, "sparse initializer")
+            value = graph._source("Constant", name).output
+            value.dtype, value.shape = sparse.values.data_type, tuple(sparse.dims)
+            graph.sparse[value.node] = sparse
+            self._tensor(sparse.values)
+            self._tensor(sparse.indices)
+
+    def _initializers(self, proto: onnx.GraphProto) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for tensor in proto.initializer:
+            name = tensor.name
+            if name in found:
+                raise self._error("GO042", f"two initializers called '{name}'", f"tensor '{name}'")
+            found[name] = self._tensor(tensor)
+        return found
+
+    def _tensor(self, proto: TensorProto) -> Tensor:
+        """The constant in `proto`, after a look whether its data can be read."""
+        tensor = Tensor(proto, base=self.base)
+        try:
+            if tensor.external is not None:
+                self._contain(tensor.external.get("location", ""), proto.name)
+            tensor.check()
+        except ModelError as error:
+            raise self._error(error.code, error.message, error.where, error.hint) from error
+        return tensor
+
+    def _contain(self, location: str, name: str) -> None:
+        """Refuses external data that is not a file in the model's folder or below."""
+        if location in self._inside:
+            return
+        path = self.base / location
+        parts = Path(location).parts
+        inside = parts and ".." not in parts and path.resolve().is_relative_to(self.base.resolve())
+        if not inside or Path(location).is_absolute():
+            hint = "copy the weights into the model's folder: a model may not read files elsewhere"
+            message = f"external data at '{location}' lies outside the model's folder"
+            raise ModelError("GO030", message, f"tensor '{name}'", hint)
+        if path.exists() and not path.is_file():
+            raise ModelError("GO031", f"external data '{path}' is not a file", f"tensor '{name}'")
+        self._inside.add(location)
+
+    def _constant(self, graph: Graph, name: str, tensor: Tensor) -> Value:
+        value = graph._source("Constant", name).output
+        value.node.data = tensor
+        value.dtype, value.shape = tensor.dtype, tensor.shape
+        return value
+
+    def _type(self, value: Value, info: onnx.ValueInfoProto) -> None:
+        value.dtype, value.shape = type_of(info.type, self.ledger.unknowns)
+        if value.dtype == 0:
+            # A sequence, a map, an optional: only the proto can say.
+            value.info = info
+
+    def _nodes(
+        self, graph: Graph, protos: Sequence[onnx.NodeProto], infos: dict[str, onnx.ValueInfoProto]
+    ) -> list[tuple[Graph, onnx.GraphProto]]:
+        """Makes the nodes, connects them, and returns the subgraphs that are still to be built."""
+        graph.protos = protos
+        for index, proto in enumerate(protos):
+            if proto.op_type == "Constant" and self._written_again(graph, proto, index):
+                continue
+            node = self._node(graph, proto, index)
+            for value in node.outputs:
+                if value.name:
+                    self._claim(graph, value.name, node)
+                    info = infos.get(value.name)
+                    if info is not None:
+                        self._type(value, info)
+            graph._append(node)
+        inner: list[tuple[Graph, onnx.GraphProto]] = []
+        for node in graph.ops():
+            proto = protos[node.origin]
+            names = proto.input
+            node.inputs = [None] * len(names)
+            node.arity = len(names)
+            for slot, name in enumerate(names):
+                if name:
+                    graph._join(node, slot, self._lookup(graph, name, node))
+            inner.extend(self._subgraphs(node, proto))
+        return inner
+
+    def _node(self, graph: Graph, proto: onnx.NodeProto, index: int) -> Node:
+        """The node that `proto`, number `index` of its scope, says; not yet connected."""
+        domain = sys.intern(canonical_domain(proto.domain))
+        # Version 1 for a domain that the runtime imports: it has no other.
+        node = Node(graph, sys.intern(proto.op_type), domain, graph.opsets.get(domain, 1))
+        node.name = proto.name
+        node.overload = proto.overload
+        node.origin = index
+        node.outputs = tuple([Value(node, slot, name) for slot, name in enumerate(proto.output)])
+        if domain not in graph.opsets and domain not in IMPORTED_BY_THE_RUNTIME:
+            message = f"the domain '{domain or 'ai.onnx'}' has no opset import"
+            raise self._error("GO043", message, _place(node), f"add an opset_import entry for '{domain or 'ai.onnx'}'")
+        return node
+
+    def _written_again(self, graph: Graph, proto: onnx.NodeProto, index: int) -> bool:
+        """Whether this `Constant` writes the name of an earlier one, which then takes its value."""
+        first = graph.names.get(proto.output[0]) if len(proto.output) == 1 else None
+        if first is None or not first.node.is_op("Constant"):
+            return False
+        _log.warning("%s: '%s' is written by several Constant nodes, the last one counts", self.where, first.name)
+        first.node.origin = index
+        first.node.name = proto.name
+        return True
+
+    def _subgraphs(self, node: Node, proto: onnx.NodeProto) -> list[tuple[Graph, onnx.GraphProto]]:
+        """Makes the empty subgraphs of `node`, paired with what they are to hold."""
+        made: list[tuple[Graph, onnx.GraphProto]] = []
+        for attribute in proto.attribute:
+            match attribute.type:
+                case AttributeProto.TENSOR:
+                    self._tensor(attribute.t)
+                    continue
+                case AttributeProto.GRAPH:
+                    protos = [attribute.g]
+                case AttributeProto.GRAPHS:
+                    protos = list(attribute.graphs)
+                case _:
+                    continue
+            graphs = [Graph(self.ledger, node) for _ in protos]
+            node.graphs = {**(node.graphs or {}), attribute.name: graphs}
+            made.extend(zip(graphs, protos, strict=True))
+        return made
+
+    def _outputs(self, graph: Graph, names: Sequence[str]) -> None:
+        output = graph.output
+        output.inputs = [None] * len(names)
+        output.arity = len(names)
+        for slot, name in enumerate(names):
+            graph._join(output, slot, self._lookup(graph, name, output))
+
+    def _claim(self, graph: Graph, name: str, claimant: Node | str) -> None:
+        if name in graph.names:
+            place = claimant if isinstance(claimant, str) else _place(claimant)
+            raise self._error("GO042", f"two values called '{name}'", place, "every value of a scope has its own name")
+
+    def _lookup(self, graph: Graph, name: str, reader: Node) -> Value:
+        """The value called `name` in this scope, else in the nearest outer one, captured."""
+        found = graph.names.get(name)
+        scope = graph
+        while found is None and scope.holder is not None:
+            scope = scope.holder.graph
+            found = scope.names.get(name)
+        if found is None or not name:
+            what = "a graph output" if reader is graph.output else "an input"
+            raise self._error("GO044", f"nothing produces '{name}', which is {what}", _place(reader))
+        try:
+            return found if scope is graph else graph.capture(found)
+        except CycleError as error:
+            raise self._error("GO045", "the graph has a cycle", _place(reader)) from error
+
+    def _sort(self, graph: Graph) -> None:
+        """Puts the operations in a topological order: the file's own where it is one."""
+        if all(p.rank < n.rank for n in graph.ops() for p in graph._pred[n]):
+            return
+        waiting = {n: sum(1 for p in graph._pred[n] if not p.is_source) for n in graph.ops()}
+        ready = [(node.rank, node) for node, count in waiting.items() if count == 0]
+        heapq.heapify(ready)
+        order = []
+        while ready:
+            _, node = heapq.heappop(ready)
+            order.append(node)
+            for reader in graph._succ[node]:
+                if reader in waiting:
+                    waiting[reader] -= 1
+                    if waiting[reader] == 0:
+                        heapq.heappush(ready, (reader.rank, reader))
+        if len(order) < len(waiting):
+            stuck = min((n for n, count in waiting.items() if count), key=lambda n: n.rank)
+            raise self._error("GO045", "the graph has a cycle", _place(stuck))
+        graph._reorder(order)
+
+    def _error(self, code: str, message: str, place: str = "", hint: str = "") -> ModelError:
+        return ModelError(code, message, f"{self.where}: {place}" if place else self.where, hint)
+
+
+def _place(node: Node) -> str:
+    if node is node.graph.output:
+        return "graph outputs"
+    return f"node '{node.name or (node.outputs[0].name if node.outputs else '')}' ({node.op})"

@@ -1,0 +1,136 @@
+"""What is known of an operator: its schema, by domain and version.
+
+Standard and `ai.onnx.*` operators come from the installed onnx; contrib operators and our own `ir` ones from the table
+at the end. A table entry lists only what a rule or type inference asks for.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+from onnx.defs import OpSchema
+
+from graphopt.ir.attributes import decode_one
+
+IR_DOMAIN = "ir"
+MICROSOFT = "com.microsoft"
+
+
+@dataclass(frozen=True)
+class Signature:
+    """Names of inputs, attribute defaults (None: no default), names of outputs; `variadic` if the last input repeats."""
+
+    inputs: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+    outputs: tuple[str, ...] = ("y",)
+    variadic: bool = False
+    deterministic: bool = True
+
+
+@functools.cache
+def onnx_schema(domain: str, op: str, version: int) -> OpSchema | None:
+    """The newest schema of `op` that is not newer than `version`; None where onnx knows none."""
+    try:
+        return onnx.defs.get_schema(op, version, domain) if version > 0 else None
+    except onnx.defs.SchemaError:
+        return None
+
+
+@functools.cache
+def signature(domain: str, op: str, version: int) -> Signature | None:
+    """The signature of an operator; None for one that nobody here knows."""
+    known = _TABLE.get((domain, op))
+    if known is not None:
+        return known
+    schema = onnx_schema(domain, op, version)
+    if schema is None:
+        return None
+    defaults = {name: _default(attribute) for name, attribute in schema.attributes.items()}
+    variadic = bool(schema.inputs) and schema.inputs[-1].option == OpSchema.FormalParameterOption.Variadic
+    return Signature(
+        tuple(parameter.name for parameter in schema.inputs),
+        defaults,
+        tuple(parameter.name for parameter in schema.outputs),
+        variadic,
+        (domain, op) not in _RANDOM,
+    )
+
+
+def _default(attribute: OpSchema.Attribute) -> Any:
+    proto = attribute.default_value
+    return decode_one(proto) if proto.type else None
+
+
+def attribute_default(domain: str, op: str, version: int, name: str) -> Any:
+    """The schema's default of an attribute; None where there is none."""
+    known = signature(domain, op, version)
+    return known.attributes.get(name) if known is not None else None
+
+
+def since_version(domain: str, op: str, version: int) -> int:
+    """The opset version in which the form of `op` that `version` sees came to be; 1 where onnx knows none."""
+    schema = onnx_schema(domain, op, version)
+    return schema.since_version if schema is not None else 1
+
+
+@functools.cache
+def first_version(domain: str, op: str) -> int:
+    """The first opset version that has the operator; 1 where onnx knows none."""
+    versions = [s.since_version for s in _all_schemas().get((domain, op), [])]
+    return min(versions, default=1)
+
+
+@functools.cache
+def _all_schemas() -> dict[tuple[str, str], list[OpSchema]]:
+    found: dict[tuple[str, str], list[OpSchema]] = {}
+    for schema in onnx.defs.get_all_schemas_with_history():
+        found.setdefault((schema.domain, schema.name), []).append(schema)
+    return found
+
+
+def is_random(domain: str, op: str) -> bool:
+    """Whether two runs of the operator may differ."""
+    return (domain, op) in _RANDOM
+
+
+_RANDOM = {
+    ("", op)
+    for op in ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
+}
+
+_TABLE: dict[tuple[str, str], Signature] = {
+    # y = softmax(cap(scale·q·kᵀ) + bias)·v; DESIGN of the operator: graphopt.ir.ops
+    (IR_DOMAIN, "Attention"): Signature(
+        ("q", "k", "v", "bias", "past_key", "past_value"),
+        {"scale": None, "cap": 0.0, "softmax_dtype": 0, "guard": 0, "causal": 0},
+        ("y", "present_key", "present_value"),
+    ),
+    (MICROSOFT, "MultiHeadAttention"): Signature(
+        ("query", "key", "value", "bias", "key_padding_mask", "attention_bias", "past_key", "past_value"),
+        {"num_heads": None, "scale": None, "mask_filter_value": -10000.0, "unidirectional": 0},
+        ("output", "present_key", "present_value", "qk"),
+    ),
+    (MICROSOFT, "Attention"): Signature(
+        ("input", "weights", "bias", "mask_index", "past", "attention_bias", "past_sequence_length"),
+        {"num_heads": None, "unidirectional": 0, "scale": None, "qkv_hidden_sizes": None, "mask_filter_value": -10000.0},
+        ("output", "present"),
+    ),
+    (MICROSOFT, "SkipLayerNormalization"): Signature(
+        ("input", "skip", "gamma", "beta", "bias"),
+        {"epsilon": 1e-12},
+        ("output", "mean", "inv_std_var", "input_skip_bias_sum"),
+    ),
+    (MICROSOFT, "SkipSimplifiedLayerNormalization"): Signature(
+        ("input", "skip", "gamma", "bias"), {"epsilon": 1e-12}, ("output", "mean", "inv_std_var", "input_skip_bias_sum")
+    ),
+    (MICROSOFT, "Gelu"): Signature(("X",)),
+    (MICROSOFT, "FastGelu"): Signature(("X", "bias")),
+    (MICROSOFT, "BiasGelu"): Signature(("A", "B")),
+    (MICROSOFT, "QuickGelu"): Signature(("X",), {"alpha": 1.702}),
+    (MICROSOFT, "FusedMatMul"): Signature(
+        ("A", "B"), {"alpha": 1.0, "transA": 0, "transB": 0, "transBatchA": 0, "transBatchB": 0}
+    ),
+}

@@ -1,0 +1,163 @@
+"""Constant data that is not read until someone asks for numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+from graphopt.errors import ModelError
+from graphopt.ir import dtypes
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# Decoded arrays up to this many bytes are kept; larger ones are decoded again when asked for.
+_KEEP_BYTES = 65_536
+
+
+class Tensor:
+    """A constant: element type, shape, and where its numbers are (a proto, an array, or a file).
+
+    External data lies at a place relative to `base`. The numbers of a tensor never change; a rule that wants others
+    makes another tensor.
+    """
+
+    __slots__ = ("_array", "base", "dtype", "proto", "shape")
+
+    def __init__(self, proto: TensorProto | None, array: Array | None = None, base: Path | None = None) -> None:
+        self.proto = proto
+        self.base = base
+        self._array = array
+        if proto is not None:
+            self.dtype: int = proto.data_type
+            self.shape: tuple[int, ...] = tuple(proto.dims)
+        elif array is not None:
+            self.dtype = dtypes.from_numpy(array.dtype)
+            self.shape = array.shape
+
+    @staticmethod
+    def of(array: Any, dtype: int | None = None) -> Tensor:
+        """The tensor that holds `array`; anything `numpy.asarray` takes."""
+        values = np.asarray(array)
+        if dtype is not None:
+            values = values.astype(dtypes.to_numpy(dtype))
+        values = np.array(values, order="C", copy=True)
+        values.flags.writeable = False
+        return Tensor(None, values)
+
+    @property
+    def size(self) -> int:
+        """The number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers in a file: int4 elements take half a byte each."""
+        if self.dtype == dtypes.STRING:
+            return sum(map(len, self.proto.string_data)) if self.proto is not None else 0
+        return dtypes.packed(self.dtype, self.size)
+
+    @property
+    def external(self) -> dict[str, str] | None:
+        """The external-data entries (`location`, `offset`, `length`), None for data that the model itself holds."""
+        if self.proto is None or self.proto.data_location != TensorProto.EXTERNAL:
+            return None
+        return {entry.key: entry.value for entry in self.proto.external_data}
+
+    def numpy(self) -> Array:
+        """The numbers, shaped, read-only. External data is a view of the mapped file.
+
+        Raises: ModelError GO031 when the external data is missing or too short, GO034 when the data is not what type
+        and shape say.
+        """
+        if self._array is not None:
+            return self._array
+        assert self.proto is not None
+        try:
+            array = self._mapped() if self.external is not None else numpy_helper.to_array(self.proto)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelError("GO034", f"its data cannot be read: {error}", self._place) from error
+        array.flags.writeable = False
+        if array.nbytes <= _KEEP_BYTES:
+            self._array = array
+        return array
+
+    def check(self) -> None:
+        """Looks whether the data is there and as long as type and shape say, without decoding it.
+
+        Raises: ModelError GO031 when external data is missing or too short, GO034 when lengths disagree.
+        """
+        assert self.proto is not None
+        if self.dtype not in dtypes.NAMES:
+            raise ModelError("GO034", f"unknown element type {self.dtype}", self._place)
+        if min(self.shape, default=0) < 0:
+            raise ModelError("GO034", f"the shape {list(self.shape)} has a negative size", self._place)
+        if self.external is not None:
+            self.location()
+        elif self.proto.HasField("raw_data"):
+            self._expect(len(self.proto.raw_data), self.nbytes, "bytes")
+        elif self.size and not self.proto.HasField("segment"):
+            held = len(getattr(self.proto, onnx.helper.tensor_dtype_to_field(self.dtype)))
+            self._expect(held, dtypes.entries(self.dtype, self.size), "entries")
+
+    def location(self) -> tuple[Path, int, int]:
+        """(file, offset, length in bytes) of external data.
+
+        Raises: ModelError GO031 when the file is missing or too short, GO034 when the length is wrong.
+        """
+        entries = self.external
+        assert entries is not None
+        path = (self.base or Path()) / entries.get("location", "")
+        try:
+            offset, length = int(entries.get("offset") or 0), int(entries.get("length") or self.nbytes)
+        except ValueError as error:
+            raise ModelError("GO031", "the place of its external data is not a number", self._place) from error
+        self._expect(length, self.nbytes, "bytes")
+        try:
+            available = path.stat().st_size
+        except OSError as error:
+            hint = "external data lies beside the model: keep both together"
+            raise ModelError("GO031", f"external data '{path}' is missing", self._place, hint) from error
+        if offset < 0 or offset + length > available:
+            wanted = f"{length} bytes at {offset} wanted, {available} bytes there"
+            hint = "the file may be truncated, or belong to another model"
+            raise ModelError("GO031", f"external data '{path}' is too short: {wanted}", self._place, hint)
+        return path, offset, length
+
+    def item(self) -> Any:
+        """The one element, as a Python number. Raises ValueError when there is not exactly one."""
+        return self.numpy().item()
+
+    def to_proto(self, name: str) -> TensorProto:
+        """A proto called `name`: the one it came from where there is one."""
+        if self.proto is None:
+            assert self._array is not None
+            return numpy_helper.from_array(self._array, name)
+        if self.proto.name == name:
+            return self.proto
+        renamed = TensorProto()
+        renamed.CopyFrom(self.proto)
+        renamed.name = name
+        return renamed
+
+    @property
+    def _place(self) -> str:
+        return f"tensor '{self.proto.name}'" if self.proto is not None else "tensor"
+
+    def _expect(self, held: int, wanted: int, unit: str) -> None:
+        if held != wanted:
+            kind = f"{dtypes.NAMES[self.dtype]}{list(self.shape)}"
+            raise ModelError("GO034", f"{kind} takes {wanted} {unit}, its data has {held}", self._place)
+
+    def _mapped(self) -> Array:
+        path, offset, length = self.location()
+        if length == 0:
+            return np.empty(self.shape, dtypes.to_numpy(self.dtype))
+        raw = np.memmap(path, np.uint8, "r", offset, (length,))
+        if dtypes.bits(self.dtype) % 8 == 0:
+            return raw.view(dtypes.to_numpy(self.dtype)).reshape(self.shape)
+        return numpy_helper.to_array(TensorProto(data_type=self.dtype, dims=self.shape, raw_data=raw.tobytes()))

@@ -1,0 +1,98 @@
+"""What is in a model."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import onnx
+
+from graphopt.ir import Model, Value, dtypes, load
+from graphopt.ir.node import Node
+from graphopt.ir.schema import signature
+from graphopt.ir.tensor import Tensor
+from graphopt.pipeline.meanings import count_meanings, count_ops
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output: its element type (`float32`; empty where it is not a tensor) and its dimensions as written."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is in a model. `parameters` counts elements of initializers, `external` names the files that hold them;
+    `unknown` are ops that no schema is known for and that no function of the model defines."""
+
+    model: str
+    producer: str
+    ir_version: int
+    opsets: dict[str, int]
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    nodes: int
+    subgraphs: int
+    functions: tuple[str, ...]
+    ops: Counter[str]
+    fused: dict[str, int]
+    unknown: tuple[str, ...]
+    parameters: int
+    weight_bytes: int
+    external: tuple[str, ...]
+    metadata: dict[str, str]
+
+
+def inspect(source: str | os.PathLike[str] | onnx.ModelProto) -> Inspection:
+    """What is in the model at a path or in a proto; weights in external files are not read."""
+    model = load(source)
+    ops = count_ops(model)
+    weights = list(_weights(model))
+    keys = [key for key in model.functions]
+    return Inspection(
+        model=str(model.path or model.graph.proto.name),
+        producer=f"{model.proto.producer_name} {model.proto.producer_version}".strip(),
+        ir_version=model.proto.ir_version,
+        opsets={domain or "ai.onnx": version for domain, version in sorted(model.opsets.items())},
+        inputs=tuple(_port(node.output) for node in model.graph.inputs),
+        outputs=tuple(_port(value) for value in model.graph.outputs),
+        nodes=ops.total(),
+        subgraphs=sum(1 for scope in model.scopes() if scope.holder is not None),
+        functions=tuple(f"{domain}.{name}" for domain, name, _ in keys),
+        ops=ops,
+        fused=count_meanings(ops),
+        unknown=tuple(sorted({_op_name(node) for node in _unknown(model)})),
+        parameters=sum(tensor.size for tensor in weights),
+        weight_bytes=sum(tensor.nbytes for tensor in weights),
+        external=tuple(sorted({entries["location"] for tensor in weights if (entries := tensor.external)})),
+        metadata={entry.key: entry.value for entry in model.proto.metadata_props},
+    )
+
+
+def _port(value: Value) -> Port:
+    shape = value.shape and tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+    return Port(value.name, dtypes.NAMES.get(value.dtype, "") if value.dtype else "", shape)
+
+
+def _weights(model: Model) -> Iterable[Tensor]:
+    for scope in model.scopes():
+        for node in [*scope.sources("Constant"), *scope.sources("Input")]:
+            if node.data is not None:
+                yield node.data
+
+
+def _unknown(model: Model) -> Iterable[Node]:
+    defined = {(domain, name) for domain, name, _ in model.functions}
+    for scope in model.scopes():
+        for node in scope.ops():
+            if (node.domain, node.op) not in defined and signature(node.domain, node.op, node.version) is None:
+                yield node
+
+
+def _op_name(node: Node) -> str:
+    return f"{node.domain}.{node.op}" if node.domain else node.op

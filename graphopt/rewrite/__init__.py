@@ -1,0 +1,40 @@
+"""Rules and the engine that applies them: patterns, matcher, engine, trace, registry."""
+
+from graphopt.ir import Value
+from graphopt.rewrite.build import Builder, Declined
+from graphopt.rewrite.engine import Engine, Limits
+from graphopt.rewrite.matcher import constant_of, number_of, see_through
+from graphopt.rewrite.pattern import Attr, Expr, Number, Ops, Reason, const, like
+from graphopt.rewrite.registry import built_in_rules, rules_from, select
+from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
+from graphopt.rewrite.trace import Refusal, RuleCount, RuleFailure, Site, Trace
+
+__all__ = [
+    "Attr",
+    "Builder",
+    "CompiledRule",
+    "Context",
+    "Declined",
+    "Engine",
+    "Expr",
+    "Limits",
+    "Number",
+    "Ops",
+    "Reason",
+    "Refusal",
+    "Rule",
+    "RuleCount",
+    "RuleFailure",
+    "Site",
+    "Trace",
+    "Value",
+    "built_in_rules",
+    "const",
+    "constant_of",
+    "kernel",
+    "like",
+    "number_of",
+    "rules_from",
+    "see_through",
+    "select",
+]

@@ -1,0 +1,113 @@
+"""Making what a rule puts in place: `op.Name(...)` on values adds nodes, with types inferred at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from graphopt.ir import Graph, Node, Shape, Tensor, Value
+from graphopt.ir.infer import infer_node
+from graphopt.ir.schema import IR_DOMAIN, MICROSOFT, first_version
+from graphopt.rewrite.pattern import Ops
+
+
+class Declined(Exception):
+    """A rewrite found out that it cannot be written here; the message is the reason."""
+
+
+class Builder(Ops):
+    """`op` in a rule's `rewrite`: adds operations to the graph just before the match's root.
+
+    `op.Gelu(x, approximate="tanh")` returns the first output, `op.Split(x, outputs=3, axis=-1)` a tuple;
+    `op.const(array, like=x)` a constant, by default of `x`'s element type.
+    """
+
+    def __init__(self, graph: Graph, before: Node, domain: str = "", made: list[Node] | None = None) -> None:
+        super().__init__(domain)
+        self._graph = graph
+        self._before = before
+        self._made: list[Node] = [] if made is None else made
+
+    @property
+    def made(self) -> list[Node]:
+        """The nodes added so far, in order."""
+        return self._made
+
+    @property
+    def ms(self) -> Builder:
+        return Builder(self._graph, self._before, MICROSOFT, self._made)
+
+    @property
+    def ir(self) -> Builder:
+        return Builder(self._graph, self._before, IR_DOMAIN, self._made)
+
+    def const(self, data: Any, like: Value | None = None, name: str = "constant") -> Value:
+        """A new initializer; `like` gives the element type, otherwise NumPy's of `data`."""
+        if isinstance(data, Tensor):
+            return self._graph.add_constant(data, name)
+        return self._graph.add_constant(data, name, like.dtype if like is not None else None)
+
+    def ints(self, *values: int) -> Value:
+        """A new int64 vector: axes, shapes, split sizes."""
+        return self._graph.add_constant(Tensor.of(list(values), 7), "ints")
+
+    def reshape(self, x: Value, shape: Shape) -> Value:
+        """`x` in another shape, its target a constant: each dimension a number, one of x's in its place, or the rest.
+
+        Raises: Declined when two dimensions are neither.
+        """
+        target = []
+        for axis, size in enumerate(shape):
+            if x.shape is not None and axis < len(x.shape) and x.shape[axis] == size:
+                target.append(size if isinstance(size, int) and size else 0)
+            else:
+                target.append(size if isinstance(size, int) and size else -1)
+        if target.count(-1) > 1:
+            raise Declined(f"the shape {shape} cannot be written as a constant for {x.shape}")
+        return self.Reshape(x, self.ints(*target))  # type: ignore[no-any-return]
+
+    def scaled(self, x: Any, k: Any) -> Value:
+        """`x * k`; `x` itself for k = 1 or None."""
+        if k is None or k == 1.0:
+            return x  # type: ignore[no-any-return]
+        return self.Mul(x, self.const(k, like=x))  # type: ignore[no-any-return]
+
+    def sum(self, *operands: Any) -> Value:
+        """The sum, added from left to right."""
+        return self._chain("Add", operands)
+
+    def prod(self, *operands: Any) -> Value:
+        """The product, multiplied from left to right."""
+        return self._chain("Mul", operands)
+
+    def _chain(self, name: str, operands: tuple[Any, ...]) -> Value:
+        result = operands[0]
+        for operand in operands[1:]:
+            result = self._add(name, [result, operand], "", 1, {})
+        return result  # type: ignore[no-any-return]
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def make(*inputs: Value | None, domain: str = self._domain, outputs: int = 1, **attrs: Any) -> Any:
+            return self._add(name, list(inputs), domain, outputs, attrs)
+
+        return make
+
+    def _add(self, name: str, inputs: list[Any], domain: str, outputs: int, attrs: dict[str, Any]) -> Any:
+        while inputs and inputs[-1] is None:
+            inputs.pop()
+        version = _version(self._graph, domain, name)
+        node = self._graph.add_op(
+            name, inputs, attrs, domain=domain, version=version, outputs=outputs, before=self._before
+        )
+        infer_node(node)
+        self._made.append(node)
+        return node.outputs[0] if outputs == 1 else node.outputs
+
+
+def _version(graph: Graph, domain: str, op: str) -> int:
+    """The opset a new node is written in: the model's, or the first that has the operator where the model's has not."""
+    version = graph.opsets.get(domain, 1)
+    return version if domain else max(version, first_version(domain, op))

@@ -1,0 +1,264 @@
+"""Applying rules to a fixpoint. What is safe is decided here, not by the authors of rules.
+
+A worklist in topological order: after a rewrite only the neighbourhood is tried again. A site is taken only if no
+inner value is seen from outside, the new values have the type of the old ones, and the graph is valid afterwards;
+otherwise it is taken back. Budgets count steps, so the result is the same on every machine.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from graphopt.errors import GraphoptError
+from graphopt.ir import CycleError, Graph, Model, Node, Value, dtypes
+from graphopt.ir.validate import validate_site
+from graphopt.rewrite.build import Builder, Declined
+from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
+from graphopt.rewrite.rule import CompiledRule, Context
+from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
+
+SiteKey = tuple[str, str]
+"""(rule, name of the root value): a site, the same in every replay."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Step budgets, and how often a rule may fire before it is said to cycle."""
+
+    steps_per_root: int = 20_000
+    steps_per_rule: int = 50_000_000
+    sites_per_node: int = 4
+
+
+class _Rejected(Exception):
+    """A site was built and must be taken back; the message is the reason."""
+
+
+@dataclass
+class Engine:
+    """Rules compiled for one stage, and what they did so far."""
+
+    rules: Sequence[CompiledRule]
+    context: Context = field(default_factory=Context)
+    limits: Limits = field(default_factory=Limits)
+    exclude: frozenset[SiteKey] = frozenset()
+    trace: Trace = field(default_factory=Trace)
+
+    def __post_init__(self) -> None:
+        self._aside: set[str] = set()
+        self._by_root: dict[tuple[str, str], list[CompiledRule]] = {}
+        for rule in sorted(self.rules, key=lambda r: (-r.rule.priority, r.name)):
+            for root in rule.roots:
+                self._by_root.setdefault(root, []).append(rule)
+        self._reach = max((rule.pattern.depth for rule in self.rules), default=0)
+        self._made_by: dict[Node, str] = {}
+
+    def run(self, model: Model) -> int:
+        """Applies the rules in every scope until none fires; returns the number of sites."""
+        return sum([self._run_scope(model, graph) for graph in list(model.scopes())])
+
+    def _run_scope(self, model: Model, graph: Graph) -> int:
+        queue = _Worklist(graph)
+        queue.extend(node for node in graph.ops() if (node.domain, node.op) in self._by_root)
+        fired = 0
+        while (node := queue.pop()) is not None:
+            for rule in self._by_root.get((node.domain, node.op), ()):
+                if rule.name in self._aside:
+                    continue
+                site = self._try(model, rule, node)
+                if site is not None:
+                    fired += 1
+                    queue.extend(self._neighbourhood(graph, site))
+                    break
+        return fired
+
+    # ---- one rule at one node ----------------------------------------------------------------------------------
+
+    def _try(self, model: Model, rule: CompiledRule, node: Node) -> list[Node] | None:
+        """Tries one rule with its root at `node`; returns the nodes to look at again, None when it did not fire."""
+        count = self.trace.count(rule.name)
+        if rule.rule.once and self._made_by.get(node) == rule.name:
+            return None
+        if any((rule.name, value.name) in self.exclude for value in node.outputs):
+            return None
+        missing = [str(k) for k in rule.needs if not self.context.has(k, node.graph)]
+        if missing:
+            count.reasons[f"the target has no kernel {', '.join(missing)}"] += 1
+            return None
+        count.tried += 1
+        matcher = Matcher(rule.pattern, self.limits.steps_per_root)
+        start = time.perf_counter()
+        try:
+            return self._first_match(model, rule, matcher, node)
+        except StepsUsedUp:
+            self._refuse(rule, node, node, "step budget used up")
+        except GraphoptError:
+            raise
+        except Exception as error:  # a rule is foreign code: whatever it raises, the others go on
+            self._set_aside(rule, f"{type(error).__name__}: {error}", node)
+        finally:
+            count.seconds += time.perf_counter() - start
+            count.steps += matcher.steps
+            if count.steps > self.limits.steps_per_rule:
+                self._aside.add(rule.name)
+                self._refuse(rule, node, node, "step budget of the model used up")
+        return None
+
+    def _first_match(self, model: Model, rule: CompiledRule, matcher: Matcher, node: Node) -> list[Node] | None:
+        matched = False
+        for match in matcher.matches(node):
+            matched = True
+            root = match.roots[0]
+            allowed = rule.where(match.bindings, root, self.context)
+            if allowed is not True:
+                self._refuse(rule, node, node, allowed if isinstance(allowed, str) else "the rule's condition")
+                continue
+            escape = _escape(match)
+            if escape:
+                self._refuse(rule, node, node, escape)
+                continue
+            again = self._apply(model, rule, match)
+            if again is not None:
+                self.trace.count(rule.name).matched += 1
+                return again
+        if matched:
+            self.trace.count(rule.name).matched += 1
+        elif matcher.miss.depth > 0 and matcher.miss.node is not None:
+            self._refuse(rule, node, matcher.miss.node, matcher.miss.reason)
+        return None
+
+    def _apply(self, model: Model, rule: CompiledRule, match: Match) -> list[Node] | None:
+        """Builds the replacement in a transaction; returns nodes to look at again, None when it was taken back."""
+        count = self.trace.count(rule.name)
+        graph = match.roots[0].node.graph
+        before = max((root.node for root in match.roots), key=lambda n: n.rank)
+        reads = _leaves(match)
+        names = tuple(value.name for root in match.nodes for value in root.outputs)
+        roots = tuple(value.name for value in match.roots)
+        with model.ledger.transaction() as transaction:
+            builder = Builder(graph, before)
+            try:
+                new = rule.rewrite(builder, match.bindings, match.roots[0], self.context)
+                if new is None:
+                    raise _Rejected("the rule declined")
+                _check(match.roots, new)
+                for old, value in zip(match.roots, new, strict=True):
+                    graph.replace(old, value, take_name=value.node in builder.made)
+                _remove_dead(graph, match.nodes)
+                _remove_dead(graph, builder.made)
+                alive = [node for node in builder.made if node in graph]
+                validate_site(alive)
+            except (_Rejected, Declined, CycleError) as error:
+                transaction.rollback()
+                self._refuse(rule, before, before, str(error))
+                count.rolled_back += isinstance(error, CycleError)
+                return None
+            except Exception:
+                transaction.rollback()
+                count.rolled_back += 1
+                raise
+        count.applied += 1
+        if count.applied > self.limits.sites_per_node * (len(graph) + 100):
+            self._set_aside(rule, f"fired {count.applied} times: it undoes itself, alone or with another rule", before)
+        self._made_by.update((node, rule.name) for node in alive)
+        made = tuple(value.name for node in alive for value in node.outputs)
+        self.trace.sites.append(Site(rule.name, roots[0], roots, names, made, tuple(v.name for v in reads)))
+        return [*alive, *(node for v in (*reads, *new) if v.node in graph for node, _ in graph.consumers(v))]
+
+    # ---- what happens next, and what is said -------------------------------------------------------------------
+
+    def _neighbourhood(self, graph: Graph, seeds: Iterable[Node]) -> list[Node]:
+        """The seeds and what depends on them, as far as a pattern reaches."""
+        found = dict.fromkeys(seeds)
+        ring = list(found)
+        for _ in range(self._reach):
+            ring = [reader for node in ring if node in graph for reader in graph.succ[node] if reader not in found]
+            found.update(dict.fromkeys(ring))
+        return [node for node in found if node in graph and node is not graph.output]
+
+    def _refuse(self, rule: CompiledRule, root: Node, node: Node, reason: str) -> None:
+        self.trace.count(rule.name).reasons[reason] += 1
+        self.trace.refusals.append(Refusal(rule.name, _name(root), _name(node), reason))
+
+    def _set_aside(self, rule: CompiledRule, message: str, node: Node) -> None:
+        self._aside.add(rule.name)
+        self.trace.failures.append(RuleFailure(rule.name, rule.place, f"{message} (at {_name(node)})"))
+
+
+class _Worklist:
+    """Nodes waiting, in topological order, each once."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._heap: list[tuple[int, int, Node]] = []
+        self._waiting: set[Node] = set()
+        self._serial = 0
+
+    def extend(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if node not in self._waiting:
+                self._waiting.add(node)
+                self._serial += 1
+                heapq.heappush(self._heap, (node.rank, self._serial, node))
+
+    def pop(self) -> Node | None:
+        while self._heap:
+            _, _, node = heapq.heappop(self._heap)
+            self._waiting.discard(node)
+            if node in self._graph:
+                return node
+        return None
+
+
+def _name(node: Node) -> str:
+    return node.name or (node.outputs[0].name if node.outputs else node.op)
+
+
+def _escape(match: Match) -> str:
+    """Why the match cannot be cut out: an inner value is seen from outside. Empty when it can."""
+    inside, roots = set(match.nodes), set(match.roots)
+    for node in match.nodes:
+        for value in node.outputs:
+            if value in roots or not value.uses:
+                continue
+            graph = node.graph
+            for reader, _ in graph.consumers(value):
+                if reader not in inside:
+                    what = "a graph output" if reader is graph.output else f"also used by {_name(reader)}"
+                    return f"{_name(node)} inside the match is {what}"
+    return ""
+
+
+def _leaves(match: Match) -> list[Value]:
+    """The values that enter the match from outside."""
+    inside = set(match.nodes)
+    found = {v: None for node in match.nodes for v in node.inputs if v is not None and v.node not in inside}
+    return list(found)
+
+
+def _check(old: Sequence[Value], new: Sequence[Value]) -> None:
+    """Raises _Rejected when a new value cannot stand for the old one."""
+    if len(old) != len(new):
+        raise TypeError(f"rewrite returns {len(new)} values for {len(old)} roots")
+    for a, b in zip(old, new, strict=True):
+        if not isinstance(b, Value):
+            raise TypeError(f"rewrite returns {b!r}, not a value")
+        if a.dtype and b.dtype and a.dtype != b.dtype:
+            kinds = dtypes.NAMES.get(a.dtype), dtypes.NAMES.get(b.dtype)
+            raise _Rejected(f"the new value is {kinds[1]}, the old one {kinds[0]}")
+        if a.shape is not None and b.shape is not None:
+            if len(a.shape) != len(b.shape):
+                raise _Rejected(f"the new value has shape {b.shape}, the old one {a.shape}")
+            for p, q in zip(a.shape, b.shape, strict=True):
+                if isinstance(p, int) and isinstance(q, int) and p != q:
+                    raise _Rejected(f"the new value has shape {b.shape}, the old one {a.shape}")
+
+
+def _remove_dead(graph: Graph, nodes: Iterable[Node]) -> None:
+    """Removes those of `nodes` that nobody reads any more, users first."""
+    for node in sorted((n for n in nodes if n in graph), key=lambda n: n.rank, reverse=True):
+        if all(value.uses == 0 for value in node.outputs):
+            graph.remove(node)

@@ -1,0 +1,319 @@
+"""What to look for: expressions over values, traced from a rule's `pattern` method.
+
+Parameters of `pattern` are variables; `op.Name(...)` is an operation; `+` and `*` are sums and products in any order
+and bracketing; `a | b` are alternatives; a number is a constant. Annotations constrain a variable:
+
+    x: Value                                   anything
+    w: Annotated[Value, const(rank=2)]         a constant matrix
+    b: Annotated[Value, const(rank=1)] | None = None     may be absent: the slot is empty, or the branch not taken
+    k: Number                                  a constant with one element; `rewrite` gets it as a float
+    axis: Attr                                 the value of an attribute; `rewrite` gets it as it is
+
+An attribute that an operation leaves out must have its schema's default, unless its last operand is `...`:
+`op.Dropout(x, ...)` says that other operands and attributes do not matter.
+"""
+
+from __future__ import annotations
+
+import inspect
+import typing
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Annotated, Any, cast
+
+from graphopt.ir import Value
+from graphopt.ir.schema import IR_DOMAIN, MICROSOFT
+
+Reason = bool | str
+Check = Callable[[Value], Reason]
+
+
+# ---- constraints ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """What a variable's value must be. `dims` unify: the same name is the same size wherever it stands."""
+
+    constant: bool = False
+    rank: int | tuple[int, ...] | None = None
+    dtype: frozenset[str] | None = None
+    dims: tuple[str | int, ...] | None = None
+
+
+def const(rank: int | tuple[int, ...] | None = None, dtype: str | Iterable[str] | None = None) -> Constraint:
+    """A value whose numbers are known: an initializer or a Constant node, never an overridable initializer."""
+    return Constraint(True, rank, _dtypes(dtype))
+
+
+def like(
+    rank: int | tuple[int, ...] | None = None,
+    dtype: str | Iterable[str] | None = None,
+    dims: tuple[str | int, ...] | None = None,
+) -> Constraint:
+    """A value of this rank, of one of these element types, with these dimensions (names unify across parameters)."""
+    return Constraint(False, rank, _dtypes(dtype), dims)
+
+
+def _dtypes(dtype: str | Iterable[str] | None) -> frozenset[str] | None:
+    return None if dtype is None else frozenset([dtype] if isinstance(dtype, str) else dtype)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a variable stands for, when not for a value."""
+
+    name: str
+
+
+Number = Annotated[float, Kind("number")]
+Attr = Annotated[Any, Kind("attribute")]
+
+
+# ---- expressions ---------------------------------------------------------------------------------------------------
+
+
+class Expr:
+    """Part of a pattern."""
+
+    def __add__(self, other: Operand) -> Expr:
+        return Chain("Add", (*_flat("Add", self), *_flat("Add", expr(other))))
+
+    def __radd__(self, other: Operand) -> Expr:
+        return expr(other) + self
+
+    def __mul__(self, other: Operand) -> Expr:
+        return Chain("Mul", (*_flat("Mul", self), *_flat("Mul", expr(other))))
+
+    def __rmul__(self, other: Operand) -> Expr:
+        return expr(other) * self
+
+    def __sub__(self, other: Operand) -> Expr:
+        return self + -other if isinstance(other, (int, float)) else Op("Sub", "", (self, expr(other)))
+
+    def __rsub__(self, other: Operand) -> Expr:
+        return Op("Sub", "", (expr(other), self))
+
+    def __truediv__(self, other: Operand) -> Expr:
+        return self * (1.0 / other) if isinstance(other, (int, float)) else Op("Div", "", (self, expr(other)))
+
+    def __rtruediv__(self, other: Operand) -> Expr:
+        return Op("Div", "", (expr(other), self))
+
+    def __or__(self, other: Operand) -> Expr:
+        return Alt((*_branches(self), *_branches(expr(other))))
+
+    def __pow__(self, other: Operand) -> Expr:
+        return Op("Pow", "", (self, expr(other)))
+
+
+Operand = Expr | float | int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Var(Expr):
+    name: str
+    kind: str = "value"
+    constraint: Constraint = field(default_factory=Constraint)
+    optional: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, eq=False)
+class Literal(Expr):
+    value: float
+
+    def __str__(self) -> str:
+        return f"{self.value:g}"
+
+
+@dataclass(frozen=True, eq=False)
+class Op(Expr):
+    """An operation. `index` is which of its outputs this expression means; `rest`: other operands and attributes
+    that are not named do not matter."""
+
+    op: str
+    domain: str
+    operands: tuple[Expr | None, ...]
+    attrs: dict[str, Any] = field(default_factory=dict)
+    index: int = 0
+    whole: Op | None = None
+    rest: bool = False
+
+    def __getitem__(self, index: int) -> Op:
+        """Another output of the same operation."""
+        return Op(self.op, self.domain, self.operands, self.attrs, index, self.whole or self, self.rest)
+
+    @property
+    def identity(self) -> Op:
+        """Expressions for outputs of one operation share it."""
+        return self.whole or self
+
+    def __str__(self) -> str:
+        domain = f"{self.domain}." if self.domain else ""
+        attrs = [f"{name}={value}" for name, value in self.attrs.items() if not callable(value)]
+        return f"{domain}{self.op}({', '.join([*map(str, self.operands), *attrs])})"
+
+
+@dataclass(frozen=True, eq=False)
+class Chain(Expr):
+    """A sum (`op` = Add) or product (`op` = Mul) of two or more operands, in any order and bracketing."""
+
+    op: str
+    operands: tuple[Expr, ...]
+
+    def __str__(self) -> str:
+        return "(" + (" + " if self.op == "Add" else " * ").join(map(str, self.operands)) + ")"
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled(Expr):
+    """`x * k` or `x / (1/k)` for a constant number k."""
+
+    x: Expr
+    factor: Expr
+
+    def __str__(self) -> str:
+        return f"scaled({self.x}, {self.factor})"
+
+
+@dataclass(frozen=True, eq=False)
+class Alt(Expr):
+    branches: tuple[Expr, ...]
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.branches))
+
+
+def expr(value: Operand) -> Expr:
+    if isinstance(value, Expr):
+        return value
+    if isinstance(value, (int, float)):
+        return Literal(float(value))
+    raise TypeError(f"{value!r} cannot stand in a pattern: use a variable, a number or op.Name(...)")
+
+
+def _flat(op: str, e: Expr) -> tuple[Expr, ...]:
+    return e.operands if isinstance(e, Chain) and e.op == op else (e,)
+
+
+def _branches(e: Expr) -> tuple[Expr, ...]:
+    return e.branches if isinstance(e, Alt) else (e,)
+
+
+class Ops:
+    """Names operations: `op.MatMul(x, w)` in a pattern, where it is an expression, or in a rewrite, where it is made.
+
+    Contrib operators take `domain="com.microsoft"`, or are reached as `op.ms.BiasGelu`; our own as `op.ir.Attention`.
+    """
+
+    def __init__(self, domain: str = "") -> None:
+        self._domain = domain
+
+    @property
+    def ms(self) -> Any:
+        return type(self)(MICROSOFT)
+
+    @property
+    def ir(self) -> Any:
+        return type(self)(IR_DOMAIN)
+
+    def scaled(self, x: Any, k: Any) -> Any:
+        """`x * k` or `x / (1/k)`."""
+        return Scaled(expr(x), expr(k))
+
+    def sum(self, *operands: Any) -> Any:
+        """The sum of all operands."""
+        return Chain("Add", tuple(map(expr, operands)))
+
+    def prod(self, *operands: Any) -> Any:
+        """The product of all operands."""
+        return Chain("Mul", tuple(map(expr, operands)))
+
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def make(*operands: Any, domain: str = self._domain, **attrs: Any) -> Op:
+            rest = bool(operands) and operands[-1] is ...
+            operands = operands[:-1] if rest else operands
+            return Op(name, domain, tuple(None if o is None else expr(o) for o in operands), attrs, rest=rest)
+
+        return make
+
+
+# ---- tracing -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """A traced pattern: its roots, its variables by name, and how deep it reaches."""
+
+    roots: tuple[Expr, ...]
+    variables: dict[str, Var]
+
+    @property
+    def depth(self) -> int:
+        return max(_depth(root) for root in self.roots)
+
+
+def trace(function: Callable[..., Any]) -> Pattern:
+    """Calls a `pattern` method with one variable for each parameter after `op`.
+
+    Raises: TypeError when it returns something else than an expression or a tuple of expressions.
+    """
+    hints = typing.get_type_hints(function, include_extras=True)
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    variables = {p.name: _variable(p, hints.get(p.name, Any)) for p in parameters}
+    result = function(Ops(), **variables)
+    roots = result if isinstance(result, tuple) else (result,)
+    if not roots or not all(isinstance(root, Expr) and not isinstance(root, (Var, Literal)) for root in roots):
+        raise TypeError(f"the pattern returns {result!r}, not an operation")
+    return Pattern(cast(tuple[Expr, ...], roots), variables)
+
+
+def _variable(parameter: inspect.Parameter, hint: Any) -> Var:
+    optional = parameter.default is None
+    constraint, kind = Constraint(), "value"
+    for part in (hint, *typing.get_args(hint)):
+        for extra in getattr(part, "__metadata__", ()):
+            if isinstance(extra, Constraint):
+                constraint = extra
+            elif isinstance(extra, Kind):
+                kind = extra.name
+    return Var(parameter.name, kind, constraint, optional)
+
+
+def children(e: Expr) -> tuple[Expr, ...]:
+    """The parts an expression is made of."""
+    match e:
+        case Op(operands=operands):
+            return tuple(o for o in operands if o is not None)
+        case Chain(operands=operands):
+            return operands
+        case Scaled(x=x):
+            return (x,)
+        case Alt(branches=branches):
+            return branches
+    return ()
+
+
+def _depth(e: Expr) -> int:
+    own = 0 if isinstance(e, (Var, Literal, Alt)) else len(e.operands) - 1 if isinstance(e, Chain) else 1
+    return own + max(map(_depth, children(e)), default=0)
+
+
+def root_ops(e: Expr) -> set[tuple[str, str]]:
+    """(domain, op) of the nodes that a match of `e` can be rooted at."""
+    match e:
+        case Op(op=op, domain=domain):
+            return {(domain, op)}
+        case Chain(op=op):
+            return {("", op), ("", "Sub" if op == "Add" else "Div")}
+        case Scaled():
+            return {("", "Mul"), ("", "Div")}
+        case Alt(branches=branches):
+            return set().union(*map(root_ops, branches))
+    return set()

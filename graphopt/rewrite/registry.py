@@ -1,0 +1,77 @@
+"""Finding rules: our own package of patterns, installed plug-ins, and files or modules a user names."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import pkgutil
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from graphopt.errors import RuleError, UsageError, near
+from graphopt.rewrite.rule import STAGES, CompiledRule, Rule
+
+# The built-in rules are found as a plug-in's are; the name of the package is all that is known of them.
+BUILT_IN = "graphopt.patterns"
+_GROUP = "graphopt.rules"
+
+
+@cache
+def built_in_rules() -> tuple[CompiledRule, ...]:
+    """The rules that ship with graphopt and those of installed packages, by stage, then name."""
+    packages = [importlib.import_module(BUILT_IN)]
+    packages.extend(entry.load() for entry in sorted(entry_points(group=_GROUP), key=lambda e: e.name))
+    return _compile(rule for package in packages for rule in _rules_of(package))
+
+
+def rules_from(source: str) -> tuple[CompiledRule, ...]:
+    """The rules in a Python file or an importable module. Raises: RuleError GO062 when it cannot be imported."""
+    try:
+        if source.endswith(".py"):
+            path = Path(source)
+            spec = importlib.util.spec_from_file_location(f"graphopt_rules_{path.stem}", path)
+            assert spec is not None and spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(module)
+        else:
+            module = importlib.import_module(source)
+    except Exception as error:
+        hint = "give a Python file, or the name of a module that can be imported"
+        raise UsageError("GO062", f"the rules in '{source}' cannot be imported: {error}", source, hint) from error
+    return _compile(_rules_of(module))
+
+
+def select(
+    rules: Iterable[CompiledRule], only: Iterable[str] = (), disable: Iterable[str] = ()
+) -> tuple[CompiledRule, ...]:
+    """The rules that `--only` and `--disable` leave. Raises: UsageError GO010 for an unknown name."""
+    rules, only, disable = tuple(rules), set(only), set(disable)
+    known = {rule.name for rule in rules}
+    for name in sorted((only | disable) - known):
+        raise UsageError("GO010", f"no rule is called '{name}'", "", near(name, known))
+    return tuple(r for r in rules if (not only or r.name in only) and r.name not in disable)
+
+
+def _compile(classes: Iterable[type[Rule]]) -> tuple[CompiledRule, ...]:
+    compiled: dict[str, CompiledRule] = {}
+    for kind in classes:
+        rule = CompiledRule(kind())
+        other = compiled.setdefault(rule.name, rule)
+        if type(other.rule) is not kind:
+            raise RuleError("GO063", f"two rules are called '{rule.name}'", f"{rule.place} and {other.place}")
+    return tuple(sorted(compiled.values(), key=lambda r: (STAGES.index(r.stage), r.name)))
+
+
+def _rules_of(package: ModuleType) -> Iterator[type[Rule]]:
+    modules = [package]
+    if hasattr(package, "__path__"):
+        names = [info.name for info in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")]
+        modules.extend(importlib.import_module(name) for name in sorted(names))
+    for module in modules:
+        for _, kind in inspect.getmembers(module, inspect.isclass):
+            if issubclass(kind, Rule) and kind.__module__ == module.__name__ and hasattr(kind, "stage"):
+                yield kind

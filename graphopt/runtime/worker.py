@@ -1,0 +1,92 @@
+"""The child process: `python -m graphopt.runtime.worker SCRATCH MEMORY`.
+
+It answers requests on the pipe it was started with, one at a time, until the pipe closes. `SCRATCH` is a folder for
+its temporary files, `MEMORY` a limit in bytes on what it may allocate (0: none). Whatever the runtime prints goes to
+standard error.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import select
+import shutil
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from graphopt.errors import GraphoptError
+from graphopt.runtime.protocol import Unavailable, receive, send
+
+
+def main() -> None:
+    scratch, memory = Path(sys.argv[1]), int(sys.argv[2])
+    requests, replies = _claim_pipes()
+    _watch_parent(requests.fileno(), scratch)
+    _limit(memory)
+    try:
+        from graphopt.runtime.sessions import Sessions
+    except ImportError as error:
+        send(replies, _not_installed(error))
+        return
+    sessions = Sessions(scratch)
+    send(replies, sessions.hello())
+    while True:
+        try:
+            verb, arguments = receive(requests)
+        except EOFError:
+            return
+        send(replies, _answer(sessions, verb, arguments))
+
+
+def _answer(sessions: Any, verb: str, arguments: tuple[Any, ...]) -> object:
+    try:
+        return getattr(sessions, verb)(*arguments)
+    except GraphoptError as error:
+        return error
+    except Exception:
+        return GraphoptError("GO059", f"the runtime's worker failed at '{verb}':\n{traceback.format_exc()}")
+
+
+def _claim_pipes() -> tuple[BinaryIO, BinaryIO]:
+    """Move the protocol off standard input and output: native code prints there."""
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, 0)
+    os.dup2(2, 1)
+    os.close(null)
+    return requests, replies
+
+
+def _watch_parent(pipe: int, scratch: Path) -> None:
+    """End this process as soon as the parent is gone, even in the middle of a run, and leave no file behind."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        poll = select.poll()
+        poll.register(pipe, 0)  # hang-up is always reported
+        # The second condition serves a pipe whose writing end was inherited by another child of the parent.
+        while not poll.poll(1000) and os.getppid() == parent:
+            pass
+        shutil.rmtree(scratch, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _limit(memory: int) -> None:
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if memory:
+        # Not RLIMIT_AS: it would count weights mapped read-only and address space that is only reserved.
+        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+
+
+def _not_installed(error: ImportError) -> Unavailable:
+    hint = "pip install graphopt[cpu], or graphopt[cuda] for NVIDIA GPUs"
+    return Unavailable("GO050", f"onnxruntime cannot be imported: {error}", hint=hint)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,27 @@
+from graphopt.ir import Value
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule
+
+
+class MergeReshapes(Rule):
+    """Two changes of shape are one.
+
+    Why: views of views; the inner one often merges what the outer one splits again.
+    Before: Reshape(Reshape(x, s), t); either may be Squeeze, Unsqueeze or Flatten
+    After: Reshape(x, t)
+    Safety: the result's shape is known, and can be written as a constant for x.
+    """
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        inner = op.Reshape(x, ...) | op.Unsqueeze(x, ...) | op.Squeeze(x, ...) | op.Flatten(x, ...)
+        return (
+            op.Reshape(inner, ...) | op.Unsqueeze(inner, ...) | op.Squeeze(inner, ...) | op.Flatten(inner, ...)
+        )
+
+    def where(self, x: Value, root: Value) -> Reason:
+        return (x.shape is not None and root.shape is not None) or "the shape is not known"
+
+    def rewrite(self, op: Builder, x: Value, root: Value) -> Value:
+        assert root.shape is not None
+        return op.reshape(x, root.shape)

@@ -1,0 +1,25 @@
+from graphopt.ir import Value
+from graphopt.rewrite import Expr, Ops, Reason, Rule
+
+
+class RemoveIdentity(Rule):
+    """Identity is its operand.
+
+    Why: exporters share parameters and name outputs through Identity nodes, which hide what stands behind them.
+    Before: Identity(x)
+    After: x
+    Safety: an Identity stays where it alone gives a graph output its name.
+    """
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Identity(x)
+
+    def where(self, x: Value, root: Value) -> Reason:
+        graph = root.node.graph
+        named = graph.is_output(root) and (x.node.is_source or graph.is_output(x))
+        return not named or "it gives a graph output its name"
+
+    def rewrite(self, x: Value) -> Value:
+        return x

@@ -1,0 +1,1 @@
+"""Algebra across operations, in standard and ir operations only."""

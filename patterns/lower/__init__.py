@@ -1,0 +1,1 @@
+"""From meanings to the kernels a target has."""

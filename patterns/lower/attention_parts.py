@@ -1,0 +1,30 @@
+from graphopt.ir import Value
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Rule
+
+
+class AttentionToParts(Rule):
+    """The meaning `ir.Attention` spelled in standard operations.
+
+    Why: where the target has no kernel that is exact for this mask, the plain form is at least as fast as it came.
+    Before: ir.Attention(q, k, v, bias)
+    After: softmax(scale · q·kᵀ + bias)·v, with the guard where there was one
+    """
+
+    stage = "lower"
+    priority = -10
+
+    def pattern(
+        self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, guard: Attr, bias: Value | None = None
+    ) -> Expr:
+        return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
+
+    def rewrite(
+        self, op: Builder, q: Value, k: Value, v: Value, scale: float, guard: int, bias: Value | None
+    ) -> Value:
+        scores = op.scaled(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), scale)
+        if bias is not None:
+            scores = op.Add(scores, bias)
+        weights = op.Softmax(scores, axis=-1)
+        if guard:
+            weights = op.Where(op.IsNaN(weights), op.const(0.0, like=q), weights)
+        return op.MatMul(weights, v)  # type: ignore[no-any-return]

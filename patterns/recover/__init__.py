@@ -1,0 +1,1 @@
+"""From the parts an exporter wrote to the one operation its author meant."""

@@ -1,0 +1,22 @@
+import math
+
+from graphopt.ir import Value
+from graphopt.rewrite import Builder, Expr, Ops, Rule
+
+
+class GeluErf(Rule):
+    """GELU, exact form.
+
+    Why: five elementwise passes over the widest activation of a transformer become one.
+    Before: x · ½ · (1 + erf(x / √2)), in any order and bracketing
+    After: Gelu(x)
+    Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
+    """
+
+    stage = "recover"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.prod(x, 0.5, 1.0 + op.Erf(op.scaled(x, math.sqrt(0.5))))
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Gelu(x, approximate="none")  # type: ignore[no-any-return]

@@ -1,0 +1,35 @@
+from typing import Annotated
+
+from graphopt.ir import Value
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, constant_of
+
+
+class LayerNormGain(Rule):
+    """The gain of a layer normalization that has none yet.
+
+    Before: LayerNormalization(x, 1) · g
+    After: LayerNormalization(x, g)
+    Safety: g is a constant of exactly the normalized shape.
+    """
+
+    stage = "recover"
+
+    def pattern(
+        self,
+        op: Ops,
+        x: Value,
+        ones: Annotated[Value, const()],
+        g: Annotated[Value, const()],
+        axis: Attr,
+        eps: Attr,
+    ) -> Expr:
+        return op.LayerNormalization(x, ones, axis=axis, epsilon=eps) * g
+
+    def where(self, ones: Value, g: Value) -> Reason:
+        unit = constant_of(ones)
+        if unit is None or not bool((unit.numpy() == 1).all()):
+            return "it has a gain already"
+        return g.shape == ones.shape or f"the gain has shape {g.shape}, wanted {ones.shape}"
+
+    def rewrite(self, op: Builder, x: Value, g: Value, axis: int, eps: float) -> Value:
+        return op.LayerNormalization(x, g, axis=axis, epsilon=eps)  # type: ignore[no-any-return]

@@ -1,0 +1,167 @@
+"""What a child may do to its parent: nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from onnx import parser
+
+from graphopt.errors import RuntimeCrash
+from graphopt.runtime import RunError, Runner, Unavailable
+
+HEAD = '<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]>'
+
+# The kernel of com.microsoft.Attention dereferences the bias without asking whether there is one.
+SEGFAULT = "(float[2, 4, 8] x, float[8, 24] w) => (y) { y = com.microsoft.Attention<num_heads = 2>(x, w) }"
+ENDLESS = """(int64 n, bool c, float[1] x) => (float[1] y) {
+    y = Loop(n, c, x) <body = b (int64 i, bool k, float[1] a) => (bool k2, float[1] a2) {
+        k2 = Identity(k) a2 = Identity(a) }> }"""
+FOREVER = {"n": np.array(2**62), "c": np.array(True), "x": np.ones(1, np.float32)}
+NEGATE = "(float[N] x) => (float[N] y) { y = Neg(x) }"
+
+
+def model(text: str) -> bytes:
+    return bytes(parser.parse_model(f"{HEAD} g {text}").SerializeToString())
+
+
+def children() -> set[int]:
+    return {int(pid) for pid in Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()}
+
+
+def gone(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.05)
+    return condition()
+
+
+def test_a_crash_is_an_error_and_open_sessions_survive_it() -> None:
+    x = np.ones(3, np.float32)
+    with Runner(timeout=60) as runner:
+        other = runner.load(model(NEGATE), optimize=False)
+        session = runner.load(model(SEGFAULT), optimize=False, name="attention")
+        with pytest.raises(RuntimeCrash, match="SIGSEGV while running") as raised:
+            session.run({"x": np.ones((2, 4, 8), np.float32), "w": np.ones((8, 24), np.float32)})
+        assert (raised.value.code, raised.value.where) == ("GO051", "attention")
+        np.testing.assert_array_equal(other.run({"x": x})["y"], -x)
+        assert runner.time([other, other], {"x": x}, runs=1, warmup=0)
+
+
+def test_a_run_that_does_not_end_is_ended() -> None:
+    with Runner(timeout=60) as runner:
+        session = runner.load(model(ENDLESS), optimize=False)
+        runner.timeout = 1
+        start = time.monotonic()
+        with pytest.raises(RuntimeCrash, match="longer than 1 s while running") as raised:
+            session.run(FOREVER)
+        assert time.monotonic() - start < 10
+        assert raised.value.code == "GO052"
+        runner.timeout = 60
+        assert session.run(FOREVER | {"n": np.array(2)})["y"].tolist() == [1]
+
+
+def test_more_memory_than_allowed_is_an_error() -> None:
+    text = model("(int64[2] s) => (float[N, M] y) { y = ConstantOfShape(s) }")
+    with Runner(timeout=60, memory=400 << 20) as runner, runner.load(text, optimize=False) as session:
+        with pytest.raises(RunError) as raised:
+            session.run({"s": np.array([20_000, 20_000])})
+        assert raised.value.status == "MEMORY"
+        assert session.run({"s": np.array([2, 2])})["y"].shape == (2, 2)
+
+
+def test_nothing_is_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    before = children()
+    with Runner(timeout=60) as runner:
+        runner.load(model(NEGATE), optimize=False, profile=True)
+        assert children() - before
+        assert list(tmp_path.iterdir())
+    assert children() == before
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(RuntimeError, match="closed"):
+        runner.available_providers()
+
+
+PARENT = f"""
+import numpy as np, sys
+from onnx import parser
+from graphopt.runtime import Runner
+with Runner(timeout=60) as runner:
+    session = runner.load(parser.parse_model({HEAD + " g " + ENDLESS!r}).SerializeToString(), optimize=False)
+    print(runner._child._process.pid, flush=True)
+    session.run({{"n": np.array(2**62), "c": np.array(True), "x": np.ones(1, np.float32)}})
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_the_child_ends_with_its_parent_in_the_middle_of_a_run(root: Path, tmp_path: Path, how: signal.Signals) -> None:
+    environment = os.environ | {"PYTHONPATH": str(root), "TMPDIR": str(tmp_path)}
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
+    )
+    assert parent.stdout is not None
+    with parent.stdout:
+        child = int(parent.stdout.readline())
+    time.sleep(0.2)
+    parent.send_signal(how)
+    parent.wait(10)
+    assert eventually(lambda: gone(child))
+    assert eventually(lambda: not list(tmp_path.iterdir()))
+
+
+def test_nothing_is_reported_and_no_identity_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("HOME", "TMPDIR"):
+        monkeypatch.setenv(name, str(tmp_path))
+    with Runner(timeout=60) as runner, runner.load(model(NEGATE), optimize=False) as session:
+        session.run({"x": np.ones(1, np.float32)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_onnxruntime_one_error_names_both_extras(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import sys\nsys.modules['onnxruntime'] = None\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Runner(timeout=60) as runner, pytest.raises(Unavailable) as raised:
+        runner.load(model(NEGATE), optimize=False)
+    assert "graphopt[cpu]" in raised.value.hint
+    assert "graphopt[cuda]" in raised.value.hint
+    assert raised.value.exit_code == 4
+
+
+def test_a_child_that_cannot_start_is_an_error() -> None:
+    with Runner(timeout=60, memory=20 << 20) as runner, pytest.raises(RuntimeCrash, match="GO051"):
+        runner.available_providers()
+
+
+def test_modules_of_the_current_folder_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numpy.py").write_text("raise SystemExit(9)\n")
+    monkeypatch.chdir(tmp_path)
+    with Runner(timeout=60) as runner:
+        assert "cpu" in runner.available_providers()
+
+
+def test_the_parent_never_imports_onnxruntime(root: Path) -> None:
+    code = """
+import sys
+from graphopt.runtime import Runner
+with Runner() as runner:
+    runner.available_providers()
+assert not {"onnxruntime", "onnx", "graphopt.ir"} & set(sys.modules), sorted(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"PYTHONPATH": str(root)})
