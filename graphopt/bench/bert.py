@@ -115,21 +115,20 @@ def _embeddings(w: _Writer, config: BertConfig) -> str:
 
 def _mask(w: _Writer) -> str:
     """(batch, sequence) of 0 and 1 → (batch, 1, 1, sequence) of the lowest float and 0."""
-    mask = "attention_mask"
+    scope, mask = "mask", "attention_mask"
     for axis in (1, 2):
-        mask = w.op("", "Unsqueeze", mask, w.constant("", [axis], np.int64))
-    kept = w.op("", "Cast", mask, to=TensorProto.FLOAT)
-    masked = w.op("", "Sub", w.constant("", 1.0), kept)
-    return w.op("", "Mul", masked, w.constant("", np.finfo(np.float32).min))
+        mask = w.op(scope, "Unsqueeze", mask, w.constant(scope, [axis], np.int64))
+    kept = w.op(scope, "Cast", mask, to=TensorProto.FLOAT)
+    masked = w.op(scope, "Sub", w.constant(scope, 1.0), kept)
+    return w.op(scope, "Mul", masked, w.constant(scope, np.finfo(np.float32).min))
 
 
 def _layer(w: _Writer, scope: str, x: str, mask: str, config: BertConfig, output: str) -> str:
     context = _attention(w, f"{scope}/attention/self", x, mask, config)
     y = _linear(w, f"{scope}/attention/output/dense", context, config.hidden, config.hidden)
     x = _layer_norm(w, f"{scope}/attention/output/LayerNorm", w.op(scope, "Add", y, x), config.hidden)
-    y = _gelu(
-        w, f"{scope}/intermediate", _linear(w, f"{scope}/intermediate/dense", x, config.hidden, config.intermediate)
-    )
+    y = _linear(w, f"{scope}/intermediate/dense", x, config.hidden, config.intermediate)
+    y = _gelu(w, f"{scope}/intermediate", y)
     y = _linear(w, f"{scope}/output/dense", y, config.intermediate, config.hidden)
     return _layer_norm(w, f"{scope}/output/LayerNorm", w.op(scope, "Add", y, x), config.hidden, output)
 

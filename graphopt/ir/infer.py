@@ -19,7 +19,7 @@ from graphopt.ir.inference import (
     shaping,
 )
 from graphopt.ir.inference.outs import Out, Table
-from graphopt.ir.inference.sizes import Partial
+from graphopt.ir.inference.sizes import Partial, is_plain
 from graphopt.ir.model import Model
 from graphopt.ir.node import Node
 from graphopt.ir.operands import known_content
@@ -55,7 +55,7 @@ def infer_node(node: Node) -> None:
     unknowns = node.graph.ledger.unknowns
     for value, (dtype, shape, content) in zip(node.outputs, outputs_of(node), strict=False):
         node.graph.set_type(value, dtype or value.dtype, _completed(shape, value.shape, unknowns))
-        value.content = content
+        value.content = content if content is not None and all(map(is_plain, content)) else None
 
 
 def outputs_of(node: Node) -> list[Out]:
@@ -74,10 +74,8 @@ def _completed(shape: Partial | None, old: Shape | None, unknowns: Unknowns) -> 
     """`shape`, with what it lacks taken from `old` or made up."""
     if shape is None:
         return old
-    if None not in shape:
-        return shape  # type: ignore[return-value]
     known: Partial = old if old is not None and len(old) == len(shape) else (None,) * len(shape)
-    merged = [a if a is not None else b for a, b in zip(shape, known, strict=True)]
+    merged = [a if is_plain(a) else b for a, b in zip(shape, known, strict=True)]
     return tuple(size if size is not None else unknowns.fresh() for size in merged)
 
 

@@ -1,11 +1,16 @@
-"""Protobuf messages without some of their parts: a copy that would be cut down afterwards costs all the weights."""
+"""Protobuf messages in parts: copies that leave out what would be thrown away, walks over all tensors of a model."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+import onnx
 from google.protobuf.message import Message
 from google.protobuf.unknown_fields import UnknownFieldSet
+from onnx import AttributeProto, TensorProto
+
+from graphopt.ir import wire
 
 M = TypeVar("M", bound=Message)
 
@@ -15,39 +20,43 @@ def copy_fields(source: M, target: M, *without: str) -> M:
     for field, value in source.ListFields():
         if field.name in without:
             continue
-        if isinstance(value, (bool, int, float, str, bytes)):
+        if isinstance(value, (int, float, str, bytes)):
             setattr(target, field.name, value)
         else:
             getattr(target, field.name).MergeFrom(value)
     unknown = UnknownFieldSet(source)
     if len(unknown):
-        target.MergeFromString(_encode(unknown))
+        target.MergeFromString(wire.encode(unknown))
     return target
 
 
-def _encode(fields: UnknownFieldSet) -> bytes:
-    """The wire format of fields that the schema does not know."""
-    parts = []
-    for field in fields:
-        key = field.field_number << 3
-        match field.wire_type:
-            case 0:
-                parts += [_varint(key), _varint(field.data)]
-            case 1:
-                parts += [_varint(key | 1), field.data.to_bytes(8, "little")]
-            case 2:
-                parts += [_varint(key | 2), _varint(len(field.data)), field.data]
-            case 3:
-                parts += [_varint(key | 3), _encode(field.data), _varint(key | 4)]
-            case 5:
-                parts += [_varint(key | 5), field.data.to_bytes(4, "little")]
-    return b"".join(parts)
+def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    """Every tensor of a model: initializers, attributes, sparse ones, in all scopes, functions and training graphs."""
+    graphs = [model.graph]
+    for training in model.training_info:
+        graphs += [training.initialization, training.algorithm]
+    for function in model.functions:
+        yield from _in_nodes(function.node, graphs)
+    while graphs:
+        graph = graphs.pop()
+        yield from graph.initializer
+        for sparse in graph.sparse_initializer:
+            yield from (sparse.values, sparse.indices)
+        yield from _in_nodes(graph.node, graphs)
 
 
-def _varint(number: int) -> bytes:
-    encoded = bytearray()
-    while number > 0x7F:
-        encoded.append(number & 0x7F | 0x80)
-        number >>= 7
-    encoded.append(number)
-    return bytes(encoded)
+def _in_nodes(nodes: Iterable[onnx.NodeProto], graphs: list[onnx.GraphProto]) -> Iterator[TensorProto]:
+    """The tensors that attributes hold; subgraphs are added to `graphs`."""
+    for node in nodes:
+        for attribute in node.attribute:
+            match attribute.type:
+                case AttributeProto.GRAPH:
+                    graphs.append(attribute.g)
+                case AttributeProto.GRAPHS:
+                    graphs.extend(attribute.graphs)
+                case AttributeProto.TENSOR:
+                    yield attribute.t
+                case AttributeProto.TENSORS:
+                    yield from attribute.tensors
+                case AttributeProto.SPARSE_TENSOR:
+                    yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
+import numpy as np
 import onnx
 from onnx import AttributeProto, TensorProto
 
@@ -186,28 +188,48 @@ def save(
     GO032 when the folder cannot be written.
     """
     target = Path(path)
-    _refuse_overwriting(model, target, in_place)
+    check_output(model, target, in_place=in_place)
     proto = model_to_proto(model)
-    folder = target.resolve().parent
+    moved = _moved_tensors(model, proto, target, external)
+    files: list[tuple[Path, Callable[[BinaryIO], object]]] = []
+    if moved:
+        side = _side(target)
+        files.append((side, lambda file: _write_tensors(file, moved, model.base, side.name)))
+    files.append((target, lambda file: file.write(proto.SerializeToString())))
     try:
-        side = _side_file(model, proto, folder, target, external)
-        written = [side] if side is not None else []
-        _write_atomically(target, lambda file: file.write(proto.SerializeToString()))
+        _publish(files)
     except OSError as error:
         raise ModelError("GO032", f"cannot write: {error.strerror}", str(target)) from error
-    return [*written, target]
+    return [path for path, _ in files]
 
 
-def _refuse_overwriting(model: Model, target: Path, in_place: bool) -> None:
+def check_output(model: Model, path: str | os.PathLike[str], *, in_place: bool = False) -> None:
+    """Raises what `save` would raise before it writes, so that a long run can ask at its beginning.
+
+    UsageError GO011 when `path` (or the data file beside it) is the input or holds its weights, without `in_place`;
+    ModelError GO032 when there cannot be a file.
+    """
+    target = Path(path)
+    try:
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        # On every system the one sure test, and the file never has a name.
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise ModelError("GO032", f"cannot write: {error.strerror}", str(target)) from error
     if in_place or model.path is None:
         return
-    resolved = target.resolve()
     hint = "choose another output, or allow it with --in-place"
-    if resolved == model.path.resolve():
+    outputs = {target.resolve(), _side(target).resolve()}
+    if model.path.resolve() in outputs:
         raise UsageError("GO011", "the output is the input", str(target), hint)
-    for tensor in _tensors(model):
-        if tensor.external is not None and resolved == tensor.location()[0].resolve():
-            raise UsageError("GO011", "the output is the file the input's weights live in", str(target), hint)
+    if outputs & {t.location()[0].resolve() for t in _tensors(model) if t.external is not None}:
+        raise UsageError("GO011", "the output is the file the input's weights live in", str(target), hint)
+
+
+def _side(target: Path) -> Path:
+    return target.with_name(target.name + ".data")
 
 
 def _tensors(model: Model) -> Iterable[Tensor]:
@@ -217,39 +239,44 @@ def _tensors(model: Model) -> Iterable[Tensor]:
                 yield node.data
 
 
-def _side_file(
-    model: Model, proto: onnx.ModelProto, folder: Path, target: Path, external: External
-) -> Path | None:
-    """Moves what cannot stay in the proto to `<target>.data`; None when nothing has to."""
+def _moved_tensors(model: Model, proto: onnx.ModelProto, target: Path, external: External) -> list[TensorProto]:
+    """The tensors that are to be written to the side file; with `never` all are taken into the proto instead."""
     tensors = [tensor for graph in _protos(proto.graph) for tensor in graph.initializer]
-    foreign = model.base is None or model.base.resolve() != folder
     outside = [t for t in tensors if t.data_location == TensorProto.EXTERNAL]
-    inside = [t for t in tensors if t.data_location != TensorProto.EXTERNAL and len(t.raw_data) >= _SMALL_TENSOR]
-    split = external == "always" or (external == "auto" and (bool(outside) or proto.ByteSize() > _PROTO_LIMIT))
-    moved = (outside if foreign or external == "never" else []) + (inside if split else [])
     if external == "never":
         for tensor in outside:
-            tensor.raw_data = Tensor(tensor, base=model.base).numpy().tobytes()
+            tensor.raw_data = bytes(_raw(tensor, model.base))
             del tensor.external_data[:]
             tensor.ClearField("data_location")
-        return None
-    if not moved:
-        return None
-    side = target.with_name(target.name + ".data")
-    _write_atomically(side, lambda file: _write_tensors(file, moved, model.base, side.name))
-    return side
+        return []
+    inside = [t for t in tensors if t.data_location != TensorProto.EXTERNAL and len(t.raw_data) >= _SMALL_TENSOR]
+    moved = inside if external == "always" or outside or proto.ByteSize() > _PROTO_LIMIT else []
+    foreign = model.base is None or model.base.resolve() != target.resolve().parent
+    # A side file is written whole: what is kept and lies in it already moves along.
+    if foreign or (moved and _side(target).resolve() in {_file(tensor, model.base) for tensor in outside}):
+        moved = [*outside, *moved]
+    return moved
 
 
-def _write_tensors(file: object, tensors: list[TensorProto], base: Path | None, location: str) -> None:
+def _file(tensor: TensorProto, base: Path | None) -> Path:
+    return Tensor(tensor, base=base).location()[0].resolve()
+
+
+def _raw(tensor: TensorProto, base: Path | None) -> bytes | memoryview:
+    """The bytes of a tensor; external ones are mapped, not read."""
+    if tensor.data_location != TensorProto.EXTERNAL:
+        return tensor.raw_data
+    path, offset, length = Tensor(tensor, base=base).location()
+    return np.memmap(path, np.uint8, "r", offset, (length,)).data if length else b""
+
+
+def _write_tensors(file: BinaryIO, tensors: list[TensorProto], base: Path | None, location: str) -> None:
     offset = 0
     for tensor in tensors:
-        if tensor.data_location == TensorProto.EXTERNAL:
-            raw: bytes | memoryview = memoryview(Tensor(tensor, base=base).numpy()).cast("B")
-        else:
-            raw = tensor.raw_data
+        raw = _raw(tensor, base)
         padding = -offset % _ALIGNMENT
-        file.write(b"\0" * padding)  # type: ignore[attr-defined]
-        file.write(raw)  # type: ignore[attr-defined]
+        file.write(b"\0" * padding)
+        file.write(raw)
         offset += padding
         length = len(raw)
         tensor.ClearField("raw_data")
@@ -272,21 +299,26 @@ def _protos(proto: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
                 stack.extend(attribute.graphs)
 
 
-def _write_atomically(target: Path, write: Callable[[object], object]) -> None:
-    """Writes a temporary file in the target's folder, then renames it: a reader sees the old file or the new one."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent or Path())
+def _publish(files: Iterable[tuple[Path, Callable[[BinaryIO], object]]]) -> None:
+    """Writes each file under a temporary name in its folder, then renames all: a reader sees the old or the new."""
+    written: list[tuple[str, Path]] = []
     try:
-        with os.fdopen(handle, "wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
+        for target, write in files:
+            handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+            written.append((temporary, target))
+            with os.fdopen(handle, "wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            umask = os.umask(0)
+            os.umask(umask)
+            os.chmod(temporary, 0o666 & ~umask)
+        for temporary, target in written:
+            os.replace(temporary, target)
     except BaseException:
-        os.unlink(temporary)
+        for temporary, _ in written:
+            Path(temporary).unlink(missing_ok=True)
         raise
 
 
-__all__ = ["dims", "model_to_proto", "save", "type_proto", "value_info", "written_name"]
+__all__ = ["check_output", "dims", "model_to_proto", "save", "type_proto", "value_info", "written_name"]

@@ -12,6 +12,7 @@ from onnx import TensorProto, numpy_helper
 
 from graphopt.errors import ModelError
 from graphopt.ir import dtypes
+from graphopt.ir.wire import Region
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -20,17 +21,24 @@ _KEEP_BYTES = 65_536
 
 
 class Tensor:
-    """A constant: element type, shape, and where its numbers are (a proto, an array, or a file).
+    """A constant: element type, shape, and where its numbers are.
 
-    External data lies at a place relative to `base`. The numbers of a tensor never change; a rule that wants others
-    makes another tensor.
+    They are in a proto, in an array, in a `region` of the model's own file, or in an external file, relative to `base`.
+    The numbers of a tensor never change; a rule that wants others makes another tensor.
     """
 
-    __slots__ = ("_array", "base", "dtype", "proto", "shape")
+    __slots__ = ("_array", "base", "dtype", "proto", "region", "shape")
 
-    def __init__(self, proto: TensorProto | None, array: Array | None = None, base: Path | None = None) -> None:
+    def __init__(
+        self,
+        proto: TensorProto | None,
+        array: Array | None = None,
+        base: Path | None = None,
+        region: Region | None = None,
+    ) -> None:
         self.proto = proto
         self.base = base
+        self.region = region
         self._array = array
         if proto is not None:
             self.dtype: int = proto.data_type
@@ -69,22 +77,45 @@ class Tensor:
         return {entry.key: entry.value for entry in self.proto.external_data}
 
     def numpy(self) -> Array:
-        """The numbers, shaped, read-only. External data is a view of the mapped file.
+        """The numbers, shaped, read-only. What lies in a file is mapped, not read.
 
-        Raises: ModelError GO031 when the external data is missing or too short, GO034 when the data is not what type
-        and shape say.
+        Raises: ModelError GO031 when external data is missing or too short, GO034 when the data is not what type and
+        shape say.
         """
         if self._array is not None:
             return self._array
         assert self.proto is not None
+        raw = self.raw()
         try:
-            array = self._mapped() if self.external is not None else numpy_helper.to_array(self.proto)
+            array = numpy_helper.to_array(self.proto) if raw is None else self._decoded(raw)
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError("GO034", f"its data cannot be read: {error}", self._place) from error
         array.flags.writeable = False
         if array.nbytes <= _KEEP_BYTES:
             self._array = array
         return array
+
+    def raw(self) -> memoryview | None:
+        """The numbers as they stand in a file, or would (little-endian, packed): None where only a proto holds them."""
+        if self.region is not None:
+            return self.region.view
+        if self.external is not None:
+            path, offset, length = self.location()
+            try:
+                return memoryview(np.memmap(path, np.uint8, "r", offset, (length,)) if length else b"")
+            except OSError as error:
+                message = f"external data '{path}' cannot be read: {error.strerror}"
+                raise ModelError("GO031", message, self._place) from error
+        if self.proto is None and self._array is not None and self.dtype != dtypes.STRING:
+            proto = numpy_helper.from_array(self._array) if dtypes.bits(self.dtype) % 8 else None
+            return memoryview(proto.raw_data if proto else self._array.reshape(-1).view(np.uint8))
+        return None
+
+    def place(self) -> tuple[Path, int, int] | None:
+        """(file, offset, length in bytes) of raw data that lies in a file; None for what is in memory."""
+        if self.region is not None:
+            return (self.region.path, self.region.offset, len(self.region.view)) if self.region.is_current() else None
+        return self.location() if self.external is not None else None
 
     def check(self) -> None:
         """Looks whether the data is there and as long as type and shape say, without decoding it.
@@ -96,7 +127,9 @@ class Tensor:
             raise ModelError("GO034", f"unknown element type {self.dtype}", self._place)
         if min(self.shape, default=0) < 0:
             raise ModelError("GO034", f"the shape {list(self.shape)} has a negative size", self._place)
-        if self.external is not None:
+        if self.region is not None:
+            self._expect(len(self.region.view), self.nbytes, "bytes")
+        elif self.external is not None:
             self.location()
         elif self.proto.HasField("raw_data"):
             self._expect(len(self.proto.raw_data), self.nbytes, "bytes")
@@ -133,16 +166,18 @@ class Tensor:
         return self.numpy().item()
 
     def to_proto(self, name: str) -> TensorProto:
-        """A proto called `name`: the one it came from where there is one."""
+        """A proto called `name`: the one it came from where that says it all."""
         if self.proto is None:
             assert self._array is not None
             return numpy_helper.from_array(self._array, name)
-        if self.proto.name == name:
+        if self.proto.name == name and self.region is None:
             return self.proto
-        renamed = TensorProto()
-        renamed.CopyFrom(self.proto)
-        renamed.name = name
-        return renamed
+        proto = TensorProto()
+        proto.CopyFrom(self.proto)
+        proto.name = name
+        if self.region is not None:
+            proto.raw_data = bytes(self.region.view)
+        return proto
 
     @property
     def _place(self) -> str:
@@ -153,11 +188,7 @@ class Tensor:
             kind = f"{dtypes.NAMES[self.dtype]}{list(self.shape)}"
             raise ModelError("GO034", f"{kind} takes {wanted} {unit}, its data has {held}", self._place)
 
-    def _mapped(self) -> Array:
-        path, offset, length = self.location()
-        if length == 0:
-            return np.empty(self.shape, dtypes.to_numpy(self.dtype))
-        raw = np.memmap(path, np.uint8, "r", offset, (length,))
+    def _decoded(self, raw: memoryview) -> Array:
         if dtypes.bits(self.dtype) % 8 == 0:
-            return raw.view(dtypes.to_numpy(self.dtype)).reshape(self.shape)
-        return numpy_helper.to_array(TensorProto(data_type=self.dtype, dims=self.shape, raw_data=raw.tobytes()))
+            return np.frombuffer(raw, dtypes.to_numpy(self.dtype)).reshape(self.shape)
+        return numpy_helper.to_array(TensorProto(data_type=self.dtype, dims=self.shape, raw_data=bytes(raw)))

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 
 import onnx
 
-from graphopt.ir import Model, Value, dtypes, load
-from graphopt.ir.node import Node
-from graphopt.ir.schema import signature
-from graphopt.ir.tensor import Tensor
-from graphopt.pipeline.meanings import count_meanings, count_ops
+from graphopt.ir import Model, Node, Tensor, Value, dtypes, load
+from graphopt.ir.schema import MICROSOFT, signature
+from graphopt.pipeline.meanings import count_meanings, count_ops, op_name
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Port:
 @dataclass(frozen=True)
 class Inspection:
     """What is in a model. `parameters` counts elements of initializers, `external` names the files that hold them;
-    `unknown` are ops that no schema is known for and that no function of the model defines."""
+    `unknown` are ops that neither onnx, nor onnxruntime, nor a function of the model defines."""
 
     model: str
     producer: str
@@ -53,7 +51,6 @@ def inspect(source: str | os.PathLike[str] | onnx.ModelProto) -> Inspection:
     model = load(source)
     ops = count_ops(model)
     weights = list(_weights(model))
-    keys = [key for key in model.functions]
     return Inspection(
         model=str(model.path or model.graph.proto.name),
         producer=f"{model.proto.producer_name} {model.proto.producer_version}".strip(),
@@ -63,10 +60,10 @@ def inspect(source: str | os.PathLike[str] | onnx.ModelProto) -> Inspection:
         outputs=tuple(_port(value) for value in model.graph.outputs),
         nodes=ops.total(),
         subgraphs=sum(1 for scope in model.scopes() if scope.holder is not None),
-        functions=tuple(f"{domain}.{name}" for domain, name, _ in keys),
+        functions=tuple(f"{domain}.{name}" for domain, name, _ in model.functions),
         ops=ops,
         fused=count_meanings(ops),
-        unknown=tuple(sorted({_op_name(node) for node in _unknown(model)})),
+        unknown=tuple(sorted({op_name(node) for node in _unknown(model)})),
         parameters=sum(tensor.size for tensor in weights),
         weight_bytes=sum(tensor.nbytes for tensor in weights),
         external=tuple(sorted({entries["location"] for tensor in weights if (entries := tensor.external)})),
@@ -90,9 +87,6 @@ def _unknown(model: Model) -> Iterable[Node]:
     defined = {(domain, name) for domain, name, _ in model.functions}
     for scope in model.scopes():
         for node in scope.ops():
-            if (node.domain, node.op) not in defined and signature(node.domain, node.op, node.version) is None:
+            ours = node.domain == MICROSOFT or (node.domain, node.op) in defined
+            if not ours and signature(node.domain, node.op, node.version) is None:
                 yield node
-
-
-def _op_name(node: Node) -> str:
-    return f"{node.domain}.{node.op}" if node.domain else node.op

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphopt.ir import Graph, Node, Shape, Tensor, Value
@@ -65,6 +65,20 @@ class Builder(Ops):
         if target.count(-1) > 1:
             raise Declined(f"the shape {shape} cannot be written as a constant for {x.shape}")
         return self.Reshape(x, self.ints(*target))  # type: ignore[no-any-return]
+
+    def size(self, x: Value, axis: int) -> Value:
+        """The size of one dimension of `x`, as an int64 vector of one: a constant where it is a number."""
+        known = x.shape[axis] if x.shape is not None else None
+        if isinstance(known, int):
+            return self.ints(known)
+        return self.Gather(self.Shape(x), self.ints(axis))  # type: ignore[no-any-return]
+
+    def expand(self, x: Value, shape: Shape, sizes: Sequence[Value | int]) -> Value:
+        """`x` broadcast to `shape`, whose sizes at run time are `sizes`; `x` itself where it has that shape already."""
+        if x.shape == shape:
+            return x
+        parts = [self.ints(size) if isinstance(size, int) else size for size in sizes]
+        return self.Expand(x, self.Concat(*parts, axis=0))  # type: ignore[no-any-return]
 
     def scaled(self, x: Any, k: Any) -> Value:
         """`x * k`; `x` itself for k = 1 or None."""

@@ -84,9 +84,8 @@ class Engine:
             return None
         if any((rule.name, value.name) in self.exclude for value in node.outputs):
             return None
-        missing = [str(k) for k in rule.needs if not self.context.has(k, node.graph)]
-        if missing:
-            count.reasons[f"the target has no kernel {', '.join(missing)}"] += 1
+        if rule.needs and not any(self.context.has(k, node.graph) for k in rule.needs):
+            count.reasons[f"the target has no kernel {' or '.join(map(str, rule.needs))}"] += 1
             return None
         count.tried += 1
         matcher = Matcher(rule.pattern, self.limits.steps_per_root)

@@ -15,7 +15,7 @@ import numpy as np
 from graphopt.ir import Node, Tensor, Value, dtypes
 from graphopt.ir.attributes import same_tensor
 from graphopt.ir.schema import signature
-from graphopt.rewrite.pattern import Alt, Chain, Constraint, Expr, Literal, Op, Pattern, Scaled, Var, children
+from graphopt.rewrite.pattern import Alt, Chain, Constraint, EachUse, Expr, Literal, Op, Pattern, Scaled, Var, children
 
 _COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min"})
 _INVERSE = {"Add": "Sub", "Mul": "Div"}
@@ -65,6 +65,9 @@ class Matcher:
         Raises: StepsUsedUp.
         """
         first = self.pattern.roots[0]
+        if isinstance(first, EachUse):
+            yield from self._each_use(first, node)
+            return
         index = first.index if isinstance(first, Op) else 0
         if index >= len(node.outputs):
             return
@@ -81,6 +84,32 @@ class Matcher:
             if candidate not in found:
                 for _ in self._match(root, candidate):
                     yield from self._more_roots(number + 1, [*found, candidate])
+
+    def _each_use(self, e: EachUse, node: Node) -> Iterator[Match]:
+        value = node.outputs[e.value.index if isinstance(e.value, Op) else 0]
+        for _ in self._match(e.value, value):
+            outside = set(self._bound)
+            found: list[dict[str, Any]] = []
+            roots: list[Value] = []
+            inside = list(self._inside)
+            for reader, _slot in node.graph.consumers(value):
+                use = Matcher(self.pattern, self.budget, self.steps, self.miss)
+                use._bound = {**self._bound, e.seen.name: value}
+                one = next(use._match(e.use, reader.outputs[0]), False) if reader.outputs else False
+                self.steps = use.steps
+                if one is False:
+                    self._fail(reader, f"{reader.op} uses the value in another way")
+                    break
+                found.append(use._bound)
+                roots.append(reader.outputs[0])
+                inside.extend(use._inside)
+            else:
+                if roots:
+                    names = self.pattern.variables.keys()
+                    bindings = {
+                        name: self._bound[name] if name in outside else [one.get(name) for one in found] for name in names
+                    }
+                    yield Match(bindings, list(dict.fromkeys(inside)), roots)
 
     def _reached(self, e: Expr) -> list[Value]:
         """Values that `e` could be: reached by walking the uses of a variable in it that is bound already."""

@@ -187,6 +187,18 @@ class Alt(Expr):
         return " | ".join(map(str, self.branches))
 
 
+@dataclass(frozen=True, eq=False)
+class EachUse(Expr):
+    """Every consumer of `value`, each matching `use` (in which `value` is the variable `seen`): all of them or none."""
+
+    value: Expr
+    seen: Var
+    use: Expr
+
+    def __str__(self) -> str:
+        return f"each_use({self.value}, {self.seen} → {self.use})"
+
+
 def expr(value: Operand) -> Expr:
     if isinstance(value, Expr):
         return value
@@ -223,6 +235,14 @@ class Ops:
     def scaled(self, x: Any, k: Any) -> Any:
         """`x * k` or `x / (1/k)`."""
         return Scaled(expr(x), expr(k))
+
+    def each_use(self, value: Any, use: Callable[[Any], Any]) -> Any:
+        """All consumers of `value`: `op.each_use(op.Relu(x), lambda y: op.MatMul(y, w))`.
+
+        They are the roots, in order; a variable that stands only in `use` is bound to a list, one item for each.
+        """
+        seen = Var("the value used")
+        return EachUse(expr(value), seen, expr(use(seen)))
 
     def sum(self, *operands: Any) -> Any:
         """The sum of all operands."""
@@ -295,6 +315,8 @@ def children(e: Expr) -> tuple[Expr, ...]:
             return operands
         case Scaled(x=x):
             return (x,)
+        case EachUse(value=value, use=use):
+            return (value, use)
         case Alt(branches=branches):
             return branches
     return ()
@@ -314,6 +336,8 @@ def root_ops(e: Expr) -> set[tuple[str, str]]:
             return {("", op), ("", "Sub" if op == "Add" else "Div")}
         case Scaled():
             return {("", "Mul"), ("", "Div")}
+        case EachUse(value=value):
+            return root_ops(value)
         case Alt(branches=branches):
             return set().union(*map(root_ops, branches))
     return set()

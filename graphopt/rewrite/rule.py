@@ -28,26 +28,26 @@ class Kernel:
 
 
 def kernel(domain: str, op: str) -> Kernel:
-    """`needs = kernel("com.microsoft", "BiasGelu")`: the rule is tried only where the target has it."""
+    """`needs = kernel("com.microsoft", "BiasGelu")`: the rule is tried only where the target has it.
+
+    Of several, `needs = (kernel(...), kernel(...))`, one is enough.
+    """
     return Kernel(domain, op)
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may ask for besides its match: the target, promises about inputs, whether the opset may be raised.
-
-    `supports(op, value)` says whether the target runs `op` on values like `value` and that it pays.
-    """
+    """What a rule may ask for besides its match: the target, promises about inputs, whether the opset must stay."""
 
     target: Any = None
     assume: frozenset[str] = field(default_factory=frozenset)
     keep_opset: bool = False
 
-    def has(self, needed: Kernel, graph: Graph | None = None) -> bool:
-        """Whether the target has a kernel (and the opset allows it); without a target everything is there."""
+    def has(self, needed: Kernel, graph: Graph) -> bool:
+        """Whether the target has a kernel, and `graph` may contain it; without a target everything is there."""
         if self.target is None:
             return True
-        opset = graph.opsets.get("", 1) if graph is not None and self.keep_opset else None
+        opset = graph.opsets.get("", 1) if self.keep_opset else None
         return bool(self.target.has(needed.domain, needed.op, opset))
 
 

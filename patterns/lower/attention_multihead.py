@@ -1,4 +1,5 @@
 from graphopt.ir import Value
+from graphopt.patterns.lower.masks import whole_mask
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
 
 
@@ -30,7 +31,7 @@ class AttentionToMultiHead(Rule):
         batch, heads, rows, _ = q.shape
         flat = [_merge_heads(op, x) for x in (q, k, v)]
         if bias is not None:
-            bias = op.expand_mask(bias, q, k)
+            bias = whole_mask(op, bias, q, k)
         y = op.ms.MultiHeadAttention(*flat, None, None, bias, num_heads=heads, scale=scale)
         apart = op.reshape(y, (batch, rows, heads, v.shape[3]))
         return op.Transpose(apart, perm=[0, 2, 1, 3])  # type: ignore[no-any-return]

@@ -1,9 +1,8 @@
-from typing import Any
-
 import numpy as np
 
 from graphopt.ir import Value, dtypes
 from graphopt.ir.facts import Fill, fills
+from graphopt.patterns.lower.masks import whole_mask
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
 
 
@@ -41,11 +40,13 @@ class AttentionToStandard(Rule):
         self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float
     ) -> Value:
         if bias is not None:
-            bias = self._mask(op, q, k, bias)
+            bias = whole_mask(op, _above_lowest(op, bias), q, k)
         return op.Attention(q, k, v, bias, scale=scale)  # type: ignore[no-any-return]
 
-    def _mask(self, op: Any, q: Value, k: Value, bias: Value) -> Value:
-        if Fill.LOWEST in fills(bias):
-            info = np.finfo(dtypes.to_numpy(bias.dtype))
-            bias = op.Max(bias, op.const(np.nextafter(info.min, info.dtype.type(0)), like=bias, name="above_lowest"))
+
+def _above_lowest(op: Builder, bias: Value) -> Value:
+    """The kernel takes the lowest number for "not allowed at all"; the number above it has the same weight, exp(−∞)."""
+    if Fill.LOWEST not in fills(bias):
         return bias
+    info = np.finfo(dtypes.to_numpy(bias.dtype))
+    return op.Max(bias, op.const(np.nextafter(info.min, info.dtype.type(0)), like=bias, name="above_lowest"))  # type: ignore[no-any-return]

@@ -1,7 +1,7 @@
 import math
 
 from graphopt.ir import Value
-from graphopt.rewrite import Builder, Expr, Ops, Rule
+from graphopt.rewrite import Builder, Expr, Ops, Rule, kernel
 
 
 class GeluErf(Rule):
@@ -14,6 +14,7 @@ class GeluErf(Rule):
     """
 
     stage = "recover"
+    needs = (kernel("", "Gelu"), kernel("com.microsoft", "Gelu"))
 
     def pattern(self, op: Ops, x: Value) -> Expr:
         return op.prod(x, 0.5, 1.0 + op.Erf(op.scaled(x, math.sqrt(0.5))))

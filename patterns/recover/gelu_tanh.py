@@ -1,7 +1,7 @@
 import math
 
 from graphopt.ir import Value
-from graphopt.rewrite import Builder, Expr, Ops, Rule
+from graphopt.rewrite import Builder, Expr, Ops, Rule, kernel
 
 
 class GeluTanh(Rule):
@@ -14,6 +14,7 @@ class GeluTanh(Rule):
     """
 
     stage = "recover"
+    needs = (kernel("", "Gelu"), kernel("com.microsoft", "Gelu"))
 
     def pattern(self, op: Ops, x: Value) -> Expr:
         k, c = math.sqrt(2 / math.pi), 0.044715

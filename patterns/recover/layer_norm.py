@@ -1,7 +1,7 @@
 import numpy as np
 
 from graphopt.ir import Value, dtypes
-from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule
+from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, kernel
 
 
 class LayerNormFromParts(Rule):
@@ -15,6 +15,7 @@ class LayerNormFromParts(Rule):
     """
 
     stage = "recover"
+    needs = kernel("", "LayerNormalization")
 
     def pattern(self, op: Ops, x: Value, axes: Attr, eps: Number) -> Expr:
         d = x - op.ReduceMean(x, axes=axes, keepdims=1)

@@ -12,12 +12,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from graphopt.ir import Model, Value, load, model_to_proto
+from graphopt.ir import Model, Value, dtypes, load, model_to_proto
 from graphopt.ir import dims as dimensions
-from graphopt.ir import dtypes
 from graphopt.ir.dims import Size
 from graphopt.ir.infer import infer
-from graphopt.ir.save import value_info
 
 _ATOM = re.compile(r"[()]")
 
@@ -135,3 +133,87 @@ def _compare(value: Value, observed: np.ndarray, bound: Sizes, findings: Finding
         elements = observed.reshape(-1).tolist()
         if len(elements) != len(value.content) or not all(map(bound.agrees, value.content, map(int, elements))):
             findings.mismatches.append(f"{value}: {value.content}, observed {elements}")
+
+
+def _attention_model() -> onnx.ModelProto:
+    """Shape arithmetic as exporters write it: heads split by run-time sizes, a causal mask, a table of positions."""
+    text = """
+    <ir_version: 9, opset_import: ["": 17]>
+    g (float[B, S, 8] x, int64[B, S] mask) => (float[B, S, 8] y)
+    <float[1, 6, 8] table = {0}, int64[1] zero = {0}, int64[1] one = {1}, int64[1] two = {2}, int64[1] minus = {-1},
+     int64[1] size = {4}, int64 s0 = {0}, int64 s1 = {1}, float low = {-9}>
+    {
+        shape = Shape(x)
+        batch = Gather(shape, zero)
+        length = Gather(shape, one)
+        cut = Slice(table, zero, length, one)
+        h = Add(x, cut)
+        last = Slice(h, minus, two, one)
+        wanted = Concat<axis = 0>(batch, length, minus, size)
+        split = Reshape(h, wanted)
+        q = Transpose<perm = [0, 2, 1, 3]>(split)
+        k = Transpose<perm = [0, 2, 3, 1]>(split)
+        scores = MatMul(q, k)
+        n = Squeeze(length)
+        steps = Range(s0, n, s1)
+        rows = Unsqueeze(steps, one)
+        causal = LessOrEqual(steps, rows)
+        bound = Add(length, length)
+        half = Div(length, two)
+        first = Slice(h, zero, half, one)
+        rest = Slice(h, half, length, one)
+        target = Concat<axis = 0>(batch, minus, length, length)
+        rank = Shape(target)
+        ones = ConstantOfShape<value = int64[1] {1}>(rank)
+        no = Mul(ones, minus)
+        same = Equal(target, no)
+        chosen = Where(same, ones, target)
+        square = Expand(causal, chosen)
+        bias = Where(square, scores, low)
+        p = Softmax<axis = -1>(bias)
+        z = MatMul(p, q)
+        back = Transpose<perm = [0, 2, 1, 3]>(z)
+        flat = Concat<axis = 0>(batch, length, minus)
+        y = Reshape(back, flat)
+        found = NonZero(mask)
+        twice = Concat<axis = 1>(found, found)
+        sum = ReduceSum(mask, one)
+        best, which = TopK(x, two)
+    }
+    """
+    return onnx.parser.parse_model(text)
+
+
+_RUNS = [{"B": 2, "S": 5}, {"B": 3, "S": 4}, {"B": 1, "S": 1}]
+
+
+def test_inferred_holds_in_onnxruntime() -> None:
+    findings = check(load(_attention_model()), _RUNS)
+    assert findings.mismatches == []
+    assert findings.contents > 40
+    # NonZero's count, twice.
+    assert findings.sizes - findings.known == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "content"),
+    [("q", (2, 2, "S", 4), None), ("scores", ("B", "S", "S"), None), ("wanted", (4,), ("B", "B", -1, 4))],
+)
+def test_a_wrong_claim_is_found(
+    monkeypatch: pytest.MonkeyPatch, name: str, shape: tuple[int | str, ...], content: tuple[int | str, ...] | None
+) -> None:
+    """The check itself: a shape or content that does not hold at every size is a mismatch."""
+    model = load(_attention_model())
+
+    def lie(model: Model) -> None:
+        infer(model)
+        value = model.graph.names[name]
+        value.shape = tuple(map(_size, shape))
+        value.content = tuple(map(_size, content)) if content is not None else value.content
+
+    monkeypatch.setitem(check.__globals__, "infer", lie)
+    assert any(name in text for text in check(model, _RUNS).mismatches)
+
+
+def _size(size: int | str) -> Size:
+    return dimensions.parse(size) if isinstance(size, str) else size

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Size
 from graphopt.ir.inference import contents, sizes
@@ -11,7 +9,7 @@ from graphopt.ir.inference.outs import Out, Outs, Table, length, operand, unknow
 from graphopt.ir.inference.shaping import filled
 from graphopt.ir.inference.sizes import Part
 from graphopt.ir.node import Node, Value
-from graphopt.ir.operands import known_content, scalar
+from graphopt.ir.operands import CONTENT_LIMIT, known_content
 from graphopt.ir.tensor import Tensor
 
 
@@ -35,14 +33,15 @@ def constant_of_shape(node: Node) -> Outs:
 def range_(node: Node) -> Outs:
     bounds = [operand(node, slot) for slot in range(3)]
     dtype = bounds[0].dtype
-    exact = [_element(value) for value in bounds]
-    start, limit, delta = exact
+    start, limit, delta = map(_element, bounds)
     if start is None or limit is None or delta is None:
-        return [Out(dtype, (_float_steps(bounds),))]
+        return [Out(dtype, (None,))]
     count = _steps(dims.sub(limit, start), delta)
     content = None
     if isinstance(count, int):
-        content = contents.complete(dims.add(start, dims.mul(delta, index)) for index in range(min(count, 65)))
+        content = contents.complete(
+            dims.add(start, dims.mul(delta, index)) for index in range(min(count, CONTENT_LIMIT + 1))
+        )
     return [Out(dtype, (count,), content)]
 
 
@@ -61,13 +60,6 @@ def _steps(distance: Size, delta: Size) -> Part:
     if isinstance(delta, int) and delta > 1:
         return sizes.quotient(dims.add(distance, delta - 1), delta)
     return None
-
-
-def _float_steps(bounds: list[Value]) -> Part:
-    start, limit, delta = map(scalar, bounds)
-    if start is None or limit is None or not delta:
-        return None
-    return max(0, math.ceil((limit - start) / delta))
 
 
 TABLE: Table = {

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import onnx
+
 from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Size
 from graphopt.ir.inference import contents, sizes
@@ -27,7 +29,9 @@ def identity(node: Node) -> Outs:
 
 def cast(node: Node) -> Outs:
     value = operand(node, 0)
-    dtype: int = node.attr("to", 0)
+    dtype = node.attr("to", 0)
+    if not isinstance(dtype, int):  # a name, before opset 6
+        dtype = onnx.TensorProto.DataType.Value(dtype)
     return [Out(dtype, value.shape, contents.cast(known_content(value), dtype))]
 
 
@@ -147,8 +151,8 @@ def _absolute(a: Size) -> Part:
 _SAME = (
     "Acos Acosh Asin Asinh Atan Atanh BitwiseNot Ceil Celu Clip Cos Cosh CumProd CumSum Elu Erf Exp Floor Gelu "
     "HardSigmoid HardSwish Hardmax LeakyRelu Log LogSoftmax LpNormalization MeanVarianceNormalization Mish PRelu "
-    "Reciprocal Relu ReverseSequence Round Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh "
-    "ThresholdedRelu Trilu GroupNormalization InstanceNormalization LRN ScatterElements ScatterND Scatter "
+    "Reciprocal Relu ReverseSequence Round Selu Shrink Sigmoid Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish "
+    "Tan Tanh ThresholdedRelu Trilu GroupNormalization InstanceNormalization LRN ScatterElements ScatterND Scatter "
     "TensorScatter RotaryEmbedding"
 )
 _CONTRIB_SAME = "BiasGelu FastGelu Gelu QuickGelu RotaryEmbedding"
@@ -164,6 +168,7 @@ TABLE: Table = {
     ("", "Cast"): cast,
     ("", "CastLike"): cast_like,
     ("", "DequantizeLinear"): dequantize,
+    ("com.microsoft", "DequantizeLinear"): dequantize,
     ("", "Div"): followed(sizes.quotient),
     ("", "Dropout"): dropout,
     ("", "Equal"): compared(sizes.equal),
@@ -182,6 +187,7 @@ TABLE: Table = {
     ("", "Not"): unary(contents.opposite),
     ("", "Or"): followed(_either),
     ("", "QuantizeLinear"): quantize,
+    ("com.microsoft", "QuantizeLinear"): quantize,
     ("", "Sub"): followed(dims.sub),
     ("", "Where"): where,
     ("", "Xor"): followed(lambda a, b: truth(a != b), dtypes.BOOL),

@@ -29,6 +29,10 @@ def matmul_integer(node: Node) -> Outs:
     return [Out(dtypes.INT32, product(operand(node, 0).shape, operand(node, 1).shape))]
 
 
+def matmul_integer_to_float(node: Node) -> Outs:
+    return [Out(dtype_of(node, 2), product(operand(node, 0).shape, operand(node, 1).shape))]
+
+
 def qlinear_matmul(node: Node) -> Outs:
     return [Out(dtype_of(node, 7), product(operand(node, 0).shape, operand(node, 3).shape))]
 
@@ -47,6 +51,12 @@ def _transposed(shape: Shape | None, matrix: int, batch: int) -> Shape | None:
         # The first axis moves behind the others but the last.
         shape = (*shape[1:-1], shape[0], shape[-1])
     return (*shape[:-2], shape[-1], shape[-2]) if matrix else shape
+
+
+def matmul_nbits(node: Node) -> Outs:
+    """a (..., K) times a packed matrix of N columns."""
+    a = operand(node, 0)
+    return [Out(a.dtype, (*a.shape[:-1], node.attr("N")) if a.shape else None)]
 
 
 def gemm(node: Node) -> Outs:
@@ -80,5 +90,8 @@ TABLE: Table = {
     ("", "MatMul"): matmul,
     ("", "MatMulInteger"): matmul_integer,
     ("", "QLinearMatMul"): qlinear_matmul,
+    ("com.microsoft", "DynamicQuantizeMatMul"): matmul,
     ("com.microsoft", "FusedMatMul"): fused_matmul,
+    ("com.microsoft", "MatMulIntegerToFloat"): matmul_integer_to_float,
+    ("com.microsoft", "MatMulNBits"): matmul_nbits,
 }

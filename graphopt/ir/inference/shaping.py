@@ -43,7 +43,10 @@ def reshape(node: Node) -> Outs:
 
 
 def reshaped(shape: Shape | None, wanted: Content, allowzero: bool) -> Partial:
-    """The result of a Reshape: 0 copies (unless `allowzero`), -1 is what is left."""
+    """The result of a Reshape: 0 copies (unless `allowzero`), -1 is what is left.
+
+    A symbolic size is taken as it is: where it is 0 at run time, so is what it would copy.
+    """
     result: list[Part] = []
     for position, size in enumerate(wanted):
         if size == 0 and not allowzero:
@@ -195,7 +198,11 @@ def _contiguous(size: Size, start: Size, end: Size, to_the_end: bool) -> Part:
         return None
     if start == 0:
         return sizes.minimum(size, end)
-    return sizes.clamped(dims.sub(end, start)) if sizes.nonnegative(dims.sub(size, end)) else None
+    count = dims.sub(end, start)
+    if sizes.nonnegative(dims.sub(size, end)):
+        return sizes.clamped(count)
+    # min(end, size) - min(start, size)
+    return sizes.minimum(count, sizes.clamped(dims.sub(size, start))) if sizes.nonnegative(count) else None
 
 
 def _reaches(end: Size, size: Size) -> bool:

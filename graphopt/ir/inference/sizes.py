@@ -13,6 +13,17 @@ INFINITY = (1 << 31) - 1
 """Bounds from here on mean "to the end": no dimension is as large."""
 
 
+_MOST_TERMS = 16
+_LONGEST_NAME = 96
+
+
+def is_plain(a: Part) -> bool:
+    """Whether `a` is known and small enough to go on with: minima of minima grow without end along a deep model."""
+    if a is None or isinstance(a, int):
+        return a is not None
+    return len(a.terms) <= _MOST_TERMS and all(len(name) <= _LONGEST_NAME for names, _ in a.terms for name in names)
+
+
 def nonnegative(a: Size) -> bool:
     """Whether a ≥ 0 is certain."""
     if isinstance(a, int):
@@ -41,18 +52,18 @@ def less(a: Size, b: Size) -> bool | None:
 
 
 def minimum(a: Part, b: Part) -> Part:
-    """min(a, b): one of them, or an opaque symbol where one is a number ≥ 0 and the other is ≥ 0."""
+    """min(a, b), an opaque symbol where it depends on the sizes; None where the sign does."""
     if a is None or b is None:
         return None
     if nonnegative(dims.sub(b, a)):
         return a
     if nonnegative(dims.sub(a, b)):
         return b
-    if isinstance(a, int):
-        a, b = b, a
-    if isinstance(b, int) and b >= 0 and nonnegative(a):
-        return dims.symbol(f"min({a},{b})")
-    return None
+    if not (nonnegative(a) and nonnegative(b)):
+        return None
+    # A number comes last, names in alphabetical order: one spelling for one minimum.
+    a, b = sorted((a, b), key=lambda size: (isinstance(size, int), str(size)))
+    return dims.symbol(f"min({a},{b})")
 
 
 def clamped(a: Size) -> Size:

@@ -94,7 +94,7 @@ def type_text(dtype: int, shape: Shape | None) -> str:
 
 def _dim_text(size: Size) -> str:
     # What inference made up, and names that a reader could not tell from the brackets around them, are unknown.
-    return "?" if set(text := str(size)) & set("?,[]#`\"") else text
+    return "?" if set(text := str(size)) & set('?,[]#`"') else text
 
 
 def is_short(tensor: Tensor) -> bool:

@@ -1,0 +1,75 @@
+"""What a command prints where: results on stdout, progress and logs on stderr, JSON where it was asked for."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from graphopt.errors import GraphoptError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from graphopt.pipeline import Progress
+
+_PATIENCE = 1.0
+"""Seconds of work before a progress bar shows."""
+
+
+@dataclass(frozen=True)
+class Screen:
+    """The streams of one command. `json` is a path, `-` for stdout, or None."""
+
+    json: str | None
+    quiet: bool
+    verbose: bool
+    color: bool
+
+    def show(self, report: dict[str, Any], text: Callable[[], RenderableType]) -> None:
+        """Writes the JSON `report` if it was asked for; prints `text()` unless stdout is taken or to be quiet."""
+        if self.json is not None:
+            from graphopt.report.schema import write
+
+            write(report, self.json)
+        if self.json != "-" and not self.quiet:
+            self._console(stderr=False).print(text())
+
+    def log(self, message: str) -> None:
+        """A line for those who asked to hear more."""
+        if self.verbose:
+            click.echo(message, err=True)
+
+    def fail(self, error: GraphoptError) -> int:
+        """Prints an error that came with a result; returns its exit code."""
+        click.echo(str(error), err=True)
+        return error.exit_code
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress | None]:
+        """A function to call with (what, done, total); it draws a bar on a terminal after a second of work."""
+        if self.quiet or not sys.stderr.isatty():
+            yield None
+            return
+        from rich.progress import Progress as Bar
+
+        with Bar(console=self._console(stderr=True), transient=True, auto_refresh=False) as bar:
+            task = bar.add_task("", visible=False)
+            start = time.monotonic()
+
+            def advance(what: str, done: int, total: int) -> None:
+                if time.monotonic() - start > _PATIENCE:
+                    bar.update(task, description=what, completed=done, total=total, visible=True)
+                    bar.refresh()
+
+            yield advance
+
+    def _console(self, *, stderr: bool) -> Any:
+        from rich.console import Console
+
+        return Console(stderr=stderr, no_color=None if self.color else True, highlight=False)

@@ -1,0 +1,185 @@
+"""The wire format of ONNX files, where protobuf itself would copy weights: they stay in the mapped file.
+
+A message is a run of fields, each a key (field number · 8 + wire type) and a value; a value of wire type 2 is a length
+and so many bytes. Concatenated fields add up, so a message may be read without some of its fields, and be written in
+pieces.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import onnx
+from google.protobuf.message import DecodeError
+from google.protobuf.unknown_fields import UnknownFieldSet
+from onnx import TensorProto
+
+_BYTES = 2
+_GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
+_INITIALIZER = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
+_RAW_DATA = TensorProto.RAW_DATA_FIELD_NUMBER
+
+# Below these sizes copying costs less than looking.
+_SMALL_FILE = 1 << 24
+_SMALL_TENSOR = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """Bytes of a file that is mapped: they stay what they are when the file is replaced, not when it is overwritten."""
+
+    path: Path
+    offset: int
+    view: memoryview
+    stamp: tuple[int, int]
+
+    def is_current(self) -> bool:
+        """Whether `path` still is the file that was mapped."""
+        try:
+            return self.stamp == _stamp(self.path.stat())
+        except OSError:
+            return False
+
+
+class _Field(NamedTuple):
+    """One field: its number and wire type, where its key begins, where its value begins and ends."""
+
+    number: int
+    wire: int
+    begin: int
+    value: int
+    end: int
+
+
+def read(path: Path) -> tuple[onnx.ModelProto, dict[int, Region]]:
+    """The model in a file, without the raw data of its large initializers: that is told by index of the initializer.
+
+    Raises: DecodeError when the file is not protobuf, OSError when it cannot be read.
+    """
+    proto = onnx.ModelProto()
+    with path.open("rb") as file:
+        stat = os.fstat(file.fileno())
+        if stat.st_size < _SMALL_FILE:
+            proto.ParseFromString(file.read())
+            return proto, {}
+        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+    fields = list(_fields(data, 0, len(data)))
+    graphs = [field for field in fields if field.number == _GRAPH and field.wire == _BYTES]
+    if len(graphs) != 1:
+        raise DecodeError("a model has one graph")
+    kept, left = _without_weights(data, graphs[0])
+    head, tail = data[: graphs[0].begin], data[graphs[0].end :]
+    proto.ParseFromString(b"".join([head, key(_GRAPH), varint(len(kept)), kept, tail]))
+    stamp = _stamp(stat)
+    return proto, {index: Region(path, at, data[at:end], stamp) for index, (at, end) in left.items()}
+
+
+def _without_weights(data: memoryview, graph: _Field) -> tuple[bytes, dict[int, tuple[int, int]]]:
+    """The graph without raw data of large initializers, and where that lies, by index of the initializer."""
+    kept: list[bytes | memoryview] = []
+    left: dict[int, tuple[int, int]] = {}
+    begin, index = graph.value, 0
+    for field in _fields(data, graph.value, graph.end):
+        if field.number != _INITIALIZER or field.wire != _BYTES:
+            continue
+        if field.end - field.value > _SMALL_TENSOR:
+            raw = [f for f in _fields(data, field.value, field.end) if f.number == _RAW_DATA and f.wire == _BYTES]
+            if len(raw) == 1 and raw[0].end - raw[0].value > _SMALL_TENSOR:
+                rest = bytes(data[field.value : raw[0].begin]) + bytes(data[raw[0].end : field.end])
+                kept += [data[begin : field.begin], key(_INITIALIZER), varint(len(rest)), rest]
+                left[index] = raw[0].value, raw[0].end
+                begin = field.end
+        index += 1
+    return b"".join([*kept, data[begin : graph.end]]), left
+
+
+def _fields(data: memoryview, begin: int, end: int) -> Iterator[_Field]:
+    """The fields of the message between `begin` and `end`. Raises: DecodeError."""
+    while begin < end:
+        tag, at = _read_varint(data, begin, end)
+        number, wire = tag >> 3, tag & 7
+        if wire == _BYTES:
+            length, value = _read_varint(data, at, end)
+            after = value + length
+        elif wire == 0:
+            value, after = at, _read_varint(data, at, end)[1]
+        elif wire in (1, 5):
+            value, after = at, at + (8 if wire == 1 else 4)
+        else:
+            raise DecodeError(f"wire type {wire}")
+        if after > end:
+            raise DecodeError("a field ends behind its message")
+        yield _Field(number, wire, begin, value, after)
+        begin = after
+
+
+def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
+    """(number, position behind it)"""
+    number = shift = 0
+    while at < end and shift < 70:
+        byte = data[at]
+        at += 1
+        number |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return number, at
+        shift += 7
+    raise DecodeError("truncated")
+
+
+def varint(number: int) -> bytes:
+    """A number in protobuf's form: seven bits a byte, the lowest first."""
+    encoded = bytearray()
+    while number > 0x7F:
+        encoded.append(number & 0x7F | 0x80)
+        number >>= 7
+    encoded.append(number)
+    return bytes(encoded)
+
+
+def key(number: int, wire: int = _BYTES) -> bytes:
+    """What stands before a field's value."""
+    return varint(number << 3 | wire)
+
+
+def encode(fields: UnknownFieldSet) -> bytes:
+    """Fields that the schema does not know, as they stood in the file."""
+    parts = []
+    for field in fields:
+        parts.append(key(field.field_number, field.wire_type))
+        match field.wire_type:
+            case 0:
+                parts.append(varint(field.data))
+            case 2:
+                parts += [varint(len(field.data)), field.data]
+            case 3:
+                parts += [encode(field.data), key(field.field_number, 4)]
+            case wide:
+                parts.append(field.data.to_bytes(8 if wide == 1 else 4, "little"))
+    return b"".join(parts)
+
+
+def tensor(header: TensorProto, raw: memoryview) -> list[bytes | memoryview]:
+    """A TensorProto in pieces: `header`, which has no data, and its raw data."""
+    return [header.SerializeToString(), key(_RAW_DATA), varint(len(raw)), raw]
+
+
+def model(
+    rest: onnx.ModelProto, graph: onnx.GraphProto, initializers: list[list[bytes | memoryview]]
+) -> Iterator[bytes | memoryview]:
+    """A ModelProto in pieces: `rest`, which has no graph, and `graph`, which has no initializers but those given."""
+    body = graph.SerializeToString()
+    heads = [key(_INITIALIZER) + varint(sum(map(len, pieces))) for pieces in initializers]
+    total = len(body) + sum(map(len, heads)) + sum(len(piece) for pieces in initializers for piece in pieces)
+    yield rest.SerializeToString() + key(_GRAPH) + varint(total) + body
+    for head, pieces in zip(heads, initializers, strict=True):
+        yield head
+        yield from pieces
+
+
+def _stamp(stat: os.stat_result) -> tuple[int, int]:
+    return stat.st_ino, stat.st_mtime_ns

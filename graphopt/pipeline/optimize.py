@@ -1,0 +1,72 @@
+"""The stages in order: clean, recover, fuse, lower."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from graphopt.ir import Model
+from graphopt.ir.infer import infer
+from graphopt.ir.versions import can_raise, raise_opset
+from graphopt.passes import fold_constants, merge_common, remove_dead, simplify_shapes
+from graphopt.rewrite import CompiledRule, Context, Engine, Trace
+from graphopt.rewrite.engine import SiteKey
+from graphopt.targets import Target
+
+Progress = Callable[[str, int, int], None]
+"""Called with (stage, how many stages are done, how many there are)."""
+
+# Each round can enable the next; exporters nest about three deep, and a round that changes nothing ends the loop.
+_ROUNDS = 8
+
+
+def optimize(
+    model: Model,
+    *,
+    target: Target,
+    rules: Sequence[CompiledRule],
+    assume: frozenset[str] = frozenset(),
+    keep_opset: bool = False,
+    exclude: frozenset[SiteKey] = frozenset(),
+    progress: Progress | None = None,
+) -> Trace:
+    """Rewrites `model` in place for `target`; returns the trace of what was done.
+
+    `exclude` names sites that must not be taken again: what a verifier found guilty. The same arguments give the same
+    model on every machine.
+    """
+    trace = Trace()
+    pinned = keep_opset or can_raise(model, target.opset) is not None
+    context = Context(target, assume, keep_opset=pinned)
+    stages = {
+        stage: Engine([r for r in rules if r.stage == stage], context, exclude=exclude, trace=trace)
+        for stage in ("clean", "recover", "fuse", "lower")
+    }
+    infer(model)
+    for number, stage in enumerate(("clean", "recover", "fuse", "lower")):
+        if progress is not None:
+            progress(stage, number, len(stages))
+        if stage != "clean":
+            stages[stage].run(model)
+        _clean(model, stages["clean"])
+    _settle_opset(model)
+    return trace
+
+
+def _clean(model: Model, engine: Engine) -> None:
+    """Passes and clean rules in turn until none changes anything."""
+    for _ in range(_ROUNDS):
+        changes = fold_constants(model) + simplify_shapes(model) + merge_common(model)
+        changes += engine.run(model)
+        changes += remove_dead(model)
+        if not changes:
+            return
+
+
+def _settle_opset(model: Model) -> None:
+    """Raises the model to the newest opset that one of its nodes was written in."""
+    needed = max((node.version for graph in model.scopes() for node in graph.ops() if not node.domain), default=0)
+    if needed > model.opset:
+        raise_opset(model, needed)
+    used = {node.domain for graph in model.scopes() for node in graph.ops()}
+    for domain in sorted(used - model.opsets.keys()):
+        model.opsets[domain] = 1

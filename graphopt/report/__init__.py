@@ -1,0 +1,1 @@
+"""Results for machines (`schema`: one versioned JSON) and for people (`terminal`: tables)."""

@@ -1,0 +1,34 @@
+from typing import Annotated
+
+import numpy as np
+
+from graphopt.ir import Value, dtypes
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, constant_of
+
+Bias = Annotated[Value, const(rank=1)]
+
+
+class AddConstants(Rule):
+    """Two constant vectors added one after the other are one.
+
+    Why: folding leaves a bias beside the one that was there.
+    Before: (x + b) + c
+    After: x + (b + c)
+    Safety: vectors of one length, added in float64; floats only.
+    """
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value, b: Bias, c: Bias) -> Expr:
+        return op.sum(x, b, c)
+
+    def where(self, x: Value, b: Value, c: Value) -> Reason:
+        if constant_of(x) is not None or b.dtype not in dtypes.FLOATS:
+            return "not an activation"
+        return b.shape == c.shape or f"lengths {b.shape} and {c.shape}"
+
+    def rewrite(self, op: Builder, x: Value, b: Value, c: Value) -> Value:
+        first, second = constant_of(b), constant_of(c)
+        assert first is not None and second is not None
+        both = first.numpy().astype(np.float64) + second.numpy().astype(np.float64)
+        return op.Add(x, op.const(both, like=b, name="bias"))  # type: ignore[no-any-return]
