@@ -24,5 +24,5 @@ def rules(screen: Screen, name: str | None, sources: tuple[str, ...]) -> int:
         return 0
     if name not in known:
         raise UsageError("GO010", f"no rule is called '{name}'", "graphopt rules", near(name, known))
-    screen.show(schema.rules([known[name]]), lambda: terminal.page(known[name]))
+    screen.show(schema.rules([known[name]]), lambda: terminal.rule(known[name]))
     return 0

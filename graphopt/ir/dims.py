@@ -118,7 +118,8 @@ def floordiv(a: Size, b: Size) -> Size:
     if isinstance(a, int) and isinstance(b, int) and b:
         return a // b
     exact = divide(a, b)
-    return symbol(f"({a})//({b})") if exact is None else exact
+    # In brackets, so that it still says what it is as a factor: `2*((a)//(b))`.
+    return symbol(f"(({a})//({b}))") if exact is None else exact
 
 
 def product(sizes: Iterable[Size]) -> Size:

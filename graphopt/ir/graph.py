@@ -29,7 +29,7 @@ def _no_attributes() -> dict[str, Any]:
     return _NO_ATTRIBUTES
 
 
-@functools.cache
+@functools.lru_cache(1024)
 def _keys(slots: tuple[int, ...]) -> Mapping[int, dict[str, Any]]:
     """The edge keys between two nodes. Nearly all pairs have the same few, so all share one read-only mapping."""
     return MappingProxyType(dict.fromkeys(slots, _NO_ATTRIBUTES))
@@ -288,7 +288,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         return node
 
     def _captured_slots(self, holder: Node, outer: Value) -> list[int]:
-        """The slots, one at most, through which subgraphs of `holder` see `outer`."""
+        """The slots through which subgraphs of `holder` see `outer`."""
         slots = self._succ[outer.node].get(holder, _NO_SLOTS)
         return [slot for slot in slots if slot >= holder.arity and holder.inputs[slot] is outer]
 

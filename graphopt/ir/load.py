@@ -7,7 +7,7 @@ import heapq
 import logging
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx import AttributeProto, TensorProto
 
 from graphopt.errors import ModelError
-from graphopt.ir import dims
+from graphopt.ir import dims, wire
 from graphopt.ir.dims import Shape, Size, Unknowns
 from graphopt.ir.graph import CycleError, Graph
 from graphopt.ir.ledger import Ledger
@@ -29,7 +29,6 @@ _log = logging.getLogger(__name__)
 
 # onnxruntime registers this domain by itself and loads models that forget to import it.
 IMPORTED_BY_THE_RUNTIME = ("com.microsoft",)
-_MOST_BYTES = 2**31 - 1
 
 
 def load(source: str | os.PathLike[str] | onnx.ModelProto) -> Model:
@@ -43,20 +42,15 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto) -> Model:
     if isinstance(source, onnx.ModelProto):
         return model_from_proto(source)
     path = Path(source)
-    return model_from_proto(read_proto(path), path)
+    proto, regions = _read(path)
+    return model_from_proto(proto, path, regions)
 
 
-def read_proto(path: Path) -> onnx.ModelProto:
-    """The proto in a file, external data left where it is. Raises: ModelError GO020-GO023."""
+def _read(path: Path) -> tuple[onnx.ModelProto, dict[int, wire.Region]]:
+    """The proto in a file, with large weights left where they are."""
     where = str(path)
-    hint = "the file may be truncated, or be something else than ONNX"
-    proto = onnx.ModelProto()
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            big = "protobuf ends at 2 GB: larger models keep their weights as external data"
-            raise ModelError("GO023", "the file is too large to be an ONNX protobuf", where, big)
-        data = path.read_bytes()
-        proto.ParseFromString(data)
+        proto, regions = wire.read(path)
     except FileNotFoundError as error:
         raise ModelError("GO020", "no such file", where) from error
     except IsADirectoryError as error:
@@ -64,14 +58,20 @@ def read_proto(path: Path) -> onnx.ModelProto:
     except OSError as error:
         raise ModelError("GO022", f"cannot be read: {error.strerror}", where) from error
     except DecodeError as error:
+        hint = "the file may be truncated, or be something else than ONNX"
         raise ModelError("GO023", "not a readable ONNX protobuf", where, hint) from error
-    if not data:
+    if not proto.ListFields() and path.stat().st_size == 0:
         raise ModelError("GO023", "the file is empty", where)
-    return proto
+    return proto, regions
 
 
-def model_from_proto(proto: onnx.ModelProto, path: Path | None = None) -> Model:
-    """The IR of a proto, which is kept (not copied) as the home of constants and of what the IR has no word for."""
+def model_from_proto(
+    proto: onnx.ModelProto, path: Path | None = None, regions: Mapping[int, wire.Region] | None = None
+) -> Model:
+    """The IR of a proto, which is kept (not copied) as the home of constants and of what the IR has no word for.
+
+    `regions` are the raw data that `proto` lacks, by index of the initializer. Raises: as `load`.
+    """
     where = str(path) if path else "model"
     if not proto.graph.ListFields() or not (proto.opset_import or proto.ir_version):
         hint = "an ONNX model is a ModelProto; a tensor or a graph alone is not one"
@@ -79,11 +79,12 @@ def model_from_proto(proto: onnx.ModelProto, path: Path | None = None) -> Model:
     with _collector_off():
         opsets = _opsets(proto, where)
         ledger = Ledger(path.parent if path else Path.cwd())
-        loader = _Loader(ledger, where, proto.ir_version)
+        loader = _Loader(ledger, where, proto.ir_version, regions or {})
         graph = Graph(ledger)
         graph.opsets = opsets
         loader.build([(graph, proto.graph)])
-        model = Model(graph, opsets, ledger, copy_fields(proto, onnx.ModelProto(), "graph", "functions"), path=path)
+        rest = copy_fields(proto, onnx.ModelProto(), "graph", "functions")
+        model = Model(graph, opsets, ledger, rest, path=path)
         for function in proto.functions:
             body = Graph(ledger)
             body.opsets = {canonical_domain(o.domain): o.version for o in function.opset_import} or opsets
@@ -92,6 +93,10 @@ def model_from_proto(proto: onnx.ModelProto, path: Path | None = None) -> Model:
             if key in model.functions:
                 raise ModelError("GO042", f"two functions called '{function.name}'", where)
             model.functions[key] = Function(function, body)
+        model.data_files = frozenset(loader.files.values())
+    if loader.repeated:
+        message = "%s: %d names are written by several Constant nodes each, '%s' is one; the last one counts"
+        _log.warning(message, where, len(loader.repeated), loader.repeated[0])
     return model
 
 
@@ -145,12 +150,16 @@ def _dim(proto: onnx.TensorShapeProto.Dimension, unknowns: Unknowns) -> Size:
 class _Loader:
     """Builds scopes one after the other, outer before inner, without recursion."""
 
-    def __init__(self, ledger: Ledger, where: str, ir_version: int) -> None:
+    def __init__(
+        self, ledger: Ledger, where: str, ir_version: int, regions: Mapping[int, wire.Region]
+    ) -> None:
         self.ledger = ledger
         self.base = ledger.base or Path()
         self.where = where
         self.overridable = ir_version >= 4
-        self._inside: set[str] = set()
+        self.regions = regions
+        self.files: dict[str, Path] = {}
+        self.repeated: list[str] = []
 
     def build(self, pending: list[tuple[Graph, onnx.GraphProto]]) -> None:
         scopes = []
@@ -184,7 +193,7 @@ class _Loader:
         return inner
 
     def _sources(self, graph: Graph, proto: onnx.GraphProto, infos: dict[str, onnx.ValueInfoProto]) -> None:
-        initializers = self._initializers(proto)
+        initializers = self._initializers(graph, proto)
         for info in proto.input:
             self._claim(graph, info.name, "graph input")
             default = initializers.pop(info.name, None)
@@ -205,18 +214,19 @@ class _Loader:
             self._tensor(sparse.values)
             self._tensor(sparse.indices)
 
-    def _initializers(self, proto: onnx.GraphProto) -> dict[str, Tensor]:
+    def _initializers(self, graph: Graph, proto: onnx.GraphProto) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        for tensor in proto.initializer:
+        regions = self.regions if graph.holder is None else {}
+        for index, tensor in enumerate(proto.initializer):
             name = tensor.name
             if name in found:
                 raise self._error("GO042", f"two initializers called '{name}'", f"tensor '{name}'")
-            found[name] = self._tensor(tensor)
+            found[name] = self._tensor(tensor, regions.get(index))
         return found
 
-    def _tensor(self, proto: TensorProto) -> Tensor:
+    def _tensor(self, proto: TensorProto, region: wire.Region | None = None) -> Tensor:
         """The constant in `proto`, after a look whether its data can be read."""
-        tensor = Tensor(proto, base=self.base)
+        tensor = Tensor(proto, base=self.base, region=region)
         try:
             if tensor.external is not None:
                 self._contain(tensor.external.get("location", ""), proto.name)
@@ -227,18 +237,18 @@ class _Loader:
 
     def _contain(self, location: str, name: str) -> None:
         """Refuses external data that is not a file in the model's folder or below."""
-        if location in self._inside:
+        if location in self.files:
             return
-        path = self.base / location
+        path = (self.base / location).resolve()
         parts = Path(location).parts
-        inside = parts and ".." not in parts and path.resolve().is_relative_to(self.base.resolve())
-        if not inside or Path(location).is_absolute():
+        inside = parts and ".." not in parts and not Path(location).is_absolute()
+        if not inside or not path.is_relative_to(self.base.resolve()):
             hint = "copy the weights into the model's folder: a model may not read files elsewhere"
             message = f"external data at '{location}' lies outside the model's folder"
             raise ModelError("GO030", message, f"tensor '{name}'", hint)
         if path.exists() and not path.is_file():
             raise ModelError("GO031", f"external data '{path}' is not a file", f"tensor '{name}'")
-        self._inside.add(location)
+        self.files[location] = path
 
     def _constant(self, graph: Graph, name: str, tensor: Tensor) -> Value:
         value = graph._source("Constant", name).output
@@ -299,7 +309,7 @@ class _Loader:
         first = graph.names.get(proto.output[0]) if len(proto.output) == 1 else None
         if first is None or not first.node.is_op("Constant"):
             return False
-        _log.warning("%s: '%s' is written by several Constant nodes, the last one counts", self.where, first.name)
+        self.repeated.append(first.name)
         first.node.origin = index
         first.node.name = proto.name
         return True

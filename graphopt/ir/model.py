@@ -32,7 +32,8 @@ class Model:
     """An ONNX model.
 
     `opsets` maps domains to versions ('' is the standard domain), `proto` keeps what is neither graph nor function,
-    `path` is the file it was read from.
+    `path` is the file it was read from, `data_files` are the external files
+    that its weights live in.
     """
 
     graph: Graph
@@ -41,6 +42,7 @@ class Model:
     proto: onnx.ModelProto
     functions: dict[FunctionKey, Function] = field(default_factory=dict)
     path: Path | None = None
+    data_files: frozenset[Path] = frozenset()
 
     @staticmethod
     def empty(opset: int = 17) -> Model:

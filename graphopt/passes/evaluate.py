@@ -154,11 +154,12 @@ def _divide(a: Array, b: Array) -> Array | None:
     """a / b; of integers, rounded towards zero."""
     if a.dtype.kind not in "iu":
         return np.divide(a, b)
-    if not b.all() or (b == -1).any():
+    if not b.all() or ((b == -1) & (a == np.iinfo(a.dtype).min)).any():
         # Division by zero, and of the lowest number by -1, are undefined.
         return None
-    quotient, remainder = np.divmod(a, b)
-    return quotient + ((remainder != 0) & ((a < 0) != (b < 0))).astype(a.dtype)
+    floor, rest = np.divmod(a, b)
+    truncated: Array = floor + ((rest != 0) & ((a < 0) != (b < 0))).astype(a.dtype)
+    return truncated
 
 
 def _sqrt(a: Array) -> Array | None:

@@ -37,8 +37,9 @@ def optimize(
     trace = Trace()
     pinned = keep_opset or can_raise(model, target.opset) is not None
     context = Context(target, assume, keep_opset=pinned)
+    # Clean rules run inside every stage: what one rule leaves is in the way of the next.
     stages = {
-        stage: Engine([r for r in rules if r.stage == stage], context, exclude=exclude, trace=trace)
+        stage: Engine([r for r in rules if r.stage in ("clean", stage)], context, exclude=exclude, trace=trace)
         for stage in ("clean", "recover", "fuse", "lower")
     }
     infer(model)

@@ -181,7 +181,7 @@ _FAR = (1 << 63) - 1
         (-1, _FAR, 1, 1, dims.symbol("min(S,1)")),
         (-_FAR, _FAR, 1, 7, S),
         (-1, -_FAR, -1, 7, S),
-        (0, _FAR, 2, 4, dims.symbol("(1 + S)//(2)")),
+        (0, _FAR, 2, 4, dims.symbol("((1 + S)//(2))")),
         (5, 3, 1, 0, dims.symbol("?")),
         (-9, 2, 1, 2, dims.symbol("?")),
     ],
@@ -198,7 +198,8 @@ def test_slice_of_a_shape_is_followed(graph: Graph) -> None:
     shape = out(graph, "Shape", given(graph, B, 4, S, 16))
     assert out(graph, "Slice", shape, integers(graph, -1), integers(graph, _FAR)).content == (16,)
     assert out(graph, "Slice", shape, integers(graph, -_FAR - 1), integers(graph, -2)).content == (B, 4)
-    assert out(graph, "Slice", shape, integers(graph, 3), integers(graph, -9), integers(graph, 0), integers(graph, -2)).content == (16, 4)  # fmt: skip
+    backwards = [integers(graph, number) for number in (3, -9, 0, -2)]
+    assert out(graph, "Slice", shape, *backwards).content == (16, 4)
 
 
 def test_slice_with_runtime_bounds_touches_only_its_axes(graph: Graph) -> None:

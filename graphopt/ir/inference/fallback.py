@@ -43,7 +43,7 @@ def infer(node: Node) -> list[Out]:
     imports = _imports(tuple(node.graph.opsets.items()))
     try:
         found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, None, imports)
-    except (RuntimeError, ValueError, TypeError, KeyError):
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError, KeyError):
         return []
     return [_out(found.get(f"o{index}"), symbols) for index in range(len(node.outputs))]
 

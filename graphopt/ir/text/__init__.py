@@ -23,6 +23,7 @@ Line breaks and spaces do not matter, `#` starts a comment. A value is defined o
     call      = [ domain "." ] op "(" [ operand { "," operand } ] { "," key "=" attribute } ")"
     operand   = name | call | tensor | "_"
     attribute = literal | type content | scope
+              | dtype                                    its number: Cast(x, to=float16)
               | "@" name                                 what the caller of the enclosing function gives
     tensor    = literal | type content                   no brackets in the type: a scalar
     content   = scalar                                   each element is that:      float16 0.5    float32[1, 64] 0

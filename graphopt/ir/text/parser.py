@@ -188,7 +188,9 @@ class _Parser(Tokens):
             return self.call(graph).output
         if self.token.kind == "quoted" or (self.token.kind == "name" and self.token.text not in WORDS):
             return self.lookup(graph, *self.name())
-        return self.constant(graph, self.ledger.fresh("constant"))
+        if self.token.kind in ("number", "string") or self.ahead("[", "true", "false", *dtypes.NUMBERS):
+            return self.constant(graph, self.ledger.fresh("constant"))
+        raise self.wrong("an operand")
 
     def attribute(self, node: Node, edits: dict[str, Any]) -> None:
         """`key = value`, into `edits`, or into the node if it is a subgraph."""
@@ -204,8 +206,11 @@ class _Parser(Tokens):
             schema = onnx_schema(node.domain, node.op, node.version)
             known = schema.attributes.get(key) if schema else None
             edits[key] = Reference(self.name()[0], known.type if known else 0)  # type: ignore[arg-type]
+        elif self.ahead(*dtypes.NUMBERS):
+            is_number = self.ahead(",", ")", by=1)
+            edits[key] = dtypes.NUMBERS[self.take("name", "a type").text] if is_number else self.tensor()
         else:
-            edits[key] = self.tensor() if self.ahead(*dtypes.NUMBERS) else self.literal()
+            edits[key] = self.literal()
 
     # ---- types and constants -----------------------------------------------------------------------------------
 
@@ -244,7 +249,11 @@ class _Parser(Tokens):
             self.expect("(")
             inside = self.raw(")")
             self.expect(")")
-            return unknown(dtype, sizes, inside) if made == "data" else seeded(dtype, sizes, int(inside))
+            if made == "data":
+                return unknown(dtype, sizes, inside)
+            if not inside.isdecimal():
+                raise ValueError("the seed of random() is a number")
+            return seeded(dtype, sizes, int(inside))
         return filled(dtype, sizes, self.scalar())
 
 

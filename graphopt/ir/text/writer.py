@@ -22,6 +22,7 @@ from graphopt.ir.text.constants import is_short, tensor_text, type_text, unknown
 NAME = r"[A-Za-z_/][\w./]*"
 WORDS = frozenset({*dtypes.NUMBERS, "true", "false", "inf", "nan", "_"})
 """Names that must be quoted."""
+_DTYPES = ("dtype", "output_dtype", "softmax_dtype", "to")
 
 
 def to_text(graph: Model | Graph, *, names: bool = True, types: bool = False) -> str:
@@ -42,8 +43,9 @@ def to_text(graph: Model | Graph, *, names: bool = True, types: bool = False) ->
     text = writer.scope(main)
     if main.holder is None:
         used = {node.domain for scope in main.scopes() for node in scope.ops()}
-        others = (f"{d} {v}" for d, v in sorted(main.opsets.items()) if d and (names or d in used))
-        text = ", ".join([f"opset {main.opsets.get('', 1)}", *others]) + "\n" + text
+        shown = sorted((used | main.opsets.keys() if names else used) - {"", IR_DOMAIN})
+        opsets = [f"opset {main.opsets.get('', 1)}", *(f"{domain} {main.opsets.get(domain, 1)}" for domain in shown)]
+        text = f"{', '.join(opsets)}\n{text}"
     for (domain, op, _), function in sorted(model.functions.items()) if model else ():
         required = [f"{name}=@" for name in function.proto.attribute]
         optional = [f"{a.name}={attribute_text(decode_one(a))}" for a in function.proto.attribute_proto]
@@ -67,10 +69,11 @@ class _Writer:
             for value in (*(node.output for node in graph.inputs), *graph.outputs):
                 self.give(value, _quoted(value.name))
         params = [self.param(node) for node in graph.inputs]
-        lines = [self.constant(node.output) for node in graph.sources("Constant") if node not in graph.inputs]
-        for node in graph.ops() if self.names else _by_structure(graph):
-            is_constant = node.is_op("Constant") and node.output.tensor is not None
-            lines.append(self.constant(node.output) if is_constant else self.statement(node, indent + "  "))
+        order = list(graph.ops() if self.names else _by_structure(graph))
+        stored = [node for node in graph.sources("Constant") if node not in graph.inputs]
+        written = {node: None for node in order if node.is_op("Constant") and node.output.tensor is not None}
+        lines = [self.constant(node.output) for node in (*stored, *written)]
+        lines += [self.statement(node, indent + "  ") for node in order if node not in written]
         results = [self.name(v) + ("" if not self.names or v.dtype == 0 else self.type(v)) for v in graph.outputs]
         body = "".join(f"{indent}  {line}\n" for line in lines if line)
         return f"({', '.join([*params, *more])}) -> ({', '.join(results)}) {{\n{body}{indent}}}"
@@ -131,7 +134,9 @@ class _Writer:
             if key in graphs:
                 yield f"{key}={', '.join(self.scope(graph, indent) for graph in graphs[key])}"
                 continue
-            text = attribute_text(node.attrs[key])
+            value = node.attrs[key]
+            text = dtypes.NAMES.get(value, "") if key in _DTYPES and isinstance(value, int) else ""
+            text = text or attribute_text(value)
             version = max(node.version, first_version(node.domain, node.op))
             default = None if self.names else attribute_default(node.domain, node.op, version, key)
             if default is None or text != attribute_text(default):

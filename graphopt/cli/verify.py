@@ -1,0 +1,28 @@
+"""`graphopt verify`: numerical equivalence of two models."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from graphopt.cli.options import checking, screen
+from graphopt.cli.screen import Screen
+
+
+@click.command(short_help="Check that two models compute the same.")
+@click.argument("reference")
+@click.argument("candidate")
+@checking
+@screen
+def verify(
+    screen: Screen, reference: str, candidate: str, dims: tuple[tuple[str, int], ...], **options: Any
+) -> int:
+    """Check that CANDIDATE computes what REFERENCE computes, on inputs that respect what they mean."""
+    from graphopt import pipeline
+    from graphopt.report import schema, terminal
+
+    verification = pipeline.verify(reference, candidate, dims=dict(dims), **options)
+    screen.show(schema.verification(verification), lambda: terminal.verification(verification))
+    error = pipeline.verification_error(verification)
+    return screen.fail(error) if error is not None else 0
