@@ -189,8 +189,9 @@ def _write_subgraphs(
     for attribute in given:
         written = copy_fields(attribute, proto.attribute.add(), "g", "graphs")
         for graph in graphs.get(attribute.name, []):
-            one = attribute.type == AttributeProto.GRAPH
-            waiting.append((graph, written.g if one else written.graphs.add()))
+            place = written.g if attribute.type == AttributeProto.GRAPH else written.graphs.add()
+            place.SetInParent()
+            waiting.append((graph, place))
     return waiting
 
 

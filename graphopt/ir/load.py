@@ -93,7 +93,7 @@ def model_from_proto(
             if key in model.functions:
                 raise ModelError("GO042", f"two functions called '{function.name}'", where)
             model.functions[key] = Function(function, body)
-        model.data_files = frozenset(loader.files.values())
+        model.data_files = loader.files
     if loader.repeated:
         message = "%s: %d names are written by several Constant nodes each, '%s' is one; the last one counts"
         _log.warning(message, where, len(loader.repeated), loader.repeated[0])

@@ -33,7 +33,7 @@ class Model:
 
     `opsets` maps domains to versions ('' is the standard domain), `proto` keeps what is neither graph nor function,
     `path` is the file it was read from, `data_files` are the external files
-    that its weights live in.
+    that its weights live in, by location.
     """
 
     graph: Graph
@@ -42,7 +42,7 @@ class Model:
     proto: onnx.ModelProto
     functions: dict[FunctionKey, Function] = field(default_factory=dict)
     path: Path | None = None
-    data_files: frozenset[Path] = frozenset()
+    data_files: dict[str, Path] = field(default_factory=dict)
 
     @staticmethod
     def empty(opset: int = 17) -> Model:

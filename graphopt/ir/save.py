@@ -1,180 +1,36 @@
-"""From the IR to ONNX protos and files. What was not changed is written as it was read."""
+"""From the IR to files: whole or not at all, weights by reference where they already lie beside."""
 
 from __future__ import annotations
 
 import errno
 import os
+import secrets
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Literal
 
-import numpy as np
-import onnx
-from onnx import AttributeProto, TensorProto
+from onnx import TensorProto
 
 from graphopt.errors import ModelError, UsageError
-from graphopt.ir import attributes, dims
-from graphopt.ir.dims import Shape
-from graphopt.ir.graph import Graph
+from graphopt.ir import dtypes, wire
+from graphopt.ir.encode import initializers, model_to_proto, model_without_weights, type_proto, value_info, written_name
 from graphopt.ir.model import Model
-from graphopt.ir.node import Node, Value
+from graphopt.ir.protos import copy_fields, tensors
 from graphopt.ir.tensor import Tensor
 
 External = Literal["never", "auto", "always"]
 
-# protobuf cannot hold more than 2 GiB; the rest of a model is small beside its weights.
+# protobuf ends at 2 GiB; what is no weight is small beside them.
 _PROTO_LIMIT = 2_000_000_000
 _ALIGNMENT = 4096
 _SMALL_TENSOR = 1024
-
-
-def model_to_proto(model: Model) -> onnx.ModelProto:
-    """The ModelProto of `model`; external tensors keep their entries."""
-    proto = onnx.ModelProto()
-    proto.CopyFrom(model.proto)
-    _write_opsets(proto.opset_import, model.opsets)
-    _write_graph(model.graph, proto.graph)
-    for function in model.functions.values():
-        written = proto.functions.add()
-        written.CopyFrom(function.proto)
-        del written.node[:]
-        _write_opsets(written.opset_import, dict(function.graph.opsets))
-        # A function body has no initializers: its constants are nodes.
-        for node in function.graph.sources("Constant"):
-            assert node.data is not None
-            value = node.data.to_proto(node.output.name)
-            written.node.append(onnx.helper.make_node("Constant", [], [node.output.name], value=value))
-        _write_nodes(function.graph, written.node.add)
-    return proto
-
-
-def _write_opsets(entries: Iterable[onnx.OperatorSetIdProto], opsets: dict[str, int]) -> None:
-    left = dict(opsets)
-    for entry in entries:
-        domain = "" if entry.domain == "ai.onnx" else entry.domain
-        entry.version = left.pop(domain, entry.version)
-    for domain, version in left.items():
-        entries.add(domain=domain, version=version)  # type: ignore[attr-defined]
-
-
-def type_proto(dtype: int, shape: Shape | None) -> onnx.TypeProto:
-    """The tensor type of a value; unknown dimensions are written as unknown."""
-    sizes = None
-    if shape is not None:
-        sizes = [s if isinstance(s, int) else (None if "?" in str(s) else str(s)) for s in shape]
-    return onnx.helper.make_tensor_type_proto(dtype, sizes)
-
-
-def value_info(value: Value, name: str | None = None) -> onnx.ValueInfoProto:
-    """What the file said of `value`, else what is known of it."""
-    if value.info is not None and name in (None, value.info.name):
-        return value.info
-    return onnx.helper.make_value_info(name or value.name, type_proto(value.dtype, value.shape))
-
-
-def written_name(value: Value | None) -> str:
-    """The name `value` has in a file: a capture is called what it captures."""
-    while value is not None and value.node.op == "Capture" and value.node.is_source:
-        graph = value.node.graph
-        slot = next(slot for slot, node in graph.captures.items() if node is value.node)
-        assert graph.holder is not None
-        value = graph.holder.inputs[slot]
-    return value.name if value is not None else ""
-
-
-def _write_graph(graph: Graph, proto: onnx.GraphProto) -> None:
-    stack = [(graph, proto)]
-    while stack:
-        scope, written = stack.pop()
-        stack.extend(_write_scope(scope, written))
-
-
-def _write_scope(graph: Graph, proto: onnx.GraphProto) -> list[tuple[Graph, onnx.GraphProto]]:
-    """Writes one scope; returns its subgraphs with the protos that wait for them."""
-    original: onnx.GraphProto | None = graph.proto
-    lost: set[str] = set()
-    if original is not None:
-        proto.name, proto.doc_string = original.name, original.doc_string
-        if not original.HasField("name"):
-            proto.ClearField("name")
-        if not original.HasField("doc_string"):
-            proto.ClearField("doc_string")
-        proto.metadata_props.MergeFrom(original.metadata_props)
-        lost = _names_of(original) - graph.names.keys()
-        proto.value_info.extend(info for info in original.value_info if info.name not in lost)
-        proto.quantization_annotation.extend(q for q in original.quantization_annotation if q.tensor_name not in lost)
-        proto.sparse_initializer.extend(s for s in original.sparse_initializer if s.values.name in graph.names)
-    else:
-        proto.name = "graph"
-    proto.input.extend(value_info(node.output) for node in graph.inputs)
-    declared = list(original.output) if original is not None else []
-    for slot, value in enumerate(graph.outputs):
-        name = written_name(value)
-        same = slot < len(declared) and declared[slot].name == name
-        proto.output.append(declared[slot] if same else value_info(value, name))
-    for node in sorted([*graph.sources("Constant"), *graph.sources("Input")], key=lambda n: n.rank):
-        if node.data is not None:
-            proto.initializer.append(node.data.to_proto(node.output.name))
-    return _write_nodes(graph, proto.node.add)
-
-
-def _names_of(proto: onnx.GraphProto) -> set[str]:
-    names = {info.name for info in proto.input}
-    names.update(tensor.name for tensor in proto.initializer)
-    names.update(sparse.values.name for sparse in proto.sparse_initializer)
-    for node in proto.node:
-        names.update(node.output)
-    return names
-
-
-def _write_nodes(graph: Graph, new: Callable[[], onnx.NodeProto]) -> list[tuple[Graph, onnx.GraphProto]]:
-    waiting: list[tuple[Graph, onnx.GraphProto]] = []
-    for node in graph.ops():
-        waiting.extend(_write_node(node, new()))
-    return waiting
-
-
-def _write_node(node: Node, proto: onnx.NodeProto) -> list[tuple[Graph, onnx.GraphProto]]:
-    inputs = [written_name(value) for value in node.inputs[: node.arity]]
-    outputs = [value.name for value in node.outputs]
-    if node.proto is not None:
-        proto.CopyFrom(node.proto)
-    if list(proto.input) != inputs:
-        proto.input[:] = inputs
-    if list(proto.output) != outputs:
-        proto.output[:] = outputs
-    if node.proto is None or proto.op_type != node.op:
-        proto.op_type = node.op
-    if node.domain != ("" if proto.domain == "ai.onnx" else proto.domain):
-        proto.domain = node.domain
-    if node.name != proto.name:
-        proto.name = node.name
-    if node.edits:
-        kept = [a for a in proto.attribute if a.name not in node.edits]
-        edited = [attributes.encode(name, value) for name, value in node.edits.items() if value is not None]
-        attrs = [*kept, *edited]
-        del proto.attribute[:]
-        proto.attribute.extend(attrs)
-    return _subgraphs(node, proto)
-
-
-def _subgraphs(node: Node, proto: onnx.NodeProto) -> list[tuple[Graph, onnx.GraphProto]]:
-    waiting: list[tuple[Graph, onnx.GraphProto]] = []
-    for name, graphs in (node.graphs or {}).items():
-        attribute = next((a for a in proto.attribute if a.name == name), None) or proto.attribute.add(name=name)
-        if len(graphs) == 1 and attribute.type != AttributeProto.GRAPHS:
-            attribute.type = AttributeProto.GRAPH
-            attribute.g.Clear()
-            waiting.append((graphs[0], attribute.g))
-        else:
-            attribute.type = AttributeProto.GRAPHS
-            del attribute.graphs[:]
-            waiting.extend((graph, attribute.graphs.add()) for graph in graphs)
-    return waiting
-
-
-# ---- files ---------------------------------------------------------------------------------------------------------
+_DATA_FIELDS = ("data_location", "external_data", "raw_data", "float_data", "double_data") + (
+    "int32_data",
+    "int64_data",
+    "uint64_data",
+)
 
 
 def save(
@@ -182,32 +38,40 @@ def save(
 ) -> list[Path]:
     """Writes `model`; returns the files written, the model last.
 
-    The file appears whole or not at all. Weights that lie beside `path` in external files stay there; others that
-    are external, and new ones where `external` says so or protobuf's 2 GB would not hold them, go to `<path>.data`.
-    Raises: UsageError GO011 when `path` is the input or holds the input's weights, without `in_place`; ModelError
-    GO032 when the folder cannot be written.
+    Each file appears whole or not at all. `external` says where weights of a kilobyte and more go: `auto` keeps the
+    input's way (what lies in files beside `path` stays there, untouched; what lies in files elsewhere is copied, new
+    weights of a model that has external ones go out, too) but for more than 2 GB, `always` and `never` mean all. They
+    go to `<path>.data`, or `<path>.1.data`, ... where the input's weights live in that. Raises: UsageError GO011 when
+    `path` is the input or holds the input's weights, without `in_place`; ModelError GO032 when the folder cannot be
+    written, GO033 when protobuf cannot hold what is to be in one file.
     """
     target = Path(path)
     check_output(model, target, in_place=in_place)
-    proto = model_to_proto(model)
-    moved = _moved_tensors(model, proto, target, external)
-    files: list[tuple[Path, Callable[[BinaryIO], object]]] = []
-    if moved:
-        side = _side(target)
-        files.append((side, lambda file: _write_tensors(file, moved, model.base, side.name)))
-    files.append((target, lambda file: file.write(proto.SerializeToString())))
+    writer = _Writer(model, target, external)
+    proto = model_without_weights(model)
+    if model.data_files:
+        writer.move_others(tensors(proto))
+    weights = [writer.pieces(name, tensor) for name, tensor in initializers(model.graph)]
+    graph = copy_fields(proto.graph, type(proto.graph)())
+    proto.ClearField("graph")
+    chunks = list(wire.model(proto, graph, weights))
+    if sum(map(len, chunks)) >= 1 << 31:
+        raise ModelError("GO033", "protobuf cannot hold more than 2 GB", str(target), "allow external data")
+    files: list[tuple[Path, Iterable[wire.Bytes]]] = [(target, chunks)]
+    if writer.side.size:
+        files.insert(0, (writer.side.path, writer.side.chunks))
     try:
         _publish(files)
     except OSError as error:
-        raise ModelError("GO032", f"cannot write: {error.strerror}", str(target)) from error
+        raise _cannot_write(error, target) from error
     return [path for path, _ in files]
 
 
 def check_output(model: Model, path: str | os.PathLike[str], *, in_place: bool = False) -> None:
     """Raises what `save` would raise before it writes, so that a long run can ask at its beginning.
 
-    UsageError GO011 when `path` (or the data file beside it) is the input or holds its weights, without `in_place`;
-    ModelError GO032 when there cannot be a file.
+    UsageError GO011 when `path` is the input or holds its weights, without `in_place`; ModelError GO032 when there
+    cannot be a file.
     """
     target = Path(path)
     try:
@@ -217,108 +81,126 @@ def check_output(model: Model, path: str | os.PathLike[str], *, in_place: bool =
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise ModelError("GO032", f"cannot write: {error.strerror}", str(target)) from error
-    if in_place or model.path is None:
+        raise _cannot_write(error, target) from error
+    if in_place:
         return
     hint = "choose another output, or allow it with --in-place"
-    outputs = {target.resolve(), _side(target).resolve()}
-    if model.path.resolve() in outputs:
+    if model.path is not None and target.resolve() == model.path.resolve():
         raise UsageError("GO011", "the output is the input", str(target), hint)
-    if outputs & {t.location()[0].resolve() for t in _tensors(model) if t.external is not None}:
-        raise UsageError("GO011", "the output is the file the input's weights live in", str(target), hint)
+    if target.resolve() in model.data_files.values():
+        raise UsageError("GO011", "the output is a file that the input's weights live in", str(target), hint)
 
 
-def _side(target: Path) -> Path:
-    return target.with_name(target.name + ".data")
+def _cannot_write(error: OSError, target: Path) -> ModelError:
+    return ModelError("GO032", f"cannot write: {error.strerror}", str(target))
 
 
-def _tensors(model: Model) -> Iterable[Tensor]:
-    for graph in model.scopes():
-        for node in [*graph.sources("Constant"), *graph.sources("Input")]:
-            if node.data is not None:
-                yield node.data
+def _side_path(model: Model, target: Path) -> Path:
+    """A name beside `target` under which no data of the input lies."""
+    taken = {*model.data_files.values(), *([model.path.resolve()] if model.path else [])}
+    number = 0
+    while True:
+        path = target.with_name(f"{target.name}.{number}.data" if number else f"{target.name}.data")
+        if path.resolve() not in taken:
+            return path
+        number += 1
 
 
-def _moved_tensors(model: Model, proto: onnx.ModelProto, target: Path, external: External) -> list[TensorProto]:
-    """The tensors that are to be written to the side file; with `never` all are taken into the proto instead."""
-    tensors = [tensor for graph in _protos(proto.graph) for tensor in graph.initializer]
-    outside = [t for t in tensors if t.data_location == TensorProto.EXTERNAL]
-    if external == "never":
-        for tensor in outside:
-            tensor.raw_data = bytes(_raw(tensor, model.base))
-            del tensor.external_data[:]
-            tensor.ClearField("data_location")
-        return []
-    inside = [t for t in tensors if t.data_location != TensorProto.EXTERNAL and len(t.raw_data) >= _SMALL_TENSOR]
-    moved = inside if external == "always" or outside or proto.ByteSize() > _PROTO_LIMIT else []
-    foreign = model.base is None or model.base.resolve() != target.resolve().parent
-    # A side file is written whole: what is kept and lies in it already moves along.
-    if foreign or (moved and _side(target).resolve() in {_file(tensor, model.base) for tensor in outside}):
-        moved = [*outside, *moved]
-    return moved
+@dataclass
+class _SideFile:
+    """A file of raw data that is to be written."""
+
+    path: Path
+    chunks: list[wire.Bytes] = field(default_factory=list)
+    size: int = 0
+
+    def add(self, proto: TensorProto, raw: wire.Bytes) -> None:
+        """Takes `raw` in; `proto`, which has no data, then says where it lies."""
+        padding = -self.size % _ALIGNMENT
+        self.chunks += [bytes(padding), raw]
+        offset = self.size + padding
+        self.size = offset + len(raw)
+        for key, entry in (("location", self.path.name), ("offset", str(offset)), ("length", str(len(raw)))):
+            proto.external_data.add(key=key, value=entry)
+        proto.data_location = TensorProto.EXTERNAL
 
 
-def _file(tensor: TensorProto, base: Path | None) -> Path:
-    return Tensor(tensor, base=base).location()[0].resolve()
+class _Writer:
+    """Decides for each tensor whether it stays in its file, goes to the side file, or into the model."""
+
+    def __init__(self, model: Model, target: Path, external: External) -> None:
+        self.base = model.base
+        self.side = _SideFile(_side_path(model, target))
+        self.never = external == "never"
+        beside = not self.never and model.base.resolve() == target.resolve().parent
+        self.staying = {place for place, file in model.data_files.items() if beside and file != target.resolve()}
+        self.new_go_out = external == "auto" and bool(model.data_files)
+        self.all_go_out = external == "always" or (external == "auto" and _inside(model) > _PROTO_LIMIT)
+
+    def pieces(self, name: str, tensor: Tensor) -> list[wire.Bytes]:
+        """The bytes of one initializer, as far as they belong into the model."""
+        entries = tensor.external
+        raw = None if entries is not None and entries.get("location") in self.staying else self._raw(tensor)
+        if raw is None:
+            return [tensor.to_proto(name).SerializeToString()]
+        header = TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape)  # type: ignore[arg-type]
+        if tensor.proto is not None:
+            header = copy_fields(tensor.proto, TensorProto(), *_DATA_FIELDS)
+            header.name = name
+        new = tensor.proto is None and self.new_go_out
+        if self._goes_out(raw, self.all_go_out or entries is not None or new):
+            self.side.add(header, raw)
+            return [header.SerializeToString()]
+        return wire.tensor(header, raw)
+
+    def move_others(self, protos: Iterator[TensorProto]) -> None:
+        """Moves external data that cannot stay, of tensors that are not initializers of the main graph."""
+        for proto in protos:
+            if proto.data_location != TensorProto.EXTERNAL:
+                continue
+            tensor = Tensor(proto, base=self.base)
+            if (tensor.external or {}).get("location") not in self.staying:
+                raw = tensor.raw() or b""
+                del proto.external_data[:]
+                proto.ClearField("data_location")
+                if self._goes_out(raw, True):
+                    self.side.add(proto, raw)
+                else:
+                    proto.raw_data = bytes(raw)
+
+    def _raw(self, tensor: Tensor) -> wire.Bytes | None:
+        """Raw data; None for what is best written as the proto that it is."""
+        raw = tensor.raw()
+        if raw is None and self.all_go_out and tensor.dtype != dtypes.STRING and tensor.nbytes >= _SMALL_TENSOR:
+            return Tensor.of(tensor.numpy()).raw()
+        return raw
+
+    def _goes_out(self, raw: wire.Bytes, wanted: bool) -> bool:
+        return wanted and not self.never and len(raw) >= _SMALL_TENSOR
 
 
-def _raw(tensor: TensorProto, base: Path | None) -> bytes | memoryview:
-    """The bytes of a tensor; external ones are mapped, not read."""
-    if tensor.data_location != TensorProto.EXTERNAL:
-        return tensor.raw_data
-    path, offset, length = Tensor(tensor, base=base).location()
-    return np.memmap(path, np.uint8, "r", offset, (length,)).data if length else b""
+def _inside(model: Model) -> int:
+    """Bytes of the weights that are not in external files."""
+    return sum(tensor.nbytes for _, tensor in initializers(model.graph) if tensor.external is None)
 
 
-def _write_tensors(file: BinaryIO, tensors: list[TensorProto], base: Path | None, location: str) -> None:
-    offset = 0
-    for tensor in tensors:
-        raw = _raw(tensor, base)
-        padding = -offset % _ALIGNMENT
-        file.write(b"\0" * padding)
-        file.write(raw)
-        offset += padding
-        length = len(raw)
-        tensor.ClearField("raw_data")
-        del tensor.external_data[:]
-        for key, entry in (("location", location), ("offset", str(offset)), ("length", str(length))):
-            tensor.external_data.add(key=key, value=entry)
-        tensor.data_location = TensorProto.EXTERNAL
-        offset += length
-
-
-def _protos(proto: onnx.GraphProto) -> Iterable[onnx.GraphProto]:
-    stack = [proto]
-    while stack:
-        graph = stack.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.type == AttributeProto.GRAPH:
-                    stack.append(attribute.g)
-                stack.extend(attribute.graphs)
-
-
-def _publish(files: Iterable[tuple[Path, Callable[[BinaryIO], object]]]) -> None:
+def _publish(files: Iterable[tuple[Path, Iterable[wire.Bytes]]]) -> None:
     """Writes each file under a temporary name in its folder, then renames all: a reader sees the old or the new."""
-    written: list[tuple[str, Path]] = []
+    written: list[tuple[Path, Path]] = []
     try:
-        for target, write in files:
-            handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        for target, chunks in files:
+            temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
             written.append((temporary, target))
-            with os.fdopen(handle, "wb") as file:
-                write(file)
+            with temporary.open("xb") as file:
+                file.writelines(chunks)
                 file.flush()
                 os.fsync(file.fileno())
-            umask = os.umask(0)
-            os.umask(umask)
-            os.chmod(temporary, 0o666 & ~umask)
         for temporary, target in written:
-            os.replace(temporary, target)
+            temporary.replace(target)
     except BaseException:
         for temporary, _ in written:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
         raise
 
 
-__all__ = ["check_output", "dims", "model_to_proto", "save", "type_proto", "value_info", "written_name"]
+__all__ = ["check_output", "model_to_proto", "save", "type_proto", "value_info", "written_name"]

@@ -19,6 +19,8 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from onnx import TensorProto
 
+Bytes = bytes | memoryview
+
 _BYTES = 2
 _GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
 _INITIALIZER = onnx.GraphProto.INITIALIZER_FIELD_NUMBER
@@ -81,7 +83,7 @@ def read(path: Path) -> tuple[onnx.ModelProto, dict[int, Region]]:
 
 def _without_weights(data: memoryview, graph: _Field) -> tuple[bytes, dict[int, tuple[int, int]]]:
     """The graph without raw data of large initializers, and where that lies, by index of the initializer."""
-    kept: list[bytes | memoryview] = []
+    kept: list[Bytes] = []
     left: dict[int, tuple[int, int]] = {}
     begin, index = graph.value, 0
     for field in _fields(data, graph.value, graph.end):
@@ -163,14 +165,14 @@ def encode(fields: UnknownFieldSet) -> bytes:
     return b"".join(parts)
 
 
-def tensor(header: TensorProto, raw: memoryview) -> list[bytes | memoryview]:
+def tensor(header: TensorProto, raw: memoryview) -> list[Bytes]:
     """A TensorProto in pieces: `header`, which has no data, and its raw data."""
     return [header.SerializeToString(), key(_RAW_DATA), varint(len(raw)), raw]
 
 
 def model(
-    rest: onnx.ModelProto, graph: onnx.GraphProto, initializers: list[list[bytes | memoryview]]
-) -> Iterator[bytes | memoryview]:
+    rest: onnx.ModelProto, graph: onnx.GraphProto, initializers: list[list[Bytes]]
+) -> Iterator[Bytes]:
     """A ModelProto in pieces: `rest`, which has no graph, and `graph`, which has no initializers but those given."""
     body = graph.SerializeToString()
     heads = [key(_INITIALIZER) + varint(sum(map(len, pieces))) for pieces in initializers]

@@ -15,7 +15,7 @@ import numpy as np
 from graphopt.ir import Node, Tensor, Value, dtypes
 from graphopt.ir.attributes import same_tensor
 from graphopt.ir.schema import signature
-from graphopt.rewrite.pattern import Alt, Chain, Constraint, EachUse, Expr, Literal, Op, Pattern, Scaled, Var, children
+from graphopt.rewrite.pattern import Alt, Anchor, Chain, Constraint, EachUse, Expr, Literal, Op, Pattern, Scaled, Var, children
 
 _COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min"})
 _INVERSE = {"Add": "Sub", "Mul": "Div"}
@@ -58,6 +58,7 @@ class Matcher:
     _dims: dict[str, Any] = field(default_factory=dict)
     _inside: dict[Node, int] = field(default_factory=dict)
     _outputs: dict[Op, Node] = field(default_factory=dict)
+    _found: dict[Expr, Value] = field(default_factory=dict)
 
     def matches(self, node: Node) -> Iterator[Match]:
         """Every way the pattern matches with its first root at `node`.
@@ -67,6 +68,9 @@ class Matcher:
         first = self.pattern.roots[0]
         if isinstance(first, EachUse):
             yield from self._each_use(first, node)
+            return
+        if isinstance(first, Anchor):
+            yield from self._anchored(first, node)
             return
         index = first.index if isinstance(first, Op) else 0
         if index >= len(node.outputs):
@@ -84,6 +88,18 @@ class Matcher:
             if candidate not in found:
                 for _ in self._match(root, candidate):
                     yield from self._more_roots(number + 1, [*found, candidate])
+
+    def _anchored(self, e: Anchor, node: Node) -> Iterator[Match]:
+        for _ in self._match(e.whole, node.outputs[0]):
+            roots = [self._found[part] for part in e.parts]
+            below: dict[Node, None] = {}
+            stack = [root.node for root in roots]
+            while stack:
+                inner = stack.pop()
+                if inner in self._inside and inner not in below:
+                    below[inner] = None
+                    stack.extend(inner.producers())
+            yield Match({name: self._bound.get(name) for name in self.pattern.variables}, list(below), roots)
 
     def _each_use(self, e: EachUse, node: Node) -> Iterator[Match]:
         value = node.outputs[e.value.index if isinstance(e.value, Op) else 0]
@@ -131,6 +147,7 @@ class Matcher:
 
     def _match(self, e: Expr, value: Value) -> Iterator[None]:
         self._step()
+        self._found[e] = value
         match e:
             case Var():
                 return self._match_var(e, value)

@@ -199,6 +199,17 @@ class EachUse(Expr):
         return f"each_use({self.value}, {self.seen} → {self.use})"
 
 
+@dataclass(frozen=True, eq=False)
+class Anchor(Expr):
+    """`parts` of `whole` are what is replaced; the rest of `whole` only says where they stand, and stays."""
+
+    whole: Expr
+    parts: tuple[Expr, ...]
+
+    def __str__(self) -> str:
+        return f"{', '.join(map(str, self.parts))} in {self.whole}"
+
+
 def expr(value: Operand) -> Expr:
     if isinstance(value, Expr):
         return value
@@ -243,6 +254,10 @@ class Ops:
         """
         seen = Var("the value used")
         return EachUse(expr(value), seen, expr(use(seen)))
+
+    def anchor(self, whole: Any, *parts: Any) -> Any:
+        """Finds `whole`, replaces only `parts` of it: they are the roots, in order."""
+        return Anchor(expr(whole), tuple(map(expr, parts)))
 
     def sum(self, *operands: Any) -> Any:
         """The sum of all operands."""
@@ -317,6 +332,8 @@ def children(e: Expr) -> tuple[Expr, ...]:
             return (x,)
         case EachUse(value=value, use=use):
             return (value, use)
+        case Anchor(whole=whole):
+            return (whole,)
         case Alt(branches=branches):
             return branches
     return ()
@@ -338,6 +355,8 @@ def root_ops(e: Expr) -> set[tuple[str, str]]:
             return {("", "Mul"), ("", "Div")}
         case EachUse(value=value):
             return root_ops(value)
+        case Anchor(whole=whole):
+            return root_ops(whole)
         case Alt(branches=branches):
             return set().union(*map(root_ops, branches))
     return set()

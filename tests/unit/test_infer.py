@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from graphopt.ir import Graph, Model, Node, Value, dims, dtypes, load
+from graphopt.ir import Graph, Model, Node, Tensor, Value, dims, dtypes, load
 from graphopt.ir.dims import Size
 from graphopt.ir.infer import infer, infer_node
 
@@ -96,19 +96,13 @@ def test_expand_as_torch_spells_it(graph: Graph) -> None:
     """Where(Equal(shape, ConstantOfShape(1)·-1), 1, shape): a size is never -1."""
     x = given(graph, B, 1, 1, S)
     shape = joined(graph, size_at(graph, x, 0), -1, size_at(graph, x, 3), size_at(graph, x, 3))
-    ones = out(graph, "ConstantOfShape", out(graph, "Shape", shape), value=dtypes_one())
+    ones = out(graph, "ConstantOfShape", out(graph, "Shape", shape), value=Tensor.of([1], dtypes.INT64))
     minus = out(graph, "Mul", ones, integers(graph, -1))
     same = out(graph, "Equal", shape, minus)
     assert same.content == (0, 1, 0, 0)
     chosen = out(graph, "Where", same, ones, shape)
     assert chosen.content == (B, 1, S, S)
     assert out(graph, "Expand", x, chosen).shape == (B, 1, S, S)
-
-
-def dtypes_one() -> Any:
-    from graphopt.ir import Tensor
-
-    return Tensor.of([1], dtypes.INT64)
 
 
 def test_a_size_may_be_zero_or_one(graph: Graph) -> None:

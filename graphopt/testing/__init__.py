@@ -1,0 +1,37 @@
+"""Testing rules: text cases that say what a rule makes of a graph, and that the numbers stay.
+
+    rule: GeluErf                          the rule a file is about; after a comma, rules that run beside it
+
+    [case half_last]                       a graph in the text form (graphopt.ir.text) ...
+    (x: float32[B, 64]) -> (y) {
+      y = Mul(Mul(x, Add(Erf(Div(x, 1.4142135)), 1.0)), 0.5)
+    }
+    [out]                                  ... and what becomes of it: statements, or a whole graph
+    y = Gelu(x)
+
+    [case half_first]                      another spelling of the same
+    (x: float32[B, 64]) -> (y) {
+      y = Mul(Mul(x, 0.5), Add(Erf(Div(x, 1.4142135)), 1.0))
+    }
+    [out of half_last]
+
+    [case another_divisor]                 a graph that the rule must leave alone; optionally, part of its reason
+    (x: float32[B, 64]) -> (y) {
+      y = Mul(Mul(x, Add(Erf(Div(x, 1.5)), 1.0)), 0.5)
+    }
+    [unchanged] 1.5
+
+Graphs are compared in the form `to_text(names=False)`, with `data()` for any numbers; before and after are run on
+random inputs. Lines of `key: value`, under `rule:` for the file or under `[case]` for one case, say how:
+
+    target: ort-cpu          the target that the rules see (none: one that has every kernel)
+    opset: 17                of graphs without an opset line (20)
+    dim N: 16                the size of a dimension (else several are run)
+    feed ids: 0..31          the range of an input (else floats are normal, integers 0 or 1)
+    no-run: why              the graph cannot be run
+"""
+
+from graphopt.testing.cases import Case, parse_cases, update_cases
+from graphopt.testing.run import Outcome, run_case
+
+__all__ = ["Case", "Outcome", "parse_cases", "run_case", "update_cases"]

@@ -1,0 +1,82 @@
+"""Whether two models compute the same, on a few random inputs: a check of rules, not of models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from graphopt.errors import GraphoptError
+from graphopt.ir import Model, Size, dims, dtypes, model_to_proto
+from graphopt.ir.tensor import Array
+from graphopt.runtime import Runner
+from graphopt.testing.cases import Case
+
+_SIZES = ((2, 3, 5, 7, 4), (3, 1, 4, 2, 6))
+# Relative to the largest element of an output: some hundred roundings of its type.
+_TOLERANCE = {np.dtype(np.float16): 1e-2, np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-12}
+_TOLERANCE_BFLOAT16 = 5e-2
+
+
+def feeds(model: Model, case: Case, sizes: tuple[int, ...], seed: int) -> dict[str, Array]:
+    """Random inputs; symbolic dimensions get `sizes` in the order in which they come, unless the case binds them."""
+    random = np.random.default_rng(seed)
+    bound = dict(case.dims)
+    made: dict[str, Array] = {}
+    for node in model.graph.inputs:
+        if node.data is not None:
+            continue
+        value = node.output
+        for size in value.shape or ():
+            for name in sorted(dims.symbols(size)):
+                bound.setdefault(name, sizes[len(bound) % len(sizes)])
+        shape = [_number(size, bound) for size in value.shape or ()]
+        made[value.name] = _numbers(random, value.dtype, shape, case.feeds.get(value.name))
+    return made
+
+
+def _number(size: Size, bound: Mapping[str, int]) -> int:
+    if isinstance(size, int):
+        return size
+    return sum(factor * int(np.prod([bound[name] for name in names], dtype=int)) for names, factor in size.terms)
+
+
+def _numbers(random: np.random.Generator, dtype: int, shape: list[int], limits: tuple[float, float] | None) -> Array:
+    kind = dtypes.to_numpy(dtype)
+    if dtype in dtypes.FLOATS:
+        return (random.uniform(*limits, shape) if limits else random.standard_normal(shape)).astype(kind)
+    low, high = limits or (0, 1)
+    return random.integers(int(low), int(high) + 1, shape).astype(kind)
+
+
+def difference(before: Model, after: Model, case: Case, runner: Runner) -> str:
+    """How the outputs of two models differ on the same inputs; empty where they do not.
+
+    Raises: GraphoptError where onnxruntime does not run `before`.
+    """
+    protos = [model_to_proto(model).SerializeToString() for model in (before, after)]
+    with runner.load(protos[0], optimize=False, name="before") as reference:
+        inputs = [feeds(before, case, sizes, seed) for seed, sizes in enumerate(_SIZES)]
+        wanted = [reference.run(feed) for feed in inputs]
+    try:
+        with runner.load(protos[1], optimize=False, name="after") as candidate:
+            found = [candidate.run(feed) for feed in inputs]
+    except GraphoptError as error:
+        return f"the result does not run: {error.message}"
+    problems = [_differs(name, x, b[name]) for a, b in zip(wanted, found, strict=True) for name, x in a.items()]
+    return next(filter(None, problems), "")
+
+
+def _differs(name: str, a: Array, b: Array) -> str:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return f"output '{name}' is {b.dtype}{list(b.shape)}, was {a.dtype}{list(a.shape)}"
+    if a.dtype.kind in "biuOUS":
+        return "" if np.array_equal(a, b) else f"output '{name}' differs"
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    if not np.isfinite(x).any():
+        return f"output '{name}' has no finite element: nothing was checked"
+    apart = np.abs(x - y)[np.isfinite(x) & np.isfinite(y)].max(initial=0.0)
+    allowed = _TOLERANCE.get(a.dtype, _TOLERANCE_BFLOAT16) * np.abs(x[np.isfinite(x)]).max()
+    if apart > allowed or not np.array_equal(np.where(np.isfinite(x), 0, x), np.where(np.isfinite(y), 0, y), True):
+        return f"output '{name}' differs by {apart:.3g}, {allowed:.3g} is allowed"
+    return ""

@@ -1,0 +1,164 @@
+"""Cut points, regions and cones: where two models may differ, from the names that survived in both.
+
+A value of the main graph whose name is in both models is a cut point: a kept name keeps its meaning. If, at every cut
+point, what both models compute from the cut points before it is equal, then by induction the models are equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from graphopt.ir import Graph, Model, Node, Tensor, Value
+from graphopt.ir.node import IR_DOMAIN
+from graphopt.verify.structure import Constants, Numbers, Structure, draws
+
+
+@dataclass(frozen=True)
+class Cone:
+    """What computes some values from the nearest cuts: nodes in topological order, the boundary, and initializers."""
+
+    nodes: tuple[Node, ...]
+    boundary: tuple[str, ...]
+    constants: tuple[Value, ...]
+
+
+@dataclass(frozen=True)
+class Cuts:
+    """The names of cut points. `constants` holds those that are an initializer in one of the models, with its data."""
+
+    names: frozenset[str]
+    constants: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def cone(self, roots: Iterable[Value]) -> Cone:
+        """The cone of `roots`: back to the cuts, which the roots themselves do not count as."""
+        nodes: set[Node] = set()
+        boundary: dict[str, None] = {}
+        constants: dict[Value, None] = {}
+        stack: list[Node] = []
+        for root in roots:
+            if _is_initializer(root):
+                constants[root] = None
+            elif root.node.is_source:
+                boundary[root.name] = None
+            else:
+                stack.append(root.node)
+        while stack:
+            node = stack.pop()
+            if node in nodes:
+                continue
+            nodes.add(node)
+            for value in node.inputs:
+                if value is None:
+                    continue
+                if _is_initializer(value):
+                    constants[value] = None
+                elif value.node.is_source or value.name in self.names and value.tensor is None:
+                    boundary[value.name] = None
+                else:
+                    stack.append(value.node)
+        return Cone(tuple(sorted(nodes, key=lambda node: node.rank)), tuple(boundary), tuple(constants))
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """What lies between a cut point and the cuts before it, in both models.
+
+    `output` is the name of the cut point, `key` tells the same region in another candidate.
+    """
+
+    output: str
+    original: Value
+    candidate: Value
+    cuts: Cuts = field(repr=False)
+    key: tuple[str, int, int] = field(repr=False)
+
+    @cached_property
+    def original_cone(self) -> Cone:
+        return self.cuts.cone([self.original])
+
+    @cached_property
+    def candidate_cone(self) -> Cone:
+        return self.cuts.cone([self.candidate])
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The boundary: names of the cuts that either cone starts from."""
+        return tuple(dict.fromkeys([*self.original_cone.boundary, *self.candidate_cone.boundary]))
+
+    @property
+    def is_random(self) -> bool:
+        """Whether a cone draws random numbers, so that two runs of it may differ."""
+        nodes = [*self.original_cone.nodes, *self.candidate_cone.nodes]
+        return any(_draws(node) for node in nodes)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names of the values that either cone computes."""
+        nodes = [*self.original_cone.nodes, *self.candidate_cone.nodes]
+        return frozenset(value.name for node in nodes for value in node.outputs) | {self.output}
+
+
+def regions(
+    original: Model, candidate: Model, numbers: Numbers | None = None, constants: Constants | None = None
+) -> tuple[list[Region], int]:
+    """The regions that differ, in the original's order, and how many cut points are equal without a run.
+
+    `numbers` and `constants` belong to `original`; given again, the keys of regions are those of the last time.
+    """
+    numbers = numbers or Numbers()
+    constants = constants or Constants(original, numbers)
+    cuts = _cuts(original.graph, candidate.graph)
+    before, after = (Structure(model, cuts.names, numbers, constants) for model in (original, candidate))
+    found, free = [], 0
+    for name in _roots(original.graph, candidate.graph, cuts):
+        old, new = original.graph.names[name], candidate.graph.names[name]
+        if before[old] == after[new]:
+            free += 1
+        else:
+            found.append(Region(name, old, new, cuts, (name, before[old], after[new])))
+    return found, free
+
+
+def _cuts(original: Graph, candidate: Graph) -> Cuts:
+    names = set()
+    constants: dict[str, Tensor] = {}
+    for name in original.names.keys() & candidate.names.keys():
+        pair = original.names[name], candidate.names[name]
+        given = [value.node.op == "Input" and value.node.is_source for value in pair]
+        fixed = [value.tensor for value in pair if value.tensor is not None or _is_initializer(value)]
+        if all(given) or not any(given) and len(fixed) < 2:
+            names.add(name)
+            constants.update((name, tensor) for tensor in fixed if tensor is not None)
+    return Cuts(frozenset(names), constants)
+
+
+def _roots(original: Graph, candidate: Graph, cuts: Cuts) -> list[str]:
+    """The names to compare: cut points that an output depends on in either model, and the outputs themselves."""
+    alive = {value.name for graph in (original, candidate) for value in _alive(graph)} & cuts.names
+    alive |= {value.name for value in original.outputs}
+    values = (original.names[name] for name in alive)
+    return [v.name for v in sorted(values, key=lambda v: (v.node.rank, v.index)) if v.node.op != "Input"]
+
+
+def _alive(graph: Graph) -> Iterable[Value]:
+    """The values that the graph's outputs depend on."""
+    seen = {graph.output}
+    stack = [graph.output]
+    while stack:
+        for value in stack.pop().inputs:
+            if value is None:
+                continue
+            yield value
+            if value.node not in seen:
+                seen.add(value.node)
+                stack.append(value.node)
+
+
+def _is_initializer(value: Value) -> bool:
+    return value.node.domain == IR_DOMAIN and value.node.op == "Constant"
+
+
+def _draws(node: Node) -> bool:
+    return draws([node])
