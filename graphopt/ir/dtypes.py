@@ -31,9 +31,9 @@ INTEGERS: Final = frozenset(
 
 # Elements narrower than a byte are packed, in raw data and in files.
 _PACKED: Final = {
-    NUMBERS[name]: bits
-    for bits, names in {2: ("int2", "uint2"), 4: ("int4", "uint4", "float4e2m1"), 6: ("float6e2m3", "float6e3m2")}.items()
-    for name in names
+    **dict.fromkeys((NUMBERS[name] for name in ("int2", "uint2")), 2),
+    **dict.fromkeys((NUMBERS[name] for name in ("int4", "uint4", "float4e2m1")), 4),
+    **dict.fromkeys((NUMBERS[name] for name in ("float6e2m3", "float6e3m2")), 6),
 }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import onnx
@@ -81,12 +81,15 @@ def written_name(value: Value | None) -> str:
 
 
 def _write_opsets(entries: Any, opsets: Mapping[str, int]) -> None:
-    kept = [entry for entry in entries if canonical_domain(entry.domain) in opsets]
-    written = [onnx.helper.make_opsetid(entry.domain, opsets[canonical_domain(entry.domain)]) for entry in kept]
-    known = {canonical_domain(entry.domain) for entry in kept}
-    written += [onnx.helper.make_opsetid(domain, version) for domain, version in opsets.items() if domain not in known]
-    del entries[:]
-    entries.extend(written)
+    written = set()
+    for index in reversed(range(len(entries))):
+        domain = canonical_domain(entries[index].domain)
+        written.add(domain)
+        if domain not in opsets:
+            del entries[index]
+        elif entries[index].version != opsets[domain]:
+            entries[index].version = opsets[domain]
+    entries.extend(onnx.helper.make_opsetid(domain, opsets[domain]) for domain in opsets if domain not in written)
 
 
 def _write_scope(graph: Graph, proto: onnx.GraphProto) -> _Pending:

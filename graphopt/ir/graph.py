@@ -43,8 +43,8 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
     """A scope: the main graph, a subgraph of a node (`holder`), or a function body.
 
     `inputs` are the graph's inputs in order (an `Input` node, or a `Constant` that a model of IR < 4 lists as input),
-    `output` the sentinel whose slots are the graph's outputs, `names` the values of this scope by name. `protos` are the
-    nodes of the file, `sparse` the data of sparse initializers.
+    `output` the sentinel whose slots are the graph's outputs, `names` the values of this scope by name. `protos` are
+    the nodes of the file, `sparse` the data of sparse initializers.
     """
 
     node_attr_dict_factory = staticmethod(_no_attributes)
@@ -247,7 +247,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         is_output = self.is_output(old)
         name = old.name
         if is_output or take_name:
-            if new.node.is_source and is_output or self.is_output(new):
+            if (new.node.is_source and is_output) or self.is_output(new):
                 new = self.add_op("Identity", [new], outputs=[name]).output
                 new.dtype, new.shape = old.dtype, old.shape
             self.rename(old, self.ledger.fresh(f"{name}_replaced"))

@@ -150,9 +150,7 @@ def _dim(proto: onnx.TensorShapeProto.Dimension, unknowns: Unknowns) -> Size:
 class _Loader:
     """Builds scopes one after the other, outer before inner, without recursion."""
 
-    def __init__(
-        self, ledger: Ledger, where: str, ir_version: int, regions: Mapping[int, wire.Region]
-    ) -> None:
+    def __init__(self, ledger: Ledger, where: str, ir_version: int, regions: Mapping[int, wire.Region]) -> None:
         self.ledger = ledger
         self.base = ledger.base or Path()
         self.where = where
@@ -301,7 +299,7 @@ class _Loader:
         node.outputs = tuple([Value(node, slot, name) for slot, name in enumerate(proto.output)])
         if domain not in graph.opsets and domain not in IMPORTED_BY_THE_RUNTIME:
             message = f"the domain '{domain or 'ai.onnx'}' has no opset import"
-            raise self._error("GO043", message, _place(node), f"add an opset_import entry for '{domain or 'ai.onnx'}'")
+            raise self._error("GO043", message, node.place, f"add an opset_import entry for '{domain or 'ai.onnx'}'")
         return node
 
     def _written_again(self, graph: Graph, proto: onnx.NodeProto, index: int) -> bool:
@@ -342,7 +340,7 @@ class _Loader:
 
     def _claim(self, graph: Graph, name: str, claimant: Node | str) -> None:
         if name in graph.names:
-            place = claimant if isinstance(claimant, str) else _place(claimant)
+            place = claimant if isinstance(claimant, str) else claimant.place
             raise self._error("GO042", f"two values called '{name}'", place, "every value of a scope has its own name")
 
     def _lookup(self, graph: Graph, name: str, reader: Node) -> Value:
@@ -354,11 +352,11 @@ class _Loader:
             found = scope.names.get(name)
         if found is None or not name:
             what = "a graph output" if reader is graph.output else "an input"
-            raise self._error("GO044", f"nothing produces '{name}', which is {what}", _place(reader))
+            raise self._error("GO044", f"nothing produces '{name}', which is {what}", reader.place)
         try:
             return found if scope is graph else graph.capture(found)
         except CycleError as error:
-            raise self._error("GO045", "the graph has a cycle", _place(reader)) from error
+            raise self._error("GO045", "the graph has a cycle", reader.place) from error
 
     def _sort(self, graph: Graph) -> None:
         """Puts the operations in a topological order: the file's own where it is one."""
@@ -378,14 +376,8 @@ class _Loader:
                         heapq.heappush(ready, (reader.rank, reader))
         if len(order) < len(waiting):
             stuck = min((n for n, count in waiting.items() if count), key=lambda n: n.rank)
-            raise self._error("GO045", "the graph has a cycle", _place(stuck))
+            raise self._error("GO045", "the graph has a cycle", stuck.place)
         graph._reorder(order)
 
     def _error(self, code: str, message: str, place: str = "", hint: str = "") -> ModelError:
         return ModelError(code, message, f"{self.where}: {place}" if place else self.where, hint)
-
-
-def _place(node: Node) -> str:
-    if node is node.graph.output:
-        return "graph outputs"
-    return f"node '{node.name or (node.outputs[0].name if node.outputs else '')}' ({node.op})"

@@ -162,6 +162,13 @@ class Node:
         """Attributes that differ from the proto this node was read from; None marks one that was removed."""
         return self._edits or {}
 
+    @property
+    def place(self) -> str:
+        """How an error names this node."""
+        if self.op == "Output" and self.domain == IR_DOMAIN:
+            return "the graph's outputs"
+        return f"node '{self.name or (self.outputs[0].name if self.outputs else '')}' ({self.op})"
+
     def producers(self) -> Iterator[Node]:
         for value in self.inputs:
             if value is not None:

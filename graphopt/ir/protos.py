@@ -16,7 +16,7 @@ M = TypeVar("M", bound=Message)
 
 
 def copy_fields(source: M, target: M, *without: str) -> M:
-    """Adds to `target` what `source` says, but for the fields named; fields that the schema does not know come along."""
+    """Adds to `target` what `source` says but for some fields; those that the schema does not know come along."""
     for field, value in source.ListFields():
         if field.name in without:
             continue

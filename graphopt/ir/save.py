@@ -26,11 +26,8 @@ External = Literal["never", "auto", "always"]
 _PROTO_LIMIT = 2_000_000_000
 _ALIGNMENT = 4096
 _SMALL_TENSOR = 1024
-_DATA_FIELDS = ("data_location", "external_data", "raw_data", "float_data", "double_data") + (
-    "int32_data",
-    "int64_data",
-    "uint64_data",
-)
+_TYPED = ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data")
+_DATA_FIELDS = ("data_location", "external_data", "raw_data", *_TYPED)
 
 
 def save(
@@ -143,7 +140,7 @@ class _Writer:
         raw = None if entries is not None and entries.get("location") in self.staying else self._raw(tensor)
         if raw is None:
             return [tensor.to_proto(name).SerializeToString()]
-        header = TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape)  # type: ignore[arg-type]
+        header = TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape)
         if tensor.proto is not None:
             header = copy_fields(tensor.proto, TensorProto(), *_DATA_FIELDS)
             header.name = name

@@ -102,13 +102,14 @@ class Tensor:
         if self.external is not None:
             path, offset, length = self.location()
             try:
-                return memoryview(np.memmap(path, np.uint8, "r", offset, (length,)) if length else b"")
+                return np.memmap(path, np.uint8, "r", offset, (length,)).data if length else memoryview(b"")
             except OSError as error:
                 message = f"external data '{path}' cannot be read: {error.strerror}"
                 raise ModelError("GO031", message, self._place) from error
         if self.proto is None and self._array is not None and self.dtype != dtypes.STRING:
-            proto = numpy_helper.from_array(self._array) if dtypes.bits(self.dtype) % 8 else None
-            return memoryview(proto.raw_data if proto else self._array.reshape(-1).view(np.uint8))
+            if dtypes.bits(self.dtype) % 8:
+                return memoryview(numpy_helper.from_array(self._array).raw_data)
+            return self._array.reshape(-1).view(np.uint8).data
         return None
 
     def place(self) -> tuple[Path, int, int] | None:

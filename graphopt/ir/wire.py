@@ -165,14 +165,12 @@ def encode(fields: UnknownFieldSet) -> bytes:
     return b"".join(parts)
 
 
-def tensor(header: TensorProto, raw: memoryview) -> list[Bytes]:
+def tensor(header: TensorProto, raw: Bytes) -> list[Bytes]:
     """A TensorProto in pieces: `header`, which has no data, and its raw data."""
     return [header.SerializeToString(), key(_RAW_DATA), varint(len(raw)), raw]
 
 
-def model(
-    rest: onnx.ModelProto, graph: onnx.GraphProto, initializers: list[list[Bytes]]
-) -> Iterator[Bytes]:
+def model(rest: onnx.ModelProto, graph: onnx.GraphProto, initializers: list[list[Bytes]]) -> Iterator[Bytes]:
     """A ModelProto in pieces: `rest`, which has no graph, and `graph`, which has no initializers but those given."""
     body = graph.SerializeToString()
     heads = [key(_INITIALIZER) + varint(sum(map(len, pieces))) for pieces in initializers]

@@ -143,8 +143,10 @@ class _Reader:
                     return replace(case, dims={**case.dims, str(name): int(value)})
                 case "feed" if limits:
                     return replace(case, feeds={**case.feeds, str(name): (float(limits[1]), float(limits[2]))})
-                case "target" | "no-run":
-                    return replace(case, **{key.replace("-", "_"): value})
+                case "target":
+                    return replace(case, target=value)
+                case "no-run":
+                    return replace(case, no_run=value)
         except ValueError:
             pass
         raise self.error(f"'{value}' is not what '{key}' takes", self.at)

@@ -17,16 +17,22 @@ from graphopt.verify.structure import Constants, Numbers, Structure, draws
 
 @dataclass(frozen=True)
 class Cone:
-    """What computes some values from the nearest cuts: nodes in topological order, the boundary, and initializers."""
+    """What computes some values from the nearest cuts: nodes in topological order, the boundary, and constants by name.
+
+    A sparse initializer is a constant without a tensor.
+    """
 
     nodes: tuple[Node, ...]
     boundary: tuple[str, ...]
-    constants: tuple[Value, ...]
+    constants: Mapping[str, Tensor | None]
 
 
 @dataclass(frozen=True)
 class Cuts:
-    """The names of cut points. `constants` holds those that are an initializer in one of the models, with its data."""
+    """The names of cut points. `constants` holds those that are a constant in one of the models, with its data.
+
+    Once that is shown equal to what the other model computes, it may stand for it in both.
+    """
 
     names: frozenset[str]
     constants: Mapping[str, Tensor] = field(default_factory=dict)
@@ -35,11 +41,11 @@ class Cuts:
         """The cone of `roots`: back to the cuts, which the roots themselves do not count as."""
         nodes: set[Node] = set()
         boundary: dict[str, None] = {}
-        constants: dict[Value, None] = {}
+        constants: dict[str, Tensor | None] = {}
         stack: list[Node] = []
         for root in roots:
-            if _is_initializer(root):
-                constants[root] = None
+            if is_initializer(root):
+                constants[root.name] = root.tensor
             elif root.node.is_source:
                 boundary[root.name] = None
             else:
@@ -52,13 +58,15 @@ class Cuts:
             for value in node.inputs:
                 if value is None:
                     continue
-                if _is_initializer(value):
-                    constants[value] = None
-                elif value.node.is_source or value.name in self.names and value.tensor is None:
+                if is_initializer(value):
+                    constants[value.name] = value.tensor
+                elif value.name in self.constants:
+                    constants[value.name] = self.constants[value.name]
+                elif value.node.is_source or value.name in self.names:
                     boundary[value.name] = None
                 else:
                     stack.append(value.node)
-        return Cone(tuple(sorted(nodes, key=lambda node: node.rank)), tuple(boundary), tuple(constants))
+        return Cone(tuple(sorted(nodes, key=lambda node: node.rank)), tuple(boundary), constants)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +99,7 @@ class Region:
     def is_random(self) -> bool:
         """Whether a cone draws random numbers, so that two runs of it may differ."""
         nodes = [*self.original_cone.nodes, *self.candidate_cone.nodes]
-        return any(_draws(node) for node in nodes)
+        return any(map(draws, nodes))
 
     @property
     def names(self) -> frozenset[str]:
@@ -127,7 +135,7 @@ def _cuts(original: Graph, candidate: Graph) -> Cuts:
     for name in original.names.keys() & candidate.names.keys():
         pair = original.names[name], candidate.names[name]
         given = [value.node.op == "Input" and value.node.is_source for value in pair]
-        fixed = [value.tensor for value in pair if value.tensor is not None or _is_initializer(value)]
+        fixed = [value.tensor for value in pair if value.tensor is not None or is_initializer(value)]
         if all(given) or not any(given) and len(fixed) < 2:
             names.add(name)
             constants.update((name, tensor) for tensor in fixed if tensor is not None)
@@ -156,9 +164,6 @@ def _alive(graph: Graph) -> Iterable[Value]:
                 stack.append(value.node)
 
 
-def _is_initializer(value: Value) -> bool:
+def is_initializer(value: Value) -> bool:
+    """Whether `value` is an initializer that no caller can override."""
     return value.node.domain == IR_DOMAIN and value.node.op == "Constant"
-
-
-def _draws(node: Node) -> bool:
-    return draws([node])

@@ -107,7 +107,7 @@ class Structure:
         while inputs and inputs[-1] == -1:
             inputs = inputs[:-1]
         key = (node.domain, node.op, node.overload, self._form(node), _attributes(node), inputs, len(node.outputs))
-        if _draws(node):
+        if draws(node):
             # Two draws are never the same value, however alike they are written: the first equals the other model's first.
             self._seen[key] += 1
             return self._numbers((key, self._seen[key]))
@@ -201,12 +201,9 @@ def _body(function: Function) -> bytes:
     return hashlib.blake2b(_bytes(proto), digest_size=24).digest()
 
 
-def draws(graphs: Collection[Graph]) -> bool:
-    """Whether something in these scopes is random."""
-    return any(is_random(node.domain, node.op) for graph in graphs for scope in graph.scopes() for node in scope.ops())
-
-
-def _draws(node: Node) -> bool:
+def draws(node: Node) -> bool:
+    """Whether `node`, or something in its subgraphs, is random."""
     if is_random(node.domain, node.op):
         return True
-    return bool(node.graphs) and draws([graph for graphs in (node.graphs or {}).values() for graph in graphs])
+    inner = [graph for graphs in (node.graphs or {}).values() for graph in graphs]
+    return any(is_random(n.domain, n.op) for graph in inner for scope in graph.scopes() for n in scope.ops())

@@ -71,6 +71,7 @@ class _Parser(Tokens):
         graph = Graph(self.ledger)
         graph.opsets = self.model.opsets
         proto = onnx.FunctionProto(domain=domain, name=op)
+        proto.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in self.model.opsets.items())
         self.scope(graph, proto)
         proto.input.extend(node.output.name for node in graph.inputs)
         proto.output.extend(value.name for value in graph.outputs)

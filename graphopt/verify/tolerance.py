@@ -1,0 +1,58 @@
+"""How far apart two results may be: a few times as far as the reference itself moves when its inputs move by one ulp.
+
+`floor` is measured, not set: the largest change of the reference under random one-ulp changes of what it reads, and no
+less than the type's own epsilon times the scale of the values. `K` floors are allowed, because another order of
+summation adds up more rounding than one ulp on each input does; a floor is a sample of that noise, not its bound.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from graphopt.ir import dtypes
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+K: Final = 16.0
+"""The error that is allowed, in floors. Reorderings of sums measure 1-4, an attention scale off by 0.1 % some 60."""
+
+DRAWS: Final = 3
+"""Random changes that the floor is the largest of."""
+
+CHAOTIC: Final = 0.25
+"""Where `K` floors are more than this share of the values' scale, agreement says nothing."""
+
+
+def is_noisy(dtype: int) -> bool:
+    """Whether elements of the type are rounded, so that results computed in two ways may differ."""
+    return dtype in dtypes.FLOATS
+
+
+def is_float(array: Array) -> bool:
+    """Whether the elements are real floating-point numbers (of numpy's types or of `ml_dtypes`)."""
+    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+
+
+def epsilon(array: Array) -> float:
+    """The distance from 1 to the next number of the array's type."""
+    return 2.0**-7 if array.dtype.name == "bfloat16" else float(np.finfo(array.dtype).eps)
+
+
+def smallest(array: Array) -> float:
+    """The smallest normal number of the array's type; below it kernels may flush to zero."""
+    return 2.0**-126 if array.dtype.name == "bfloat16" else float(np.finfo(array.dtype).tiny)
+
+
+def one_ulp(array: Array, rng: np.random.Generator) -> Array:
+    """Every element moved to the next number, up or down at random; zeros and the fills of masks stay."""
+    if not is_float(array) or array.size == 0:
+        return array
+    largest = float(np.finfo(np.float32).max) if array.dtype.name == "bfloat16" else float(np.finfo(array.dtype).max)
+    up = rng.integers(0, 2, array.shape, np.int8).astype(bool)
+    infinity = array.dtype.type(np.inf)
+    moved = np.nextafter(array, np.where(up, infinity, -infinity))
+    plain = np.abs(array)
+    stays = (plain == 0) | ~(plain < largest / 2)
+    return np.where(stays, array, moved).astype(array.dtype)

@@ -1,0 +1,25 @@
+from graphopt.ir import Value
+from graphopt.rewrite import Builder, Expr, Number, Ops, Reason, Rule, kernel
+
+
+class SwishFromParts(Rule):
+    """Swish: SiLU for α = 1, the sigmoid approximation of GELU ("quick GELU") for α = 1.702.
+
+    Why: three elementwise passes become one.
+    Before: x · σ(α·x)
+    After: Swish(x, alpha=α)
+    Safety: α is positive and finite.
+    Source: Ramachandran, Zoph and Le, Searching for Activation Functions, 2017.
+    """
+
+    stage = "recover"
+    needs = (kernel("", "Swish"), kernel("com.microsoft", "QuickGelu"))
+
+    def pattern(self, op: Ops, x: Value, alpha: Number | None = None) -> Expr:
+        return op.prod(x, op.Sigmoid(op.scaled(x, alpha)) | op.Sigmoid(x))
+
+    def where(self, alpha: float | None) -> Reason:
+        return alpha is None or 0 < alpha < float("inf") or f"alpha is {alpha}"
+
+    def rewrite(self, op: Builder, x: Value, alpha: float | None) -> Value:
+        return op.Swish(x, alpha=1.0 if alpha is None else alpha)  # type: ignore[no-any-return]
