@@ -1,12 +1,12 @@
 """Errors for people: what happened, where, and what to do about it.
 
-    GraphoptError              exit code 70: a bug in graphopt
-    ├── UsageError             2: unknown flag, rule, target, input; a near name is suggested
-    ├── ModelError             3: the model, its external data or the given data is bad
-    ├── UnequalError           1: checked and not equal, or a condition that was asked for does not hold
-    ├── InconclusiveError      4: the check could not decide
-    ├── RuntimeCrash           5: the runtime crashed or timed out while checking
-    └── RuleError              6: a rule raised, cycled or wrote an invalid graph
+GraphoptError              exit code 70: a bug in graphopt
+├── UsageError             2: unknown flag, rule, target, input; a near name is suggested
+├── ModelError             3: the model, its external data or the given data is bad
+├── UnequalError           1: checked and not equal, or a condition that was asked for does not hold
+├── InconclusiveError      4: the check could not decide
+├── RuntimeCrash           5: the runtime crashed or timed out while checking
+└── RuleError              6: a rule raised, cycled or wrote an invalid graph
 """
 
 from __future__ import annotations

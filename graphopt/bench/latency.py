@@ -50,7 +50,11 @@ def time_models(
         seconds = runner.time(sessions, feeds, runs=runs, warmup=_WARMUP)
     return [
         Latency(
-            str(model), float(np.median(times)), float(np.percentile(times, 90)), runs, ratio_of_medians(times, seconds[0])
+            str(model),
+            float(np.median(times)),
+            float(np.percentile(times, 90)),
+            runs,
+            ratio_of_medians(times, seconds[0]),
         )
         for model, times in zip(models, seconds, strict=True)
     ]

@@ -9,20 +9,40 @@ import click
 
 from graphopt.cli.options import checking, screen
 from graphopt.cli.screen import Screen
-from graphopt.cli.types import SIZE
 
 
 @click.command(short_help="Recover, fuse, lower; verify; write.")
 @click.argument("model")
 @click.option("-o", "--output", metavar="PATH", help="Where to write; default: MODEL's stem with .fused.onnx.")
-@click.option("--target", default="ort-cpu", show_default=True, metavar="NAME", help="ort-cpu, ort-cuda, onnx, auto, or a table FILE.")
-@click.option("--verify", type=click.Choice(["off", "sites", "full"]), default="sites", show_default=True, help="Check every region that a rewrite touched, whole runs as well, or nothing.")
+@click.option(
+    "--target",
+    default="ort-cpu",
+    show_default=True,
+    metavar="NAME",
+    help="ort-cpu, ort-cuda, onnx, auto, or a table FILE.",
+)
+@click.option(
+    "--verify",
+    type=click.Choice(["off", "sites", "full"]),
+    default="sites",
+    show_default=True,
+    help="Check every region that a rewrite touched, whole runs as well, or nothing.",
+)
 @click.option("--only", metavar="RULE", multiple=True, help="Apply this rule and no other; repeatable.")
 @click.option("--disable", metavar="RULE", multiple=True, help="Leave a rule out; repeatable.")
 @click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add rules; repeatable.")
-@click.option("--assume", metavar="FACT", multiple=True, help="Promise right-padding or no-empty-rows of the inputs; repeatable.")
+@click.option(
+    "--assume", metavar="FACT", multiple=True, help="Promise right-padding or no-empty-rows of the inputs; repeatable."
+)
 @click.option("--keep-opset", is_flag=True, help="Do not raise the opset, even where that lets a fused op be written.")
-@click.option("--external-data", "external", type=click.Choice(["never", "auto", "always"]), default="auto", show_default=True, help="How weights are written; auto keeps the input's way.")
+@click.option(
+    "--external-data",
+    "external",
+    type=click.Choice(["never", "auto", "always"]),
+    default="auto",
+    show_default=True,
+    help="How weights are written; auto keeps the input's way.",
+)
 @click.option("--in-place", is_flag=True, help="Allow the output to be the input.")
 @click.option("--allow-unverified", is_flag=True, help="Write although the check could not decide.")
 @click.option("--dry-run", is_flag=True, help="Do everything but write.")

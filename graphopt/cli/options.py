@@ -38,7 +38,12 @@ def checking(command: Command) -> Command:
             click.option("--dim", "dims", type=BINDING, multiple=True, help="Bind a symbolic dimension; repeatable."),
             click.option("--inputs", metavar="FILE.npz", help="Real inputs: arrays named after the graph inputs."),
             click.option(
-                "--provider", "providers", metavar="cpu|cuda", multiple=True, default=("cpu",), show_default=True,
+                "--provider",
+                "providers",
+                metavar="cpu|cuda",
+                multiple=True,
+                default=("cpu",),
+                show_default=True,
                 help="Where to run; repeatable.",
             ),
             *_LIMITS,
@@ -49,7 +54,13 @@ def checking(command: Command) -> Command:
 
 
 _LIMITS = (
-    click.option("--timeout", metavar="S", type=click.FloatRange(min=0, min_open=True), default=300.0,
-                 show_default=True, help="Seconds for each request to the process that runs models."),
+    click.option(
+        "--timeout",
+        metavar="S",
+        type=click.FloatRange(min=0, min_open=True),
+        default=300.0,
+        show_default=True,
+        help="Seconds for each request to the process that runs models.",
+    ),
     click.option("--memory", type=SIZE, help="Memory of the process that runs models."),
 )

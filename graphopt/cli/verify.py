@@ -15,9 +15,7 @@ from graphopt.cli.screen import Screen
 @click.argument("candidate")
 @checking
 @screen
-def verify(
-    screen: Screen, reference: str, candidate: str, dims: tuple[tuple[str, int], ...], **options: Any
-) -> int:
+def verify(screen: Screen, reference: str, candidate: str, dims: tuple[tuple[str, int], ...], **options: Any) -> int:
     """Check that CANDIDATE computes what REFERENCE computes, on inputs that respect what they mean."""
     from graphopt import pipeline
     from graphopt.report import schema, terminal

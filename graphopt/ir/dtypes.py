@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import onnx
@@ -54,11 +54,11 @@ def entries(dtype: int, count: int) -> int:
     return packed(dtype, count) if bits(dtype) in (2, 4) else count
 
 
-def to_numpy(dtype: int) -> np.dtype:  # type: ignore[type-arg]
+def to_numpy(dtype: int) -> np.dtype[Any]:
     """The NumPy type that holds elements of `dtype` (through ml_dtypes for narrow ones)."""
     return onnx.helper.tensor_dtype_to_np_dtype(dtype)
 
 
-def from_numpy(dtype: np.dtype) -> int:  # type: ignore[type-arg]
+def from_numpy(dtype: np.dtype[Any]) -> int:
     """The element type of NumPy's `dtype`."""
     return onnx.helper.np_dtype_to_tensor_dtype(dtype)

@@ -50,7 +50,7 @@ def _fills(value: Value, depth: int) -> Fill:
     return rule(value.node, depth - 1)
 
 
-def _of_numbers(numbers: np.ndarray) -> Fill:  # type: ignore[type-arg]
+def _of_numbers(numbers: np.ndarray) -> Fill:
     floats = numbers.astype(np.float64)
     lowest = float(np.finfo(np.float32).min if numbers.dtype != np.float16 else np.finfo(np.float16).min)
     found = NOTHING
@@ -118,8 +118,11 @@ def _is_indicator(value: Value, depth: int) -> bool:
         return node.inputs[0].dtype == dtypes.BOOL or _is_indicator(node.inputs[0], depth)
     if node.op == "Sub" and not node.domain:
         one, x = node.inputs[0], node.inputs[1]
-        return one is not None and one.tensor is not None and bool((one.tensor.numpy() == 1).all()) and (
-            x is not None and _is_indicator(x, depth)
+        return (
+            one is not None
+            and one.tensor is not None
+            and bool((one.tensor.numpy() == 1).all())
+            and (x is not None and _is_indicator(x, depth))
         )
     if node.op in _SAME_ELEMENTS and not node.domain and node.inputs[0] is not None:
         return _is_indicator(node.inputs[0], depth)
@@ -127,8 +130,9 @@ def _is_indicator(value: Value, depth: int) -> bool:
 
 
 _SAME_ELEMENTS = (
-    "Identity", "Reshape", "Transpose", "Expand", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Gather", "GatherND", "Tile",
-)  # fmt: skip
+    *("Identity", "Reshape", "Transpose", "Expand", "Unsqueeze", "Squeeze", "Flatten"),
+    *("Slice", "Gather", "GatherND", "Tile"),
+)
 _RULES: dict[tuple[str, str], Callable[[Node, int], Fill]] = {
     **{("", op): _first for op in _SAME_ELEMENTS},
     ("", "Where"): _union(1, 2),

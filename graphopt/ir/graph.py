@@ -188,7 +188,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
     def add_slot(self, node: Node, value: Value | None) -> int:
         """Appends an input slot to `node` that reads `value`; returns the slot."""
         node.inputs.append(None)
-        self.ledger.log(node.inputs.pop)
+        self.ledger.log(node.inputs.__delitem__, -1)
         if node is self.output:
             self._set_arity(node, len(node.inputs))
         self._connect(node, len(node.inputs) - 1, value)

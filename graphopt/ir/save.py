@@ -44,14 +44,13 @@ def save(
     """
     target = Path(path)
     check_output(model, target, in_place=in_place)
-    writer = _Writer(model, target, external)
+    weights = initializers(model.graph)
+    inside = sum(tensor.nbytes for _, tensor in weights if tensor.external is None)
+    writer = _Writer(model, target, external, inside)
     proto = model_without_weights(model)
     if model.data_files:
         writer.move_others(tensors(proto))
-    weights = [writer.pieces(name, tensor) for name, tensor in initializers(model.graph)]
-    graph = copy_fields(proto.graph, type(proto.graph)())
-    proto.ClearField("graph")
-    chunks = list(wire.model(proto, graph, weights))
+    chunks = list(wire.model(proto, [writer.pieces(name, tensor) for name, tensor in weights]))
     if sum(map(len, chunks)) >= 1 << 31:
         raise ModelError("GO033", "protobuf cannot hold more than 2 GB", str(target), "allow external data")
     files: list[tuple[Path, Iterable[wire.Bytes]]] = [(target, chunks)]
@@ -123,16 +122,19 @@ class _SideFile:
 
 
 class _Writer:
-    """Decides for each tensor whether it stays in its file, goes to the side file, or into the model."""
+    """Decides for each tensor whether it stays in its file, goes to the side file, or into the model.
 
-    def __init__(self, model: Model, target: Path, external: External) -> None:
+    `inside` is how many bytes of weights are not in external files.
+    """
+
+    def __init__(self, model: Model, target: Path, external: External, inside: int) -> None:
         self.base = model.base
         self.side = _SideFile(_side_path(model, target))
         self.never = external == "never"
         beside = not self.never and model.base.resolve() == target.resolve().parent
         self.staying = {place for place, file in model.data_files.items() if beside and file != target.resolve()}
         self.new_go_out = external == "auto" and bool(model.data_files)
-        self.all_go_out = external == "always" or (external == "auto" and _inside(model) > _PROTO_LIMIT)
+        self.all_go_out = external == "always" or (external == "auto" and inside > _PROTO_LIMIT)
 
     def pieces(self, name: str, tensor: Tensor) -> list[wire.Bytes]:
         """The bytes of one initializer, as far as they belong into the model."""
@@ -174,11 +176,6 @@ class _Writer:
 
     def _goes_out(self, raw: wire.Bytes, wanted: bool) -> bool:
         return wanted and not self.never and len(raw) >= _SMALL_TENSOR
-
-
-def _inside(model: Model) -> int:
-    """Bytes of the weights that are not in external files."""
-    return sum(tensor.nbytes for _, tensor in initializers(model.graph) if tensor.external is None)
 
 
 def _publish(files: Iterable[tuple[Path, Iterable[wire.Bytes]]]) -> None:

@@ -21,7 +21,7 @@ MICROSOFT = "com.microsoft"
 
 @dataclass(frozen=True)
 class Signature:
-    """Names of inputs, attribute defaults (None: no default), names of outputs; `variadic` if the last input repeats."""
+    """Names of inputs, attribute defaults (None: no default), names of outputs; `variadic`: the last input repeats."""
 
     inputs: tuple[str, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
@@ -115,7 +115,13 @@ _TABLE: dict[tuple[str, str], Signature] = {
     ),
     (MICROSOFT, "Attention"): Signature(
         ("input", "weights", "bias", "mask_index", "past", "attention_bias", "past_sequence_length"),
-        {"num_heads": None, "unidirectional": 0, "scale": None, "qkv_hidden_sizes": None, "mask_filter_value": -10000.0},
+        {
+            "num_heads": None,
+            "unidirectional": 0,
+            "scale": None,
+            "qkv_hidden_sizes": None,
+            "mask_filter_value": -10000.0,
+        },
         ("output", "present"),
     ),
     (MICROSOFT, "SkipLayerNormalization"): Signature(

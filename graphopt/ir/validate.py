@@ -1,6 +1,6 @@
 """The IR's invariants, checked: a failure is a bug in whatever changed the graph last.
 
-Each check takes one node, function or scope and yields what is wrong with it. `validate` runs all of them on everything,
+Each check takes one node or scope and yields what is wrong with it. `validate` runs all of them on everything,
 `validate_site` the checks of nodes on a site and its neighbours.
 """
 
@@ -82,6 +82,10 @@ def _node_problems(node: Node) -> Iterator[str]:
 def _edge_problems(node: Node) -> Iterator[str]:
     """An edge u → v with key s is there exactly when `v.inputs[s].node is u`, within one scope."""
     graph = node.graph
+    for value in node.inputs:
+        if value is not None and (value.node.graph is not graph or value.node not in graph):
+            yield f"no edge from another scope or a removed node ('{value.name}')"
+            return
     edges = {(slot, producer) for producer, slots in graph._pred[node].items() for slot in slots}
     reads = {(slot, value.node) for slot, value in enumerate(node.inputs) if value is not None}
     if edges != reads:
@@ -89,9 +93,7 @@ def _edge_problems(node: Node) -> Iterator[str]:
         yield f"an edge for each slot and a slot for each edge (slot {slot})"
         return
     for value in node.inputs:
-        if value is not None and (value.node.graph is not graph or value.node not in graph):
-            yield f"no edge from another scope or a removed node ('{value.name}')"
-        elif value is not None and graph._succ[value.node].get(node) is not graph._pred[node][value.node]:
+        if value is not None and graph._succ[value.node].get(node) is not graph._pred[node][value.node]:
             yield "successors and predecessors agree"
     for slot, value in enumerate(node.inputs):
         if value is not None and value.node.outputs[value.index : value.index + 1] != (value,):

@@ -170,12 +170,13 @@ def tensor(header: TensorProto, raw: Bytes) -> list[Bytes]:
     return [header.SerializeToString(), key(_RAW_DATA), varint(len(raw)), raw]
 
 
-def model(rest: onnx.ModelProto, graph: onnx.GraphProto, initializers: list[list[Bytes]]) -> Iterator[Bytes]:
-    """A ModelProto in pieces: `rest`, which has no graph, and `graph`, which has no initializers but those given."""
-    body = graph.SerializeToString()
+def model(proto: onnx.ModelProto, initializers: list[list[Bytes]]) -> Iterator[Bytes]:
+    """A ModelProto in pieces: `proto`, which gives its graph away, and the initializers of that, each in pieces."""
+    body = proto.graph.SerializeToString()
+    proto.ClearField("graph")
     heads = [key(_INITIALIZER) + varint(sum(map(len, pieces))) for pieces in initializers]
     total = len(body) + sum(map(len, heads)) + sum(len(piece) for pieces in initializers for piece in pieces)
-    yield rest.SerializeToString() + key(_GRAPH) + varint(total) + body
+    yield proto.SerializeToString() + key(_GRAPH) + varint(total) + body
     for head, pieces in zip(heads, initializers, strict=True):
         yield head
         yield from pieces

@@ -18,6 +18,7 @@ from graphopt.ir.node import Node
 from graphopt.ir.tensor import Array
 
 FOLDABLE: Final = dtypes.INTEGERS | dtypes.FLOATS | {dtypes.BOOL}
+_UNBOUNDED: Final = 2**31 - 1
 _NARROW: Final = frozenset({dtypes.FLOAT16, dtypes.BFLOAT16})
 
 Operands = Sequence[Array | None]
@@ -89,7 +90,12 @@ def _slice(node: Node, operands: Operands) -> Array:
 
 
 def _bounds(start: int, end: int, step: int, size: int) -> slice:
-    """ONNX's range as Python's: both count a negative bound from the end, but Python cannot say "before the first"."""
+    """ONNX's range as Python's: both count a negative bound from the end, but Python cannot say "before the first".
+
+    Raises: ValueError for a backward range to "the end", which onnxruntime takes for the other end.
+    """
+    if step < 0 and end >= _UNBOUNDED:
+        raise ValueError("a backward range to the end")
     start, end = (bound + size if bound < 0 else bound for bound in (start, end))
     low = 0 if step > 0 else -1
     high = size + low

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.errors import ModelError, UsageError, near
-from graphopt.ir import Model, Shape, Tensor, Value, dtypes
+from graphopt.ir import Model, Value, dtypes
 from graphopt.ir.dims import symbols
 
 Inputs = Mapping[str, np.typing.NDArray[Any]]

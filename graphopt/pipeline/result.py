@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from graphopt.errors import GraphoptError, InconclusiveError, RuleError, UnequalError
+from graphopt.errors import GraphoptError
 from graphopt.ir import Model
 from graphopt.pipeline.meanings import count_meanings
 from graphopt.rewrite import Trace

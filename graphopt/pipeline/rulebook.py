@@ -19,7 +19,9 @@ def all_rules(sources: Iterable[str] = ()) -> tuple[CompiledRule, ...]:
         for rule in rules_from(source):
             other = rules.setdefault(rule.name, rule)
             if type(other.rule) is not type(rule.rule):
-                raise UsageError("GO063", f"a rule called '{rule.name}' is there already", f"{rule.place}, {other.place}")
+                raise UsageError(
+                    "GO063", f"a rule called '{rule.name}' is there already", f"{rule.place}, {other.place}"
+                )
     return tuple(rules.values())
 
 

@@ -8,22 +8,21 @@ from typing import Any
 from graphopt.ir import Graph, Node, Shape, Tensor, Value
 from graphopt.ir.infer import infer_node
 from graphopt.ir.schema import IR_DOMAIN, MICROSOFT, first_version
-from graphopt.rewrite.pattern import Ops
 
 
 class Declined(Exception):
     """A rewrite found out that it cannot be written here; the message is the reason."""
 
 
-class Builder(Ops):
+class Builder:
     """`op` in a rule's `rewrite`: adds operations to the graph just before the match's root.
 
-    `op.Gelu(x, approximate="tanh")` returns the first output, `op.Split(x, outputs=3, axis=-1)` a tuple;
-    `op.const(array, like=x)` a constant, by default of `x`'s element type.
+    `op.Gelu(x, approximate="tanh")` returns the first output, `op.split(...)` all of them; `op.const(array, like=x)`
+    makes a constant of `x`'s element type. `op.ms` and `op.ir` make contrib and internal operations.
     """
 
     def __init__(self, graph: Graph, before: Node, domain: str = "", made: list[Node] | None = None) -> None:
-        super().__init__(domain)
+        self._domain = domain
         self._graph = graph
         self._before = before
         self._made: list[Node] = [] if made is None else made
@@ -64,61 +63,66 @@ class Builder(Ops):
                 target.append(size if isinstance(size, int) and size else -1)
         if target.count(-1) > 1:
             raise Declined(f"the shape {shape} cannot be written as a constant for {x.shape}")
-        return self.Reshape(x, self.ints(*target))  # type: ignore[no-any-return]
+        return self.Reshape(x, self.ints(*target))
 
     def size(self, x: Value, axis: int) -> Value:
         """The size of one dimension of `x`, as an int64 vector of one: a constant where it is a number."""
         known = x.shape[axis] if x.shape is not None else None
         if isinstance(known, int):
             return self.ints(known)
-        return self.Gather(self.Shape(x), self.ints(axis))  # type: ignore[no-any-return]
+        return self.Gather(self.Shape(x), self.ints(axis))
 
     def expand(self, x: Value, shape: Shape, sizes: Sequence[Value | int]) -> Value:
         """`x` broadcast to `shape`, whose sizes at run time are `sizes`; `x` itself where it has that shape already."""
         if x.shape == shape:
             return x
         parts = [self.ints(size) if isinstance(size, int) else size for size in sizes]
-        return self.Expand(x, self.Concat(*parts, axis=0))  # type: ignore[no-any-return]
+        return self.Expand(x, self.Concat(*parts, axis=0))
 
-    def scaled(self, x: Any, k: Any) -> Value:
+    def scaled(self, x: Value, k: float | None) -> Value:
         """`x * k`; `x` itself for k = 1 or None."""
         if k is None or k == 1.0:
-            return x  # type: ignore[no-any-return]
-        return self.Mul(x, self.const(k, like=x))  # type: ignore[no-any-return]
+            return x
+        return self.Mul(x, self.const(k, like=x))
 
-    def sum(self, *operands: Any) -> Value:
+    def sum(self, *operands: Value) -> Value:
         """The sum, added from left to right."""
         return self._chain("Add", operands)
 
-    def prod(self, *operands: Any) -> Value:
+    def prod(self, *operands: Value) -> Value:
         """The product, multiplied from left to right."""
         return self._chain("Mul", operands)
 
-    def _chain(self, name: str, operands: tuple[Any, ...]) -> Value:
+    def _chain(self, name: str, operands: tuple[Value, ...]) -> Value:
         result = operands[0]
         for operand in operands[1:]:
-            result = self._add(name, [result, operand], "", 1, {})
-        return result  # type: ignore[no-any-return]
+            result = self._add(name, [result, operand], {}).output
+        return result
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Callable[..., Value]:
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def make(*inputs: Value | None, domain: str = self._domain, outputs: int = 1, **attrs: Any) -> Any:
-            return self._add(name, list(inputs), domain, outputs, attrs)
+        def make(*inputs: Value | None, **attrs: Any) -> Value:
+            return self._add(name, inputs, attrs).output
 
         return make
 
-    def _add(self, name: str, inputs: list[Any], domain: str, outputs: int, attrs: dict[str, Any]) -> Any:
-        while inputs and inputs[-1] is None:
-            inputs.pop()
-        version = _version(self._graph, domain, name)
+    def split(self, x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:
+        """`x` cut along `axis` into parts of the given sizes."""
+        return self._add("Split", [x, self.ints(*sizes)], {"axis": axis}, len(sizes)).outputs
+
+    def _add(self, name: str, inputs: Sequence[Value | None], attrs: dict[str, Any], outputs: int = 1) -> Node:
+        slots = list(inputs)
+        while slots and slots[-1] is None:
+            slots.pop()
+        version = _version(self._graph, self._domain, name)
         node = self._graph.add_op(
-            name, inputs, attrs, domain=domain, version=version, outputs=outputs, before=self._before
+            name, slots, attrs, domain=self._domain, version=version, outputs=outputs, before=self._before
         )
         infer_node(node)
         self._made.append(node)
-        return node.outputs[0] if outputs == 1 else node.outputs
+        return node
 
 
 def _version(graph: Graph, domain: str, op: str) -> int:

@@ -15,7 +15,20 @@ import numpy as np
 from graphopt.ir import Node, Tensor, Value, dtypes
 from graphopt.ir.attributes import same_tensor
 from graphopt.ir.schema import signature
-from graphopt.rewrite.pattern import Alt, Anchor, Chain, Constraint, EachUse, Expr, Literal, Op, Pattern, Scaled, Var, children
+from graphopt.rewrite.pattern import (
+    Alt,
+    Anchor,
+    Chain,
+    Constraint,
+    EachUse,
+    Expr,
+    Literal,
+    Op,
+    Pattern,
+    Scaled,
+    Var,
+    children,
+)
 
 _COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min"})
 _INVERSE = {"Add": "Sub", "Mul": "Div"}
@@ -123,7 +136,8 @@ class Matcher:
                 if roots:
                     names = self.pattern.variables.keys()
                     bindings = {
-                        name: self._bound[name] if name in outside else [one.get(name) for one in found] for name in names
+                        name: self._bound[name] if name in outside else [one.get(name) for one in found]
+                        for name in names
                     }
                     yield Match(bindings, list(dict.fromkeys(inside)), roots)
 
@@ -408,10 +422,10 @@ class Matcher:
             return
         is_number = isinstance(operand, Literal) or (isinstance(operand, Var) and operand.kind == "number")
         # Shorter lists of others come later in the assignment: any leaf that stays proves the rank.
-        if is_number and leaf.tensor is not None and leaf.tensor.shape and others:
-            if not any(isinstance(o, Value) and keeps_rank(leaf, o) for o in others):
-                self._fail(leaf.node, "a constant that raises the rank")
-                return
+        shaped = is_number and leaf.tensor is not None and bool(leaf.tensor.shape)
+        if shaped and others and not any(isinstance(o, Value) and keeps_rank(leaf, o) for o in others):
+            self._fail(leaf.node, "a constant that raises the rank")
+            return
         yield from self._match(operand, leaf)
 
     # ---- bookkeeping --------------------------------------------------------------------------------------------

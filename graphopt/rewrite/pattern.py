@@ -107,7 +107,8 @@ class Expr:
         return Op("Pow", "", (self, expr(other)))
 
 
-Operand = Expr | float | int | None
+# A parameter of `pattern` is a Var at run time; rules annotate it with what `rewrite` gets, a Value.
+Operand = Expr | Value | float | int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,7 +228,7 @@ def _branches(e: Expr) -> tuple[Expr, ...]:
 
 
 class Ops:
-    """Names operations: `op.MatMul(x, w)` in a pattern, where it is an expression, or in a rewrite, where it is made.
+    """Names operations in a pattern: `op.MatMul(x, w)`.
 
     Contrib operators take `domain="com.microsoft"`, or are reached as `op.ms.BiasGelu`; our own as `op.ir.Attention`.
     """
@@ -236,18 +237,18 @@ class Ops:
         self._domain = domain
 
     @property
-    def ms(self) -> Any:
-        return type(self)(MICROSOFT)
+    def ms(self) -> Ops:
+        return Ops(MICROSOFT)
 
     @property
-    def ir(self) -> Any:
-        return type(self)(IR_DOMAIN)
+    def ir(self) -> Ops:
+        return Ops(IR_DOMAIN)
 
-    def scaled(self, x: Any, k: Any) -> Any:
+    def scaled(self, x: Any, k: Any) -> Expr:
         """`x * k` or `x / (1/k)`."""
         return Scaled(expr(x), expr(k))
 
-    def each_use(self, value: Any, use: Callable[[Any], Any]) -> Any:
+    def each_use(self, value: Any, use: Callable[[Any], Any]) -> Expr:
         """All consumers of `value`: `op.each_use(op.Relu(x), lambda y: op.MatMul(y, w))`.
 
         They are the roots, in order; a variable that stands only in `use` is bound to a list, one item for each.
@@ -255,19 +256,19 @@ class Ops:
         seen = Var("the value used")
         return EachUse(expr(value), seen, expr(use(seen)))
 
-    def anchor(self, whole: Any, *parts: Any) -> Any:
+    def anchor(self, whole: Any, *parts: Any) -> Expr:
         """Finds `whole`, replaces only `parts` of it: they are the roots, in order."""
         return Anchor(expr(whole), tuple(map(expr, parts)))
 
-    def sum(self, *operands: Any) -> Any:
+    def sum(self, *operands: Any) -> Expr:
         """The sum of all operands."""
         return Chain("Add", tuple(map(expr, operands)))
 
-    def prod(self, *operands: Any) -> Any:
+    def prod(self, *operands: Any) -> Expr:
         """The product of all operands."""
         return Chain("Mul", tuple(map(expr, operands)))
 
-    def __getattr__(self, name: str) -> Callable[..., Any]:
+    def __getattr__(self, name: str) -> Callable[..., Op]:
         if name.startswith("_"):
             raise AttributeError(name)
 

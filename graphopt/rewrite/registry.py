@@ -34,7 +34,8 @@ def rules_from(source: str) -> tuple[CompiledRule, ...]:
         if source.endswith(".py"):
             path = Path(source)
             spec = importlib.util.spec_from_file_location(f"graphopt_rules_{path.stem}", path)
-            assert spec is not None and spec.loader is not None
+            assert spec is not None
+            assert spec.loader is not None
             module = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         else:

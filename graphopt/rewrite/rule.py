@@ -55,9 +55,9 @@ class Rule:
     """Base class of rules.
 
     A subclass has `stage`, a docstring that is its page (what, why, before, after, safety), and the methods
-    `pattern(self, op, ...)`, `where(self, ...)` (optional) and `rewrite(self, op, ...)`. Parameters of `pattern` are its
-    variables; `where` and `rewrite` name those they want, and `ctx` (a Context) and `root` (the matched value) if they
-    want these. `where` returns True or the reason why not; `rewrite` returns the new value (a tuple for several roots),
+    `pattern(self, op, ...)`, `where(self, ...)` (optional) and `rewrite(self, op, ...)`. Parameters of `pattern` are
+    its variables; `where` and `rewrite` name those they want, and `ctx` (a Context) and `root` (the matched value) if
+    they want these. `where` returns True or the reason why not; `rewrite` returns the new value (a tuple for several roots),
     or None to decline. A rule holds no state.
     """
 
@@ -67,14 +67,10 @@ class Rule:
     priority: ClassVar[int] = 0
     """Among rules with the same root the higher one is tried first."""
 
-    def pattern(self, op: Any, *args: Any) -> Any:
-        raise TypeError(f"{type(self).__name__} has no pattern")
-
-    def where(self) -> Reason:
-        return True
-
-    def rewrite(self, op: Any) -> Any:
-        raise TypeError(f"{type(self).__name__} has no rewrite")
+    # Each rule has its own parameters, so no signature can stand here.
+    pattern: Any
+    rewrite: Any
+    where: Any = staticmethod(lambda: True)
 
 
 class CompiledRule:
@@ -114,7 +110,8 @@ class CompiledRule:
     def where(self, bindings: dict[str, Any], root: Value, ctx: Context) -> Reason:
         """True, or the reason why not."""
         given = {**bindings, "ctx": ctx, "root": root}
-        return self.rule.where(**{name: given[name] for name in self._where})
+        allowed: Reason = self.rule.where(**{name: given[name] for name in self._where})
+        return allowed
 
     def rewrite(self, op: Any, bindings: dict[str, Any], root: Value, ctx: Context) -> tuple[Value, ...] | None:
         """The values to put in place of the roots; None when the rule declines."""

@@ -136,7 +136,7 @@ def _cuts(original: Graph, candidate: Graph) -> Cuts:
         pair = original.names[name], candidate.names[name]
         given = [value.node.op == "Input" and value.node.is_source for value in pair]
         fixed = [value.tensor for value in pair if value.tensor is not None or is_initializer(value)]
-        if all(given) or not any(given) and len(fixed) < 2:
+        if all(given) or (not any(given) and len(fixed) < 2):
             names.add(name)
             constants.update((name, tensor) for tensor in fixed if tensor is not None)
     return Cuts(frozenset(names), constants)

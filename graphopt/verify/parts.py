@@ -5,7 +5,6 @@ Weights are not copied: a part declares them, and says in which file they lie.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
@@ -21,7 +20,7 @@ from onnx import TensorProto, TypeProto, helper
 from graphopt.ir import Graph, Model, Tensor, Value, dtypes, model_to_proto
 from graphopt.ir.save import node_to_proto
 from graphopt.runtime import PLACEHOLDER, External, Runner, Session
-from graphopt.verify.cuts import Cuts, is_initializer
+from graphopt.verify.cuts import Cuts
 from graphopt.verify.tolerance import is_noisy
 
 Array = np.ndarray[Any, np.dtype[Any]]

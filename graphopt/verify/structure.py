@@ -18,9 +18,8 @@ import onnx
 from google.protobuf.message import Message
 from onnx import AttributeProto
 
-from graphopt.ir import Function, Graph, Model, Node, Tensor, Value
+from graphopt.ir import Function, Model, Node, Tensor, Value
 from graphopt.ir.attributes import Reference, same_tensor
-from graphopt.ir.node import IR_DOMAIN
 from graphopt.ir.save import node_to_proto
 from graphopt.ir.schema import is_random, onnx_schema, signature
 
@@ -58,7 +57,7 @@ class Constants:
         if tensor.nbytes <= _SMALL_BYTES:
             return self._numbers(_content(tensor))
         twin = self._named.get(name)
-        if twin is node or twin is not None and twin.data is not None and identical(twin.data, tensor):
+        if twin is node or (twin is not None and twin.data is not None and identical(twin.data, tensor)):
             return self._numbers(("constant", name))
         content = _content(tensor)
         equal = self._alike(tensor).get(content[-1])
@@ -135,12 +134,12 @@ def form(domain: str, op: str, version: int) -> Hashable:
 
 def identical(a: Tensor, b: Tensor) -> bool:
     """Equal type, shape and bits; nothing is read where both lie in one place."""
-    if a is b or a.proto is not None and a.proto is b.proto and a.base == b.base:
+    if a is b or (a.proto is not None and a.proto is b.proto and a.base == b.base):
         return True
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
     place = a.place()
-    return place is not None and place == b.place() or same_tensor(a, b)
+    return (place is not None and place == b.place()) or same_tensor(a, b)
 
 
 def _content(tensor: Tensor) -> tuple[str, int, tuple[int, ...], bytes]:

@@ -28,7 +28,5 @@ class AddConstants(Rule):
         return b.shape == c.shape or f"lengths {b.shape} and {c.shape}"
 
     def rewrite(self, op: Builder, x: Value, b: Value, c: Value) -> Value:
-        first, second = constant_of(b), constant_of(c)
-        assert first is not None and second is not None
-        both = first.numpy().astype(np.float64) + second.numpy().astype(np.float64)
-        return op.Add(x, op.const(both, like=b, name="bias"))  # type: ignore[no-any-return]
+        both = sum(tensor.numpy().astype(np.float64) for v in (b, c) if (tensor := constant_of(v)) is not None)
+        return op.Add(x, op.const(both, like=b, name="bias"))

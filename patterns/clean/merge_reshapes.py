@@ -15,9 +15,7 @@ class MergeReshapes(Rule):
 
     def pattern(self, op: Ops, x: Value) -> Expr:
         inner = op.Reshape(x, ...) | op.Unsqueeze(x, ...) | op.Squeeze(x, ...) | op.Flatten(x, ...)
-        return (
-            op.Reshape(inner, ...) | op.Unsqueeze(inner, ...) | op.Squeeze(inner, ...) | op.Flatten(inner, ...)
-        )
+        return op.Reshape(inner, ...) | op.Unsqueeze(inner, ...) | op.Squeeze(inner, ...) | op.Flatten(inner, ...)
 
     def where(self, x: Value, root: Value) -> Reason:
         return (x.shape is not None and root.shape is not None) or "the shape is not known"

@@ -1,7 +1,5 @@
-from typing import Any
-
 from graphopt.ir import Value
-from graphopt.rewrite import Attr, Expr, Ops, Reason, Rule
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule
 
 
 class MergeTransposes(Rule):
@@ -20,5 +18,5 @@ class MergeTransposes(Rule):
     def where(self, p: list[int] | None, q: list[int] | None) -> Reason:
         return (p is not None and q is not None) or "a permutation is not written"
 
-    def rewrite(self, op: Any, x: Value, p: list[int], q: list[int]) -> Value:
-        return op.Transpose(x, perm=[p[i] for i in q])  # type: ignore[no-any-return]
+    def rewrite(self, op: Builder, x: Value, p: list[int], q: list[int]) -> Value:
+        return op.Transpose(x, perm=[p[i] for i in q])

@@ -1,7 +1,5 @@
-from typing import Any
-
 from graphopt.ir import Value, dtypes
-from graphopt.rewrite import Expr, Ops, Reason, Rule
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule
 
 
 class SquarePow(Rule):
@@ -21,5 +19,5 @@ class SquarePow(Rule):
     def where(self, x: Value) -> Reason:
         return x.dtype in dtypes.FLOATS or "not a float"
 
-    def rewrite(self, op: Any, x: Value) -> Value:
-        return op.Mul(x, x)  # type: ignore[no-any-return]
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Mul(x, x)

@@ -23,9 +23,11 @@ class TransposeUnmerged(Rule):
         merged = root.node.inputs[0]
         assert merged is not None
         *leading, rows, columns = x.shape
-        same = root.shape == (*leading, columns, rows) and merged.shape is not None and merged.shape[1:] == (columns, rows)
+        same = (
+            root.shape == (*leading, columns, rows) and merged.shape is not None and merged.shape[1:] == (columns, rows)
+        )
         return same or f"{x.shape} becomes {root.shape} through {merged.shape}"
 
     def rewrite(self, op: Builder, x: Value) -> Value:
         assert x.rank is not None
-        return op.Transpose(x, perm=[*range(x.rank - 2), x.rank - 1, x.rank - 2])  # type: ignore[no-any-return]
+        return op.Transpose(x, perm=[*range(x.rank - 2), x.rank - 1, x.rank - 2])

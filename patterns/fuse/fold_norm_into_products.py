@@ -15,15 +15,13 @@ class FoldNormIntoProducts(Rule):
     Why: the normalization has nothing left to multiply, and a scale of one is where quantization puts its own.
     Before: y = LayerNormalization(x, g, b); y·W₁, y·W₂, ...
     After: n = LayerNormalization(x, 1); n·(diag(g)·W₁) + b·W₁, ...
-    Safety: every consumer is a product with a constant; in a post-norm model the residual is a consumer too, and nothing
-    happens. New weights are computed in float64.
+    Safety: every consumer is a product with a constant; in a post-norm model the residual is a consumer too, and
+    nothing happens. New weights are computed in float64.
     """
 
     stage = "fuse"
 
-    def pattern(
-        self, op: Ops, x: Value, g: Vector, axis: Attr, eps: Attr, w: Matrix, b: Vector | None = None
-    ) -> Expr:
+    def pattern(self, op: Ops, x: Value, g: Vector, axis: Attr, eps: Attr, w: Matrix, b: Vector | None = None) -> Expr:
         return op.each_use(op.LayerNormalization(x, g, b, axis=axis, epsilon=eps), lambda y: op.MatMul(y, w))
 
     def where(self, g: Value, b: Value | None, w: list[Value]) -> Reason:

@@ -37,8 +37,7 @@ class PackQKV(Rule):
     ) -> tuple[Value, ...]:
         weights, biases = _join(wq, wk, wv), _join(bq, bk, bv)
         packed = op.Add(op.MatMul(x, op.const(weights, name="qkv_weight")), op.const(biases, name="qkv_bias"))
-        widths = op.ints(*(_numbers(b).size for b in (bq, bk, bv)))
-        return op.Split(packed, widths, axis=-1, outputs=3)  # type: ignore[no-any-return]
+        return op.split(packed, [_numbers(b).size for b in (bq, bk, bv)], axis=-1)
 
 
 def _numbers(value: Value) -> "np.ndarray[Any, np.dtype[Any]]":

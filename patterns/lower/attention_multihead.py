@@ -22,19 +22,21 @@ class AttentionToMultiHead(Rule):
     def where(self, q: Value, k: Value, v: Value, bias: Value | None) -> Reason:
         if q.shape is None or k.shape is None or v.shape is None:
             return "the shapes are not known"
-        if not all(isinstance(n, int) for x in (q, k, v) for n in (x.shape[1], x.shape[3])):
+        sizes = [n for shape in (q.shape, k.shape, v.shape) for n in (shape[1], shape[3])]
+        if not all(isinstance(n, int) for n in sizes):
             return "heads or head size are not known numbers"
         return q.shape[1] == k.shape[1] or "grouped heads"
 
     def rewrite(self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float) -> Value:
-        assert q.shape is not None and v.shape is not None and k.shape is not None
+        assert q.shape is not None
+        assert v.shape is not None
         batch, heads, rows, _ = q.shape
         flat = [_merge_heads(op, x) for x in (q, k, v)]
         if bias is not None:
             bias = whole_mask(op, bias, q, k)
         y = op.ms.MultiHeadAttention(*flat, None, None, bias, num_heads=heads, scale=scale)
         apart = op.reshape(y, (batch, rows, heads, v.shape[3]))
-        return op.Transpose(apart, perm=[0, 2, 1, 3])  # type: ignore[no-any-return]
+        return op.Transpose(apart, perm=[0, 2, 1, 3])
 
 
 def _merge_heads(op: Builder, x: Value) -> Value:

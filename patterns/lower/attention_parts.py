@@ -18,13 +18,11 @@ class AttentionToParts(Rule):
     ) -> Expr:
         return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
 
-    def rewrite(
-        self, op: Builder, q: Value, k: Value, v: Value, scale: float, guard: int, bias: Value | None
-    ) -> Value:
+    def rewrite(self, op: Builder, q: Value, k: Value, v: Value, scale: float, guard: int, bias: Value | None) -> Value:
         scores = op.scaled(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), scale)
         if bias is not None:
             scores = op.Add(scores, bias)
         weights = op.Softmax(scores, axis=-1)
         if guard:
             weights = op.Where(op.IsNaN(weights), op.const(0.0, like=q), weights)
-        return op.MatMul(weights, v)  # type: ignore[no-any-return]
+        return op.MatMul(weights, v)

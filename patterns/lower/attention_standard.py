@@ -36,12 +36,10 @@ class AttentionToStandard(Rule):
             return "a fully masked row is NaN in the model, and 0 in the kernel"
         return True
 
-    def rewrite(
-        self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float
-    ) -> Value:
+    def rewrite(self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float) -> Value:
         if bias is not None:
             bias = whole_mask(op, _above_lowest(op, bias), q, k)
-        return op.Attention(q, k, v, bias, scale=scale)  # type: ignore[no-any-return]
+        return op.Attention(q, k, v, bias, scale=scale)
 
 
 def _above_lowest(op: Builder, bias: Value) -> Value:
@@ -49,4 +47,4 @@ def _above_lowest(op: Builder, bias: Value) -> Value:
     if Fill.LOWEST not in fills(bias):
         return bias
     info = np.finfo(dtypes.to_numpy(bias.dtype))
-    return op.Max(bias, op.const(np.nextafter(info.min, info.dtype.type(0)), like=bias, name="above_lowest"))  # type: ignore[no-any-return]
+    return op.Max(bias, op.const(np.nextafter(info.min, info.dtype.type(0)), like=bias, name="above_lowest"))

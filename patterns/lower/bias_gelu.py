@@ -18,10 +18,12 @@ class BiasGelu(Rule):
     priority = 10
 
     def pattern(self, op: Ops, x: Value, b: Annotated[Value, const(rank=1)]) -> Expr:
-        return op.Gelu(x + b, approximate="none")
+        return op.Gelu(op.sum(x, b), approximate="none")
 
     def where(self, x: Value, b: Value) -> Reason:
-        return (x.shape is not None and x.shape[-1:] == b.shape) or f"the bias {b.shape} is not the last size of {x.shape}"
+        return (
+            x.shape is not None and x.shape[-1:] == b.shape
+        ) or f"the bias {b.shape} is not the last size of {x.shape}"
 
     def rewrite(self, op: Builder, x: Value, b: Value) -> Value:
-        return op.ms.BiasGelu(x, b)  # type: ignore[no-any-return]
+        return op.ms.BiasGelu(x, b)

@@ -20,4 +20,4 @@ class GeluToMicrosoft(Rule):
         return (ctx.keep_opset and root.node.version > opset) or "the standard operator may be written"
 
     def rewrite(self, op: Builder, x: Value, approximate: str) -> Value:
-        return op.ms.FastGelu(x) if approximate == "tanh" else op.ms.Gelu(x)  # type: ignore[no-any-return]
+        return op.ms.FastGelu(x) if approximate == "tanh" else op.ms.Gelu(x)

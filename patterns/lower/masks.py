@@ -11,7 +11,9 @@ def whole_mask(op: Builder, bias: Value, q: Value, k: Value) -> Value:
 
     The kernels broadcast over batch and heads only. Where all layers share a mask, they share the Expand as well.
     """
-    assert bias.shape is not None and q.shape is not None and k.shape is not None
+    assert bias.shape is not None
+    assert q.shape is not None
+    assert k.shape is not None
     if len(bias.shape) < 4:
         bias = op.Unsqueeze(bias, op.ints(*range(4 - len(bias.shape))))
         assert bias.shape is not None

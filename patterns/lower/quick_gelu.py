@@ -16,4 +16,4 @@ class SwishToQuickGelu(Rule):
         return op.Swish(x, alpha=alpha)
 
     def rewrite(self, op: Builder, x: Value, alpha: float) -> Value:
-        return op.ms.QuickGelu(x, alpha=alpha)  # type: ignore[no-any-return]
+        return op.ms.QuickGelu(x, alpha=alpha)

@@ -27,4 +27,4 @@ class ResidualSum(Rule):
         return (x.shape is not None and x.shape == y.shape) or f"shapes {x.shape} and {y.shape}"
 
     def rewrite(self, op: Builder, x: Value, y: Value) -> Value:
-        return op.Sum(x, y)  # type: ignore[no-any-return]
+        return op.Sum(x, y)

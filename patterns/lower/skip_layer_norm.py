@@ -24,4 +24,4 @@ class SkipLayerNorm(Rule):
         return (x.rank == 3 and x.shape == y.shape) or f"shapes {x.shape} and {y.shape}"
 
     def rewrite(self, op: Builder, x: Value, y: Value, g: Value, b: Value, eps: float) -> Value:
-        return op.ms.SkipLayerNormalization(x, y, g, b, epsilon=eps)  # type: ignore[no-any-return]
+        return op.ms.SkipLayerNormalization(x, y, g, b, epsilon=eps)

@@ -41,8 +41,16 @@ class AttentionFromParts(Rule):
         return op.MatMul(guarded, v)
 
     def where(
-        self, q: Value, kt: Value, v: Value, bias: Value | None, more: Value | None, zero: float | None,
-        s1: float | None, s2: float | None, s3: float | None,
+        self,
+        q: Value,
+        kt: Value,
+        v: Value,
+        bias: Value | None,
+        more: Value | None,
+        zero: float | None,
+        s1: float | None,
+        s2: float | None,
+        s3: float | None,
     ) -> Reason:
         if zero not in (None, 0.0):
             return f"NaN becomes {zero}, not 0"
@@ -62,8 +70,17 @@ class AttentionFromParts(Rule):
         return True
 
     def rewrite(
-        self, op: Builder, q: Value, kt: Value, v: Value, bias: Value | None, more: Value | None, zero: float | None,
-        s1: float | None, s2: float | None, s3: float | None,
+        self,
+        op: Builder,
+        q: Value,
+        kt: Value,
+        v: Value,
+        bias: Value | None,
+        more: Value | None,
+        zero: float | None,
+        s1: float | None,
+        s2: float | None,
+        s3: float | None,
     ) -> Value:
         if bias is not None and more is not None:
             bias = op.Add(bias, more)
@@ -71,11 +88,11 @@ class AttentionFromParts(Rule):
         k = op.Transpose(kt, perm=[*range(q.rank - 2), q.rank - 1, q.rank - 2])
         scale, guard = _product(s1, s2, s3), int(zero is not None)
         if q.rank == 4:
-            return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)  # type: ignore[no-any-return]
+            return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
         # (B·N, S, D) is one batch of B·N heads.
         q, k, v = (op.Unsqueeze(x, op.ints(0)) for x in (q, k, v))
         y = op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
-        return op.Squeeze(y, op.ints(0))  # type: ignore[no-any-return]
+        return op.Squeeze(y, op.ints(0))
 
 
 def _product(*factors: float | None) -> float:

@@ -22,4 +22,4 @@ class GeluErf(Rule):
         return op.prod(x, 0.5, 1.0 + op.Erf(scaled))
 
     def rewrite(self, op: Builder, x: Value) -> Value:
-        return op.Gelu(x, approximate="none")  # type: ignore[no-any-return]
+        return op.Gelu(x, approximate="none")

@@ -23,4 +23,4 @@ class GeluTanh(Rule):
         return op.prod(x, 0.5, 1.0 + op.Tanh(inner))
 
     def rewrite(self, op: Builder, x: Value) -> Value:
-        return op.Gelu(x, approximate="tanh")  # type: ignore[no-any-return]
+        return op.Gelu(x, approximate="tanh")

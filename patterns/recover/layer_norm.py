@@ -31,9 +31,9 @@ class LayerNormFromParts(Rule):
             return f"axes {axes} are not the trailing ones"
         if not all(isinstance(size, int) for size in x.shape[trailing[0] :]):
             return "a normalized size is not known"
-        return x.dtype in dtypes.FLOATS and eps > 0 or "epsilon is not positive"
+        return (x.dtype in dtypes.FLOATS and eps > 0) or "epsilon is not positive"
 
     def rewrite(self, op: Builder, x: Value, axes: list[int], eps: float) -> Value:
         assert x.shape is not None
         gain = op.const(np.ones([int(str(s)) for s in x.shape[-len(axes) :]]), like=x, name="ones")
-        return op.LayerNormalization(x, gain, axis=-len(axes), epsilon=eps)  # type: ignore[no-any-return]
+        return op.LayerNormalization(x, gain, axis=-len(axes), epsilon=eps)

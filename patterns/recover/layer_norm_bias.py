@@ -14,13 +14,11 @@ class LayerNormBias(Rule):
 
     stage = "recover"
 
-    def pattern(
-        self, op: Ops, x: Value, g: Value, b: Annotated[Value, const()], axis: Attr, eps: Attr
-    ) -> Expr:
+    def pattern(self, op: Ops, x: Value, g: Value, b: Annotated[Value, const()], axis: Attr, eps: Attr) -> Expr:
         return op.LayerNormalization(x, g, axis=axis, epsilon=eps) + b
 
     def where(self, g: Value, b: Value) -> Reason:
         return b.shape == g.shape or f"the bias has shape {b.shape}, wanted {g.shape}"
 
     def rewrite(self, op: Builder, x: Value, g: Value, b: Value, axis: int, eps: float) -> Value:
-        return op.LayerNormalization(x, g, b, axis=axis, epsilon=eps)  # type: ignore[no-any-return]
+        return op.LayerNormalization(x, g, b, axis=axis, epsilon=eps)

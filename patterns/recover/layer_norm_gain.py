@@ -32,4 +32,4 @@ class LayerNormGain(Rule):
         return g.shape == ones.shape or f"the gain has shape {g.shape}, wanted {ones.shape}"
 
     def rewrite(self, op: Builder, x: Value, g: Value, axis: int, eps: float) -> Value:
-        return op.LayerNormalization(x, g, axis=axis, epsilon=eps)  # type: ignore[no-any-return]
+        return op.LayerNormalization(x, g, axis=axis, epsilon=eps)

@@ -22,4 +22,4 @@ class SwishFromParts(Rule):
         return alpha is None or 0 < alpha < float("inf") or f"alpha is {alpha}"
 
     def rewrite(self, op: Builder, x: Value, alpha: float | None) -> Value:
-        return op.Swish(x, alpha=1.0 if alpha is None else alpha)  # type: ignore[no-any-return]
+        return op.Swish(x, alpha=1.0 if alpha is None else alpha)

@@ -109,10 +109,11 @@ def test_an_identity_passes_a_constant_on_without_a_copy() -> None:
         "(x: int64[4]) -> (y) { y = Add(x, Cast(float32[4] 1e30, to=7)) }",
         "(x: float32[4]) -> (y) { y = Add(x, Max(float32[4] 0.0, float32[4] -0.0)) }",
         "(x: float32[4]) -> (y) { y = Identity(float32[4] 1) }",
+        "(x: float32[4]) -> (y) { y = Add(x, Slice(float32[4] 1, [3], [9223372036854775807], [0], [-1])) }",
         "(x: float32[4]) -> (y) { y = Add(x, Gather(float32[4] 1, 7)) }",
     ],
     ids=["overridable", "random", "random-like", "libm", "root", "by-zero", "nan-to-int", "huge-to-int", "zeros",
-         "names-an-output", "malformed"],
+         "names-an-output", "backwards", "malformed"],
 )  # fmt: skip
 def test_folding_leaves_alone(text: str) -> None:
     model = parse(text)
