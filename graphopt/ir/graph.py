@@ -57,7 +57,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         self.inputs: list[Node] = []
         self.names: dict[str, Value] = {}
         self.captures: dict[int, Node] = {}
-        self.opsets: Mapping[str, int] = holder.graph.opsets if holder else {}
+        self.opsets: dict[str, int] = holder.graph.opsets if holder else {}
         self.proto: onnx.GraphProto | None = None
         self.protos: Sequence[onnx.NodeProto] = ()
         self.sparse: dict[Node, onnx.SparseTensorProto] = {}
@@ -195,6 +195,12 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         return len(node.inputs) - 1
 
     # ---- changing ----------------------------------------------------------------------------------------------
+
+    def import_domain(self, domain: str, version: int = 1) -> None:
+        """Adds an opset import that the model lacks."""
+        if domain not in self.opsets and domain != IR_DOMAIN:
+            self.opsets[domain] = version
+            self.ledger.log(self.opsets.__delitem__, domain)
 
     def set_input(self, node: Node, slot: int, value: Value | None) -> None:
         """Makes `node` read `value` in `slot`. Raises CycleError when `value` depends on `node`."""

@@ -68,6 +68,3 @@ def _settle_opset(model: Model) -> None:
     needed = max((node.version for graph in model.scopes() for node in graph.ops() if not node.domain), default=0)
     if needed > model.opset:
         raise_opset(model, needed)
-    used = {node.domain for graph in model.scopes() for node in graph.ops()}
-    for domain in sorted(used - model.opsets.keys()):
-        model.opsets[domain] = 1

@@ -103,8 +103,8 @@ class Builder:
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def make(*inputs: Value | None, **attrs: Any) -> Value:
-            return self._add(name, inputs, attrs).output
+        def make(*inputs: Value | None, domain: str = self._domain, **attrs: Any) -> Value:
+            return self._add(name, inputs, attrs, domain=domain).output
 
         return make
 
@@ -112,13 +112,16 @@ class Builder:
         """`x` cut along `axis` into parts of the given sizes."""
         return self._add("Split", [x, self.ints(*sizes)], {"axis": axis}, len(sizes)).outputs
 
-    def _add(self, name: str, inputs: Sequence[Value | None], attrs: dict[str, Any], outputs: int = 1) -> Node:
+    def _add(
+        self, name: str, inputs: Sequence[Value | None], attrs: dict[str, Any], outputs: int = 1, domain: str = ""
+    ) -> Node:
         slots = list(inputs)
         while slots and slots[-1] is None:
             slots.pop()
-        version = _version(self._graph, self._domain, name)
+        self._graph.import_domain(domain)
+        version = _version(self._graph, domain, name)
         node = self._graph.add_op(
-            name, slots, attrs, domain=self._domain, version=version, outputs=outputs, before=self._before
+            name, slots, attrs, domain=domain, version=version, outputs=outputs, before=self._before
         )
         infer_node(node)
         self._made.append(node)

@@ -78,8 +78,6 @@ class _Reader:
         found: dict[str, Case] = {}
         while self.at < len(self.lines):
             case = self.case(common, found)
-            if case.name in found:
-                raise self.error(f"two cases are called '{case.name}'", case.line - 1)
             found[case.name] = case
         if not common.rules:
             raise self.error("no rule is named", 1, "begin the file with `rule: NAME`")
@@ -90,6 +88,8 @@ class _Reader:
         section = _SECTION.fullmatch(self.lines[self.at])
         if section is None or section[1] != "case" or not section[2]:
             raise self.error("expected [case NAME]", start)
+        if section[2] in earlier:
+            raise self.error(f"two cases are called '{section[2]}'", start)
         self.at += 1
         case = self.settings(replace(common, name=section[2]))
         case = replace(case, line=self.at + 1, text=self.body())
@@ -99,7 +99,7 @@ class _Reader:
         self.at += 1
         if ending[1] == "unchanged":
             case = replace(case, reason=ending[3])
-            if self.body().strip():
+            if re.sub(r"#.*", "", self.body()).strip():
                 raise self.error("nothing may follow [unchanged]", self.at)
             return case
         if ending[1] == "out":

@@ -74,12 +74,12 @@ def _wrong_trace(case: Case, trace: Trace) -> str:
         return f"{failure.rule} failed: {failure.message}\n  --> {failure.place}"
     main = case.rules[0]
     fired = any(site.rule == main for site in trace.sites)
+    refusals = dict.fromkeys((r.node, r.reason) for r in trace.refusals if r.rule == main)
+    said = [f"{node}: {reason}" for node, reason in refusals]
     if fired != (case.expected is not None):
-        said = "".join(f"\n  {refusal.node}: {refusal.reason}" for refusal in trace.refusals if refusal.rule == main)
-        return f"{main} {'fired' if fired else 'did not fire'}{said}"
-    reasons = [refusal.reason for refusal in trace.refusals if refusal.rule == main]
-    if case.reason and not any(case.reason in reason for reason in reasons):
-        return f"{main} does not say '{case.reason}' but: {'; '.join(reasons) or 'nothing'}"
+        return "\n  ".join([f"{main} {'fired' if fired else 'did not fire'}", *said])
+    if not any(case.reason in reason for _, reason in refusals) and case.reason:
+        return "\n  ".join([f"{main} does not say '{case.reason}'", *said])
     return ""
 
 

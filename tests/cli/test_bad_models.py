@@ -136,7 +136,7 @@ def external_link(path: Path) -> None:
 
 def wrong_size(path: Path) -> None:
     model = gelu_layer()
-    model.graph.initializer[0].dims[0] += 1
+    model.graph.initializer[-1].dims[0] += 1
     save(model, path)
 
 
@@ -155,13 +155,13 @@ BROKEN: dict[Break, str] = {
     dangling_output: "nothing produces 'nobody'",
     cyclic: "cycle",
     duplicate_values: "two values called 'h'",
-    duplicate_initializers: "two initializers called 'w'",
+    duplicate_initializers: "two initializers called 'root'",
     external_missing: "is missing",
     external_too_short: "is too short",
     external_outside: "outside the model's folder",
     external_absolute: "outside the model's folder",
-    external_link: "is not a regular file",
-    wrong_size: "",
+    external_link: "outside the model's folder",
+    wrong_size: "takes 132 bytes, its data has 128",
 }
 
 

@@ -17,6 +17,7 @@ from graphopt.ir import text as text_form
 from graphopt.ir.attributes import Reference, same_tensor
 from graphopt.ir.dims import parse as dim
 from graphopt.ir.text import parse, to_text
+from graphopt.ir.validate import validate
 
 
 def body(statements: str, signature: str = "(x: float32[N]) -> (y)") -> Model:
@@ -58,6 +59,10 @@ opset 20, com.microsoft 1
 
 def test_text_is_written_as_it_was_read() -> None:
     assert to_text(parse(WHOLE)) == WHOLE
+
+
+def test_what_is_read_keeps_the_invariants_of_a_graph() -> None:
+    validate(parse(WHOLE))
 
 
 def test_the_grammars_own_example_is_read() -> None:

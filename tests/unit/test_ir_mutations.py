@@ -1,0 +1,154 @@
+"""Graph's mutations keep every invariant, refuse exactly the cycles, and can all be taken back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import networkx as nx
+import onnx
+import onnx.parser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from graphopt.ir import CycleError, Graph, Model, Node, Value, load, model_to_proto, validate
+
+PROTO = onnx.parser.parse_model("""
+<ir_version: 10, opset_import: ["" : 20]>
+main (float[N] x, float[N] z, bool flag) => (float[N] y, float[N] u) <float[1] w = {2}> {
+    a = Add(x, w)
+    b = Mul(a, x)
+    c = If(flag) <
+        then_branch = first () => (float[N] t) {
+            p = Add(a, w)
+            q = If(flag) <
+                then_branch = inner () => (float[N] s) { s = Sub(p, b) },
+                else_branch = other () => (float[N] r) { r = Mul(a, a) }
+            >
+            t = Relu(q)
+        },
+        else_branch = second () => (float[N] e) { e = Neg(b) }
+    >
+    d = Add(c, b)
+    y = Tanh(d)
+    u = Sub(d, z)
+}
+""")
+
+Step = tuple[str, int, int, int, int]
+KINDS = ("add", "constant", "connect", "attr", "op", "rename", "replace", "remove", "capture", "operand", "type")
+STEPS = st.lists(st.tuples(st.sampled_from(KINDS), *[st.integers(0, 1000)] * 4), max_size=25)
+
+
+def pick(items: list, number: int):  # type: ignore[no-untyped-def, type-arg]
+    return items[number % len(items)]
+
+
+def values(graph: Graph) -> list[Value]:
+    found = [v for node in graph for v in node.outputs if v.name]
+    return sorted(found, key=lambda v: v.node.rank)
+
+
+def reaches(graph: Graph, start: Node, end: Node) -> bool:
+    """Whether `end` depends on `start`, by the inputs alone: the edges of the graph itself are under test."""
+    plain = nx.DiGraph()
+    plain.add_nodes_from(graph)
+    plain.add_edges_from((producer, node) for node in graph for producer in node.producers())
+    return bool(nx.has_path(plain, start, end))
+
+
+def expect_cycle(wanted: bool, change: Callable[[], object]) -> None:
+    try:
+        change()
+    except CycleError:
+        assert wanted, "refused an edge that makes no cycle"
+    else:
+        assert not wanted, "let a cycle in"
+
+
+def apply(model: Model, step: Step) -> None:
+    """One mutation; which one, and on what, is said by numbers, so that hypothesis can make it smaller."""
+    kind, where, *numbers = step
+    graph: Graph = pick(list(model.scopes()), where)
+    a, b, c = numbers
+    ops = list(graph.ops())
+    if kind == "add":
+        known = values(graph)
+        operands = [pick(known, n) for n in (a, b) if known]
+        before = pick(ops, c) if ops and c % 2 else None
+        graph.add_op("Sum", operands, {"k": c}, outputs=1 + c % 2, before=before)
+    elif kind == "constant":
+        graph.add_constant([float(a)])
+    elif kind == "capture" and graph.holder is not None:
+        outer = values(graph.holder.graph)
+        if outer:
+            value = pick(outer, a)
+            expect_cycle(reaches(graph.holder.graph, graph.holder, value.node), lambda: graph.capture(value))
+    elif ops and kind == "attr":
+        graph.set_attr(pick(ops, a), "k", b if b % 3 else None)
+    elif ops and kind == "op":
+        graph.set_op(pick(ops, a), "Max", "", 20)
+    elif ops and kind == "rename":
+        inner = [v for v in values(graph) if v.node.slot < 0 and v.node.op != "Input" and not graph.is_output(v)]
+        if inner:
+            graph.rename(pick(inner, a), model.ledger.fresh("renamed"))
+    elif ops and kind == "type":
+        graph.set_type(pick(values(graph), a), 1, (a, b))
+    elif ops and kind in ("connect", "operand"):
+        connect(graph, pick(ops, a), b, c, new_slot=kind == "operand")
+    elif ops and kind == "replace":
+        olds = [v for v in values(graph) if v.node.slot < 0]
+        old, new = pick(olds, a), pick(values(graph), b)
+        if old is not new:
+            wanted = any(n is not new.node and reaches(graph, n, new.node) for n, _ in graph.consumers(old))
+            take = bool(c % 2) and not new.node.is_source and not old.node.is_source
+            expect_cycle(wanted, lambda: graph.replace(old, new, take_name=take))
+    elif ops and kind == "remove":
+        free = [n for n in graph if n is not graph.output and n.op != "Input" and not any(v.uses for v in n.outputs)]
+        if free:
+            graph.remove(min(free, key=lambda n: (n.rank + a) % 7))
+
+
+def connect(graph: Graph, node: Node, slot: int, number: int, *, new_slot: bool) -> None:
+    value = pick(values(graph), number)
+    if new_slot and node.arity == len(node.inputs):
+        expect_cycle(reaches(graph, node, value.node), lambda: graph.add_operand(node, value))
+    elif node.arity:
+        target = None if number % 5 == 0 else value
+        wanted = target is not None and reaches(graph, node, value.node) and node.inputs[slot % node.arity] is not value
+        expect_cycle(wanted, lambda: graph.set_input(node, slot % node.arity, target))
+
+
+def written(model: Model) -> bytes:
+    return model_to_proto(model).SerializeToString(deterministic=True)
+
+
+@settings(max_examples=150, deadline=None)
+@given(STEPS)
+def test_mutations_keep_the_invariants_and_are_taken_back(steps: list[Step]) -> None:
+    model = load(PROTO)
+    before = written(model)
+    with model.ledger.transaction() as transaction:
+        for step in steps:
+            apply(model, step)
+            validate(model)
+        onnx.ModelProto.FromString(written(model))
+        transaction.rollback()
+    validate(model)
+    assert written(model) == before
+
+
+@settings(max_examples=50, deadline=None)
+@given(STEPS, STEPS)
+def test_a_second_transaction_takes_back_only_itself(kept: list[Step], undone: list[Step]) -> None:
+    model = load(PROTO)
+    for step in kept:
+        with model.ledger.transaction():
+            apply(model, step)
+    between = written(model)
+    with model.ledger.transaction() as transaction:
+        for step in undone:
+            apply(model, step)
+        transaction.rollback()
+    validate(model)
+    assert written(model) == between
+    assert onnx.ModelProto.FromString(between).graph.output == PROTO.graph.output
