@@ -33,13 +33,16 @@ def model_without_weights(model: Model) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     _write_opsets(proto.opset_import, model.opsets)
-    pending = _write_scope(model.graph, proto.graph)
-    while pending:
-        graph, written = pending.pop()
-        pending.extend(_write_scope(graph, written))
-        written.initializer.extend(tensor.to_proto(name) for name, tensor in initializers(graph))
+    _write_scopes(_write_scope(model.graph, proto.graph))
     for function in model.functions.values():
         _write_function(function.proto, function.graph, proto.functions.add())
+    return proto
+
+
+def node_to_proto(node: Node) -> onnx.NodeProto:
+    """The proto of one node, with its subgraphs as they are now."""
+    proto = onnx.NodeProto()
+    _write_scopes(_write_node(node, proto))
     return proto
 
 
@@ -92,6 +95,14 @@ def _write_opsets(entries: Any, opsets: Mapping[str, int]) -> None:
     entries.extend(onnx.helper.make_opsetid(domain, opsets[domain]) for domain in opsets if domain not in written)
 
 
+def _write_scopes(pending: _Pending) -> None:
+    """Writes scopes, and those inside them, with their initializers."""
+    while pending:
+        graph, proto = pending.pop()
+        pending.extend(_write_scope(graph, proto))
+        proto.initializer.extend(tensor.to_proto(name) for name, tensor in initializers(graph))
+
+
 def _write_scope(graph: Graph, proto: onnx.GraphProto) -> _Pending:
     """Writes one scope but for its initializers; returns its subgraphs with the protos that wait for them."""
     original = graph.proto
@@ -134,11 +145,7 @@ def _write_function(original: onnx.FunctionProto, graph: Graph, proto: onnx.Func
     # A function body has no initializers: its constants are nodes.
     for name, tensor in initializers(graph):
         proto.node.append(onnx.helper.make_node("Constant", [], [name], value=tensor.to_proto(name)))
-    pending = _write_nodes(graph, proto.node.add)
-    while pending:
-        inner, written = pending.pop()
-        pending.extend(_write_scope(inner, written))
-        written.initializer.extend(tensor.to_proto(name) for name, tensor in initializers(inner))
+    _write_scopes(_write_nodes(graph, proto.node.add))
 
 
 def _write_nodes(graph: Graph, new: Callable[[], onnx.NodeProto]) -> _Pending:

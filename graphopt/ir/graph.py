@@ -251,17 +251,17 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         """
         assert old is not new
         is_output = self.is_output(old)
-        name = old.name
+        name, maker = old.name, new.node
         if is_output or take_name:
             if (new.node.is_source and is_output) or self.is_output(new):
-                new = self.add_op("Identity", [new], outputs=[name]).output
+                new = self.add_op("Identity", [new], outputs=[name], before=maker.next or self._first).output
                 new.dtype, new.shape = old.dtype, old.shape
             self.rename(old, self.ledger.fresh(f"{name}_replaced"))
             self.rename(new, name)
             if new.info is not old.info:
                 self._set_info(new, old.info)
         for node, slot in self.consumers(old):
-            if node is not new.node:
+            if node is not maker:
                 self._connect(node, slot, new)
 
     # ---- networkx ----------------------------------------------------------------------------------------------

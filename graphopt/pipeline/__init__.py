@@ -1,8 +1,28 @@
 """The work as Python functions: load, fuse, verify, inspect, save."""
 
 from graphopt.ir import load, save
+from graphopt.pipeline.demo import Demo, demo
+from graphopt.pipeline.fusion import fuse
 from graphopt.pipeline.inspection import Inspection, Port, inspect
 from graphopt.pipeline.optimize import Progress
+from graphopt.pipeline.result import Result, Rewrite
 from graphopt.pipeline.rulebook import all_rules, page
+from graphopt.pipeline.verification import error_of, verify
 
-__all__ = ["Inspection", "Port", "Progress", "all_rules", "inspect", "load", "page", "save"]
+__all__ = [
+    "Demo",
+    "Inspection",
+    "Port",
+    "Progress",
+    "Result",
+    "Rewrite",
+    "all_rules",
+    "demo",
+    "error_of",
+    "fuse",
+    "inspect",
+    "load",
+    "page",
+    "save",
+    "verify",
+]

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from graphopt.bench import Latency, time_models
-from graphopt.bench.bert import BertConfig, bert
+from graphopt.bench import BertConfig, Timing, bert, time_models
 from graphopt.pipeline.fusion import fuse
 from graphopt.pipeline.optimize import Progress
 from graphopt.pipeline.result import Result
@@ -17,12 +16,10 @@ from graphopt.pipeline.result import Result
 
 @dataclass(frozen=True)
 class Demo:
-    """What came of it: the fusion, and the latency of the raw and of the fused model (none if it was not written)."""
+    """What came of it: the fusion, and how fast the raw and the fused model are (None if none was written)."""
 
     fusion: Result
-    shape: tuple[int, int]
-    threads: int
-    latencies: tuple[Latency, ...]
+    timing: Timing | None
 
 
 def demo(
@@ -31,7 +28,7 @@ def demo(
     *,
     shape: tuple[int, int] = (1, 128),
     runs: int = 30,
-    threads: int = 2,
+    threads: int | None = None,
     progress: Progress | None = None,
 ) -> Demo:
     """Writes a BERT to `folder` as an exporter would, fuses and verifies it, and times both at (batch, sequence)."""
@@ -39,9 +36,8 @@ def demo(
     raw.write_bytes(bert(config).SerializeToString())
     result = fuse(raw, fused, progress=progress)
     if result.output is None:
-        return Demo(result, shape, threads, ())
-    feeds = _feeds(config, shape)
-    return Demo(result, shape, threads, tuple(time_models([raw, fused], feeds, runs=runs, threads=threads)))
+        return Demo(result, None)
+    return Demo(result, time_models([raw, fused], _feeds(config, shape), runs=runs, threads=threads))
 
 
 def _feeds(config: BertConfig, shape: tuple[int, int]) -> dict[str, Any]:

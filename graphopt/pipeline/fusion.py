@@ -3,49 +3,45 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import onnx
-
-from graphopt.errors import GraphoptError, RuntimeCrash, UsageError, near
-from graphopt.ir import Model, model_from_proto, save
-from graphopt.ir.load import read_proto
+from graphopt.errors import GraphoptError, InconclusiveError, RuleError, RuntimeCrash
+from graphopt.ir import Model, load, save
 from graphopt.ir.save import External, check_output
-from graphopt.pipeline.data import check_dims, check_inputs, read_inputs
 from graphopt.pipeline.meanings import count_ops
 from graphopt.pipeline.optimize import Progress, optimize
 from graphopt.pipeline.result import Result, Rewrite
 from graphopt.pipeline.rulebook import all_rules
-from graphopt.pipeline.verdict import error_of
+from graphopt.pipeline.verification import Inputs, Source, arrays, error_of
 from graphopt.pipeline.watch import Watch
-from graphopt.rewrite import CompiledRule, Site, Trace, select
+from graphopt.rewrite import RuleFailure, Site, Trace, select
 from graphopt.rewrite.engine import SiteKey
-from graphopt.runtime import Unavailable
-from graphopt.targets import Target, target_named
-from graphopt.verify import Options, Verification, check, find_guilty
-
-Source = str | os.PathLike[str] | onnx.ModelProto
-Check = Literal["off", "sites", "full"]
+from graphopt.targets import target_named
+from graphopt.verify import Checker, Options, Verdict, Verification, blame, find_guilty, key_of
 
 _ROUNDS = 8
 """How often guilty sites are taken back before the check is given up."""
+
+_UNVERIFIED = "--allow-unverified writes the model all the same"
 
 
 def fuse(
     source: Source,
     output: str | os.PathLike[str] | None = None,
     *,
-    target: str | Target = "ort-cpu",
-    verify: Check = "sites",
+    target: str = "ort-cpu",
+    verify: Literal["off", "sites", "full"] = "sites",
     only: Iterable[str] = (),
     disable: Iterable[str] = (),
     rules: Iterable[str] = (),
     keep_opset: bool = False,
     dims: Mapping[str, int] | None = None,
-    inputs: str | os.PathLike[str] | Mapping[str, Any] | None = None,
+    inputs: Inputs | None = None,
     providers: Iterable[str] = ("cpu",),
     timeout: float | None = 300.0,
     memory: int | None = None,
@@ -55,19 +51,128 @@ def fuse(
     dry_run: bool = False,
     progress: Progress | None = None,
 ) -> Result:
-    """Rewrites the model at a path or in a proto for `target`, checks it against the original, and writes it.
+    """Rewrites a model for `target`, checks it against the original, and writes it to `output`.
 
-    Nothing is written without `output`, with `dry_run`, or when the check finds a difference that cannot be taken back,
-    or cannot decide (then `allow_unverified` writes it all the same). Options mean what the command line's do; `only`,
-    `disable` and `rules` (files or modules that add rules) are names. Raises: UsageError for a name that is not known
-    and for an output that would overwrite the input, ModelError for a model or data that is bad, RuntimeCrash when
-    onnxruntime dies or hangs.
+    Nothing is written without `output`, with `dry_run`, where the check finds a difference that cannot be taken back,
+    or where it cannot decide (unless `allow_unverified`); the result says so. Options mean what the command line's do:
+    `only` and `disable` name rules, `rules` are files or modules that add some, `timeout` (seconds) and `memory` (bytes)
+    limit the process that runs models. Raises: UsageError for a name that is not known and for an output that would
+    overwrite the input, ModelError for a model or data that is bad.
     """
     watch = Watch()
     chosen = select(all_rules(rules), only, disable)
-    place = target if isinstance(target, Target) else target_named(target)
+    rewrite = partial(optimize, target=target_named(target), rules=chosen, keep_opset=keep_opset, progress=progress)
     with watch("load"):
-        opener = _Opener(source)
-        original = opener.model()
+        fresh = partial(load, source)
+        original = fresh()
     if output is not None:
         check_output(original, output, in_place=in_place)
+    level: Literal["sites", "full"] = "full" if verify == "full" else "sites"
+    options = Options(dims or {}, arrays(inputs), tuple(providers), timeout, memory, level=level)
+    checker = Checker(original, options)
+    with checker if verify != "off" else nullcontext() as active:
+        attempt = _attempt(fresh, rewrite, active, watch)
+    written = None
+    if output is not None and not dry_run and attempt.acceptable(allow_unverified):
+        with watch("save"):
+            written = save(attempt.model, output, external=external, in_place=in_place)[-1]
+    return Result(
+        model=attempt.model,
+        source=str(original.path or "model"),
+        output=written,
+        target=target,
+        verdict=attempt.verdict,
+        ops_before=count_ops(original),
+        ops_after=count_ops(attempt.model),
+        rewrites=attempt.rewrites,
+        trace=attempt.trace,
+        verification=attempt.verification,
+        seconds=watch.seconds,
+        error=attempt.error or _rule_error(attempt.trace.failures),
+    )
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """A rewritten model, and what the check says of it; `guilty` are sites of earlier attempts that are not in it."""
+
+    model: Model
+    trace: Trace
+    verdict: Verdict
+    guilty: tuple[Site, ...] = ()
+    verification: Verification | None = None
+    error: GraphoptError | None = None
+
+    def acceptable(self, unverified: bool) -> bool:
+        """Whether the model may be published; `unverified` if also when the check could not decide."""
+        return self.error is None or unverified and self.verdict not in ("equal", "unequal")
+
+    @property
+    def rewrites(self) -> tuple[Rewrite, ...]:
+        return tuple(
+            Rewrite(site.rule, site.root, site.nodes, verdict)
+            for sites, verdict in ((self.guilty, "unequal"), (self.trace.sites, self.verdict))
+            for site in sites
+        )
+
+
+def _attempt(
+    fresh: Callable[[], Model], rewrite: Callable[..., Trace], checker: Checker | None, watch: Watch
+) -> _Attempt:
+    """Rewrites and checks until what is left is equal, or nobody is found guilty of what is not."""
+    guilty: tuple[Site, ...] = ()
+    for _ in range(_ROUNDS):
+        model, trace = _rewritten(fresh, rewrite, map(key_of, guilty), watch)
+        if checker is None:
+            return _Attempt(model, trace, "skipped")
+        try:
+            with watch("verify"):
+                verification = checker.check(model)
+            found = _guilty_sites(verification, trace, guilty, partial(_rewritten, fresh, rewrite, watch=watch), checker)
+        except (InconclusiveError, RuntimeCrash) as error:
+            return _Attempt(model, trace, "inconclusive", guilty, error=error)
+        if not found:
+            break
+        guilty = (*guilty, *found)
+    return _Attempt(model, trace, verification.verdict, guilty, verification, error_of(verification, _UNVERIFIED))
+
+
+def _rewritten(
+    fresh: Callable[[], Model], rewrite: Callable[..., Trace], exclude: Iterable[SiteKey], watch: Watch
+) -> tuple[Model, Trace]:
+    with watch("rewrite"):
+        model = fresh()
+        return model, rewrite(model, exclude=frozenset(exclude))
+
+
+def _guilty_sites(
+    verification: Verification,
+    trace: Trace,
+    known: Iterable[Site],
+    rewritten: Callable[[Iterable[SiteKey]], tuple[Model, Trace]],
+    checker: Checker,
+) -> list[Site]:
+    """The sites that have to go before the next check; none when all is equal or nobody is found.
+
+    A rule that was found guilty once is guilty in every region that still fails; otherwise the first region is searched.
+    """
+    again = {site.rule for site in known}
+    found = [site for site in blame(verification.failing, trace) if site.rule in again]
+    if found or not verification.failing:
+        return found
+    first = verification.failing[0]
+
+    def passes(model: Model) -> bool:
+        return not any(first.names & region.names for region in checker.check(model).failing)
+
+    site = find_guilty(blame([first], trace), lambda exclude: rewritten(exclude | set(map(key_of, known)))[0], passes)
+    return [site] if site is not None else []
+
+
+def _rule_error(failures: list[RuleFailure]) -> GraphoptError | None:
+    if not failures:
+        return None
+    first, *others = failures
+    message = f"the rule {first.rule} was set aside: {first.message}"
+    names = ", ".join(sorted({failure.rule for failure in others} - {first.rule}))
+    return RuleError("GO064", message, first.place, f"set aside as well: {names}" if names else "")

@@ -15,7 +15,10 @@ from graphopt.verify import Verdict, Verification
 
 @dataclass(frozen=True)
 class Rewrite:
-    """One site: the rule, the value it replaced, the values its nodes wrote; `unequal` if it was rolled back."""
+    """One site: the rule, the value it replaced, the values that the nodes it matched wrote.
+
+    A site whose verdict is `unequal` changed what the model computes; if the model's is another, it was rolled back.
+    """
 
     rule: str
     root: str
@@ -27,8 +30,9 @@ class Rewrite:
 class Result:
     """A fused model and what is known of it.
 
-    `model` is the rewritten model, `output` the file it was written to (None: not written), `verdict` says what was
-    found when it was checked and `reason` why it is not equal. `seconds` are wall times by stage.
+    `verdict` says what the check found and `error` what stands against the model (None: nothing), which is to be
+    used only if that is None. `output` is the file it was written to, if it was. `trace` holds what the rules did,
+    `verification` the figures of the check, `seconds` wall times by stage.
     """
 
     model: Model
@@ -36,13 +40,11 @@ class Result:
     output: Path | None
     target: str
     verdict: Verdict
-    reason: str
     ops_before: Counter[str]
     ops_after: Counter[str]
     rewrites: tuple[Rewrite, ...]
     trace: Trace
     verification: Verification | None
-    assumed: tuple[str, ...]
     seconds: dict[str, float]
     error: GraphoptError | None
 
@@ -53,8 +55,8 @@ class Result:
 
     @property
     def rolled_back(self) -> tuple[Rewrite, ...]:
-        """The sites that changed what the model computes, and are not in it any more."""
-        return tuple(rewrite for rewrite in self.rewrites if rewrite.verdict == "unequal")
+        """The sites that were taken back."""
+        return tuple(one for one in self.rewrites if one.verdict == "unequal" != self.verdict)
 
     @property
     def exit_code(self) -> int:

@@ -3,19 +3,60 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from graphopt.errors import UsageError
-from graphopt.pipeline import Inspection, page
+from graphopt.bench import Timing
+from graphopt.errors import GraphoptError, UsageError
+from graphopt.pipeline import Demo, Inspection, Result, page
 from graphopt.rewrite import CompiledRule
+from graphopt.verify import Verification
 
 SCHEMA = "graphopt/1"
 
 Report = dict[str, Any]
+
+
+def fusion(result: Result) -> Report:
+    """`graphopt fuse --json`"""
+    checked = result.verification
+    return {
+        "schema": SCHEMA,
+        "command": "fuse",
+        "model": result.source,
+        "output": str(result.output) if result.output is not None else None,
+        "target": result.target,
+        "verdict": result.verdict,
+        "error": _error(result.error),
+        "nodes": {"before": result.ops_before.total(), "after": result.ops_after.total()},
+        "ops": {"before": dict(result.ops_before), "after": dict(result.ops_after)},
+        "fused": result.fused,
+        "rewrites": [asdict(rewrite) for rewrite in result.rewrites],
+        "rolled_back": [asdict(rewrite) for rewrite in result.rolled_back],
+        "rules": [
+            {
+                "name": name,
+                "tried": count.tried,
+                "matched": count.matched,
+                "applied": count.applied,
+                "ms": round(count.seconds * 1000, 3),
+            }
+            for name, count in sorted(result.trace.counts.items())
+        ],
+        "failures": [asdict(failure) for failure in result.trace.failures],
+        "verification": _verification(checked) if checked is not None else None,
+        "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
+    }
+
+
+def verification(found: Verification, reference: str, candidate: str) -> Report:
+    """`graphopt verify --json`"""
+    head = {"schema": SCHEMA, "command": "verify", "reference": reference, "candidate": candidate}
+    return head | _verification(found)
 
 
 def inspection(found: Inspection) -> Report:
@@ -38,9 +79,20 @@ def rules(known: Iterable[CompiledRule]) -> Report:
     return {"schema": SCHEMA, "command": "rules", "rules": rows}
 
 
+def timing(found: Timing) -> Report:
+    """`graphopt bench --json`; seconds."""
+    return {"schema": SCHEMA, "command": "bench", **_timing(found)}
+
+
+def demo(found: Demo) -> Report:
+    """`graphopt demo --json`"""
+    timed = _timing(found.timing) if found.timing is not None else None
+    return fusion(found.fusion) | {"command": "demo", "latency": timed}
+
+
 def write(report: Report, destination: str) -> None:
     """Writes a report to a file, or to stdout for `-`. Raises: UsageError GO014 when the file cannot be written."""
-    text = json.dumps(report, indent=1, allow_nan=False) + "\n"
+    text = json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
     if destination == "-":
         sys.stdout.write(text)
         return
@@ -48,3 +100,53 @@ def write(report: Report, destination: str) -> None:
         Path(destination).write_text(text)
     except OSError as error:
         raise UsageError("GO014", f"the report cannot be written: {error.strerror}", destination) from error
+
+
+def _verification(found: Verification) -> Report:
+    return {
+        "verdict": found.verdict,
+        "decided_by": found.decided_by,
+        "reason": found.reason,
+        "outputs": [asdict(one) for one in found.outputs],
+        "regions": [asdict(one) for one in found.regions],
+        "counts": asdict(found.counts),
+        "inputs": [asdict(one) for one in found.inputs],
+        "providers": [asdict(one) for one in found.providers],
+        "seconds": round(found.seconds, 4),
+    }
+
+
+def _timing(found: Timing) -> Report:
+    models = [
+        {
+            "model": one.model,
+            "median": one.median,
+            "p90": one.p90,
+            "ratio": one.ratio.ratio,
+            "interval": [one.ratio.low, one.ratio.high],
+            "speedup": 1 / one.ratio.ratio,
+        }
+        for one in found.latencies
+    ]
+    return {
+        "models": models,
+        "shapes": found.shapes,
+        "runs": found.runs,
+        "threads": found.threads,
+        "provider": found.provider,
+    }
+
+
+def _error(error: GraphoptError | None) -> Report | None:
+    if error is None:
+        return None
+    return {"code": error.code, "message": error.message, "where": error.where, "hint": error.hint}
+
+
+def _finite(value: Any) -> Any:
+    """`value` with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Self
 
-import numpy as np
-
-from graphopt.ir import Model, Value
+from graphopt.ir import Model
 from graphopt.runtime import RunError
-from graphopt.verify.cuts import Region, is_initializer, regions
+from graphopt.verify.batch import MOST_NODES, Batch, CannotRun, Tap
+from graphopt.verify.cuts import Region, regions
 from graphopt.verify.endtoend import compare_in
-from graphopt.verify.feeds import PLAIN, Feed
-from graphopt.verify.measure import compare, exactly_equal, over_feeds, worse
-from graphopt.verify.parts import PartSession, part, type_of
+from graphopt.verify.feeds import Feed
 from graphopt.verify.results import Comparison, Counts, FedInput, Options, ProviderResult, Verification, worst
 from graphopt.verify.runs import Runs, interface_difference
 from graphopt.verify.structure import Constants, Numbers, draws
 from graphopt.verify.variants import Variants
-
-_MOST_NODES: Final = 5_000
-_MOST_BYTES: Final = 256 << 20
-
-
-class _Refused(Exception):
-    """A batch cannot be run: `side` says which of the two models' parts onnxruntime refuses."""
-
-    def __init__(self, side: str, reason: str) -> None:
-        super().__init__(reason)
-        self.side = side
-
-
-class _TooLarge(Exception):
-    """The boundary values of a batch take more memory than they may."""
 
 
 def check(original: Model, candidate: Model, options: Options | None = None) -> Verification:
@@ -60,8 +41,7 @@ class Checker:
         self._constants = Constants(original, self._numbers)
         self._known: dict[tuple[str, int, int], Comparison] = {}
         self._variants = Variants(original)
-        self._tapped: PartSession | None = None
-        self._random = any(draws(node) for node in original.graph.ops())
+        self._tap: Tap | None = None
 
     def __enter__(self) -> Self:
         self._runs.__enter__()
@@ -84,83 +64,114 @@ class Checker:
         counts = Counts(free + len(found), free, len(todo), len(found) - len(todo))
         if not found:
             return Verification("equal", "structure", counts=counts)
-        providers, skipped = self._runs.providers()
-        if not providers:
-            reason = "none of the providers is installed"
-            return Verification("skipped", "regions", reason, providers=tuple(skipped), counts=counts)
+        installed, skipped = self._runs.providers()
+        if not installed:
+            return Verification("skipped", "regions", skipped[0].reason, providers=tuple(skipped), counts=counts)
         try:
-            inputs = self._run(candidate, todo, providers)
+            inputs = self._run(candidate, todo, installed)
         except RunError as error:
-            ran = [ProviderResult(name, "inconclusive") for name in providers]
-            reason = f"onnxruntime cannot run the original: {error.message}"
+            reason = f"onnxruntime does not run the original: {error.message}"
+            ran = tuple(ProviderResult(name, "inconclusive") for name in installed)
             return Verification("inconclusive", "regions", reason, providers=(*ran, *skipped), counts=counts)
-        results = [self._known[region.key] for region in found]
+        results = tuple(self._known[region.key] for region in found)
         verdict = worst(result.verdict for result in results)
-        failing = tuple(region for region in found if self._known[region.key].verdict == "unequal")
         verification = Verification(
             worst([verdict, *(provider.verdict for provider in skipped)]),
             "regions",
-            _reason(results) or "".join(provider.reason for provider in skipped),
-            tuple(results),
-            (),
-            failing,
-            tuple(inputs),
-            (*(ProviderResult(name, verdict) for name in providers), *skipped),
-            counts,
+            _reason(results) or next((f"{p.name}: {p.reason}" for p in skipped), ""),
+            regions=results,
+            failing=tuple(region for region in found if self._known[region.key].verdict == "unequal"),
+            inputs=inputs,
+            providers=(*(ProviderResult(name, verdict) for name in installed), *skipped),
+            counts=counts,
         )
-        if verdict == "inconclusive" or verdict == "equal" and self._options.level == "full":
-            return _with_whole(verification, compare_in(self._runs, self._original, candidate))
+        if verdict == "inconclusive" or (verdict == "equal" and self._options.level == "full"):
+            return _decided(verification, compare_in(self._runs, self._original, candidate))
         return verification
 
-    # ---- running regions ---------------------------------------------------------------------------------------
-
-    def _run(self, candidate: Model, todo: Sequence[Region], providers: Sequence[str]) -> list[FedInput]:
+    def _run(self, candidate: Model, todo: Sequence[Region], providers: Sequence[str]) -> tuple[FedInput, ...]:
         """Fills in what is known of the regions `todo`; returns what was fed."""
-        if self._random or any(draws(node) for node in candidate.graph.ops()):
-            for region in todo:
-                if region.is_random:
-                    reason = "it draws random numbers: two runs differ"
-                    self._known[region.key] = Comparison(region.output, "inconclusive", reason=reason)
-        todo = [region for region in todo if region.key not in self._known]
-        fixed = [region for region in todo if not region.inputs]
-        for batch in _batches(fixed):
-            self._run_batch(candidate, batch, [Feed("constants", self._options.seed, {})], providers)
-        moving = [region for region in todo if region.inputs]
+        random = any(draws(node) for model in (self._original, candidate) for node in model.graph.ops())
+        drawn = [region for region in todo if random and region.is_random]
+        for region in drawn:
+            reason = "it draws random numbers: two runs differ"
+            self._known[region.key] = Comparison(region.output, "inconclusive", reason=reason)
+        left = [region for region in todo if region not in drawn]
+        for batch in _batches([region for region in left if not region.inputs]):
+            self._run_batch(candidate, batch, None, [Feed("constants", self._options.seed, {})], providers)
+        moving = [region for region in left if region.inputs]
         if not moving:
-            return []
-        tap = self._tap(moving)
-        feeds = self._runs.feeds(tap)
+            return ()
+        tap = self._tapping([name for region in moving for name in region.inputs])
+        feeds = tap.feeds()
         for batch in _batches(moving):
-            self._run_batch(candidate, batch, feeds, providers)
-        return [record for feed in feeds for record in feed.records()]
+            self._run_batch(candidate, batch, tap, feeds, providers)
+        return tuple(record for feed in feeds for record in feed.records())
 
-    def _tap(self, moving: Sequence[Region]) -> PartSession:
-        """A session of the original that computes the boundaries of these regions."""
-        names = dict.fromkeys(name for region in moving for name in region.inputs)
-        values = [self._original.graph.names[name] for name in names]
-        roots = [value for value in values if not value.node.is_source] or self._original.graph.outputs[:1]
-        if self._tapped is None or not {root.name for root in roots} <= self._tapped.part.outputs.keys():
-            if self._tapped is not None:
-                self._tapped.close()
-            whole = part(self._original, roots, self._runs.weights)
-            self._tapped = whole.load(self._runs.runner, "the original")
-        return self._tapped
+    def _tapping(self, names: Sequence[str]) -> Tap:
+        if self._tap is None or not self._tap.has(names):
+            if self._tap is not None:
+                self._tap.close()
+            self._tap = Tap(self._original, names, self._runs)
+        return self._tap
 
     def _run_batch(
-        self, candidate: Model, regions: Sequence[Region], feeds: Sequence[Feed], providers: Sequence[str]
+        self, candidate: Model, batch: list[Region], tap: Tap | None, feeds: Sequence[Feed], providers: Sequence[str]
     ) -> None:
         """Runs a batch; one that cannot be run as a whole, in halves."""
-        waiting = [list(regions)]
+        waiting = [batch]
         while waiting:
             batch = waiting.pop()
             try:
-                self._known.update(_Batch(self, candidate, batch, providers).run(feeds))
-            except (_Refused, _TooLarge) as problem:
+                results = Batch(self._original, candidate, batch, self._runs).run(tap, feeds, self._variants, providers)
+            except CannotRun as problem:
                 middle = len(batch) // 2
                 if middle:
                     waiting += [batch[middle:], batch[:middle]]
                     continue
-                refused = problem.side if isinstance(problem, _Refused) else "original"
-                verdict, subject = ("unequal", "candidate") if refused == "candidate" else ("inconclusive", "original")
-                reason = f"onnxruntime does not run the {subject}'s part: {problem}"
-                self._known[batch[0].key] = Comparison(batch[0].output, verdict, reason=reason)  # type: ignore[arg-type]
+                results = [_refused(batch[0], problem)]
+            self._known.update(zip((region.key for region in batch), results, strict=True))
+
+
+def _batches(regions: Sequence[Region]) -> Iterator[list[Region]]:
+    """Regions in groups of at most `MOST_NODES` nodes."""
+    batch: list[Region] = []
+    size = 0
+    for region in regions:
+        count = len(region.original_cone.nodes) + len(region.candidate_cone.nodes)
+        if batch and size + count > MOST_NODES:
+            yield batch
+            batch, size = [], 0
+        batch.append(region)
+        size += count
+    if batch:
+        yield batch
+
+
+def _refused(region: Region, problem: CannotRun) -> Comparison:
+    reason = f"onnxruntime does not run this region of the {problem.side}: {problem}"
+    return Comparison(region.output, "unequal" if problem.side == "candidate" else "inconclusive", reason=reason)
+
+
+def _reason(results: Sequence[Comparison]) -> str:
+    """Why the regions are not all equal, by the first of the worst ones."""
+    verdict = worst(result.verdict for result in results)
+    if verdict == "equal":
+        return ""
+    those = [result for result in results if result.verdict == verdict]
+    rest = f" (and {len(those) - 1} more)" if len(those) > 1 else ""
+    return f"'{those[0].name}': {those[0].reason}{rest}"
+
+
+def _decided(regions: Verification, whole: Verification) -> Verification:
+    """What regions and whole models say together: where regions are undecided, the whole decides."""
+    undecided = f"regions that could not be decided: {regions.reason}" if regions.verdict == "inconclusive" else ""
+    return replace(
+        regions,
+        verdict=whole.verdict,
+        decided_by=whole.decided_by,
+        reason=whole.reason or undecided,
+        outputs=whole.outputs,
+        inputs=whole.inputs,
+        providers=whole.providers,
+    )

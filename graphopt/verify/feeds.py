@@ -76,10 +76,10 @@ class Feeder:
 
     def feeds(self, bindings: Sequence[Binding]) -> list[Feed]:
         """Feeds that together show every form of mask, every size, and other values of overridable initializers."""
-        found = self._meanings.values()
-        kinds = list(MASKS) if any(m.kind in ("mask", "bias") for m in found) else [PLAIN] * 3
-        ranks = [len(n.output.shape or ()) for n in self._inputs if self._meanings[n.output.name].kind in ("mask", "bias")]
-        if max(ranks, default=0) > 2:
+        values = [node.output for node in self._inputs]
+        masks = [value for value in values if self._meanings[value.name].kind in ("mask", "bias")]
+        kinds = list(MASKS) if masks else [PLAIN] * 3
+        if any(len(mask.shape or ()) > 2 for mask in masks):
             kinds.append("causal")
         if any(node.data is not None for node in self._inputs):
             kinds.append(_OVERRIDDEN)
@@ -105,7 +105,8 @@ def given_feed(model: Model, inputs: Path | Mapping[str, Any]) -> Feed:
     for name, array in arrays.items():
         _fits(values[name].output, array, sizes, where)
     defaults = {n: node.data.numpy() for n, node in values.items() if n not in arrays and node.data is not None}
-    return Feed("given", 0, {**arrays, **defaults}, {**dict.fromkeys(arrays, "given"), **dict.fromkeys(defaults, _DEFAULT)})
+    kinds = {**dict.fromkeys(arrays, "given"), **dict.fromkeys(defaults, _DEFAULT)}
+    return Feed("given", 0, {**arrays, **defaults}, kinds)
 
 
 def _read(path: Path) -> dict[str, Array]:
@@ -140,8 +141,8 @@ def _fits(value: Value, array: Array, sizes: dict[str, int], where: str) -> None
         if isinstance(declared, int) and declared != size:
             raise UsageError("GO018", problem, where, f"a size of {declared} is wanted, not {size}")
         names = dims.symbols(declared)
-        if declared == dims.symbol(next(iter(names), "")) and sizes.setdefault(next(iter(names)), size) != size:
-            raise UsageError("GO018", problem, where, f"'{declared}' is {sizes[next(iter(names))]} in another array")
+        if len(names) == 1 and declared == dims.symbol(*names) and sizes.setdefault(str(declared), size) != size:
+            raise UsageError("GO018", problem, where, f"'{declared}' is {sizes[str(declared)]} in another array")
 
 
 def _array(

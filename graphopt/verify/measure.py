@@ -1,4 +1,4 @@
-"""Comparing two results: integers, strings, types, shapes, NaN and infinities exactly; numbers against the noise floor."""
+"""Comparing two results: integers, strings, shapes, NaN and infinities exactly; numbers against the noise floor."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from graphopt.verify.tolerance import CHAOTIC, K, epsilon, is_float, smallest
 Array = np.ndarray[Any, np.dtype[Any]]
 
 _FILL: Final = 5e3
-"""From this magnitude on a value may be the fill of a mask: such are held against themselves, and hide no other value."""
+"""From this magnitude on a value may be the fill of a mask: such are held against themselves and hide nothing else."""
 
 _NOTHING = "every value is NaN"
 
@@ -173,3 +173,12 @@ def _rms(x: Array) -> float:
     largest = float(np.abs(x).max())
     scaled = x / largest if largest else x
     return largest * math.sqrt(float(scaled @ scaled) / x.size)
+
+
+def lost_numbers(before: Any, after: Any) -> bool:
+    """Whether `after` has NaN or infinities that `before` has not."""
+    return any(_finite(b) < _finite(a) for a, b in zip(_leaves(before), _leaves(after), strict=False))
+
+
+def _finite(array: Array) -> int:
+    return int(np.count_nonzero(np.isfinite(array))) if is_float(array) else array.size

@@ -18,7 +18,7 @@ import onnx
 from onnx import TensorProto, TypeProto, helper
 
 from graphopt.ir import Graph, Model, Tensor, Value, dtypes, model_to_proto
-from graphopt.ir.save import node_to_proto
+from graphopt.ir.encode import node_to_proto
 from graphopt.runtime import PLACEHOLDER, External, Runner, Session
 from graphopt.verify.cuts import Cuts
 from graphopt.verify.tolerance import is_noisy
@@ -161,8 +161,7 @@ def part(
     loose: dict[str, Array] = {}
     for name, tensor in cone.constants.items():
         if tensor is None:
-            kept = model.graph.proto.sparse_initializer
-            graph.sparse_initializer.extend(sparse for sparse in kept if sparse.values.name == name)
+            graph.sparse_initializer.append(model.graph.sparse[model.graph.names[name].node])
             continue
         declared, place = weights.declare(name, tensor)
         graph.initializer.append(declared)

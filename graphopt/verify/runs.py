@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -66,7 +65,7 @@ class Runs:
         """`feeds`, and small weights of the part, moved by one ulp: `DRAWS` times, the same in every run."""
         for draw in range(DRAWS):
             rng = np.random.default_rng([self.options.seed, number, draw])
-            values = {name: feeds[name] for name in sorted(feeds) if name in session.part.inputs} | session.part.noisy
+            values = {**{name: feeds[name] for name in sorted(feeds)}, **session.part.noisy}
             yield {name: one_ulp(v, rng) if isinstance(v, np.ndarray) else v for name, v in values.items()}
 
     def _generated(self, session: PartSession) -> list[Feed]:

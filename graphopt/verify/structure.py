@@ -20,7 +20,7 @@ from onnx import AttributeProto
 
 from graphopt.ir import Function, Model, Node, Tensor, Value
 from graphopt.ir.attributes import Reference, same_tensor
-from graphopt.ir.save import node_to_proto
+from graphopt.ir.encode import node_to_proto
 from graphopt.ir.schema import is_random, onnx_schema, signature
 
 _SMALL_BYTES = 1024
@@ -107,7 +107,7 @@ class Structure:
             inputs = inputs[:-1]
         key = (node.domain, node.op, node.overload, self._form(node), _attributes(node), inputs, len(node.outputs))
         if draws(node):
-            # Two draws are never the same value, however alike they are written: the first equals the other model's first.
+            # Two draws are two values, however alike they are written: the first stands for the other model's first.
             self._seen[key] += 1
             return self._numbers((key, self._seen[key]))
         return self._numbers(key)
@@ -126,8 +126,8 @@ def form(domain: str, op: str, version: int) -> Hashable:
     if schema.since_version < _FIRST_STABLE_OPSET:
         return schema.since_version
     return (
-        tuple((parameter.name, parameter.option.name) for parameter in schema.inputs),
-        tuple((parameter.name, parameter.option.name) for parameter in schema.outputs),
+        tuple((parameter.name, str(parameter.option)) for parameter in schema.inputs),
+        tuple((parameter.name, str(parameter.option)) for parameter in schema.outputs),
         tuple(sorted((n, a.required, a.default_value.SerializeToString()) for n, a in schema.attributes.items())),
     )
 
@@ -154,8 +154,7 @@ def _content(tensor: Tensor) -> tuple[str, int, tuple[int, ...], bytes]:
 
 
 def _sparse(node: Node) -> bytes:
-    name = node.output.name
-    return next(_bytes(s) for s in node.graph.proto.sparse_initializer if s.values.name == name)
+    return _bytes(node.graph.sparse[node])
 
 
 def _attributes(node: Node) -> Hashable:

@@ -3,7 +3,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from graphopt.ir import Value
-from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, constant_of
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, constant_of, kernel
 
 Matrix = Annotated[Value, const(rank=2)]
 Vector = Annotated[Value, const(rank=1)]
@@ -12,13 +12,15 @@ Vector = Annotated[Value, const(rank=1)]
 class PackQKV(Rule):
     """Query, key and value of one input as one product.
 
-    Why: one product of three times the width keeps the cores busier than three, and reads its input once.
+    Why: one product of three times the width keeps a wide machine busier than three, and reads its input once. Two CPU
+    cores are busy anyway, and cutting the result apart costs more than that saves: a target's table says where it pays.
     Before: q = x·Wq + bq; k = x·Wk + bk; v = x·Wv + bv; Attention(heads(q), heads(k), heads(v))
     After: q, k, v = Split(x·[Wq Wk Wv] + [bq bk bv]); Attention(heads(q), heads(k), heads(v))
     Safety: each output column is the same dot product; nobody else reads the three products.
     """
 
     stage = "fuse"
+    needs = kernel("ir", "PackedProjection")
     once = True
 
     def pattern(

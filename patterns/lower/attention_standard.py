@@ -2,7 +2,7 @@ import numpy as np
 
 from graphopt.ir import Value, dtypes
 from graphopt.ir.facts import Fill, fills
-from graphopt.patterns.lower.masks import whole_mask
+from graphopt.patterns.lower.heads import heads_apart, merge_heads, sizes_known, split_heads, whole_mask
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
 
 
@@ -37,9 +37,15 @@ class AttentionToStandard(Rule):
         return True
 
     def rewrite(self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float) -> Value:
-        if bias is not None:
-            bias = whole_mask(op, _above_lowest(op, bias), q, k)
-        return op.Attention(q, k, v, bias, scale=scale)
+        mask = None if bias is None else whole_mask(op, _above_lowest(op, bias), q, k)
+        if not (all(map(heads_apart, (q, k, v))) and sizes_known(q, k, v) is True):
+            return op.Attention(q, k, v, mask, scale=scale)
+        # Operands of rank 3 save the kernel three copies.
+        assert q.shape is not None
+        assert k.shape is not None
+        flat = [merge_heads(op, x) for x in (q, k, v)]
+        y = op.Attention(*flat, mask, scale=scale, q_num_heads=q.shape[1], kv_num_heads=k.shape[1])
+        return split_heads(op, y, q, v)
 
 
 def _above_lowest(op: Builder, bias: Value) -> Value:

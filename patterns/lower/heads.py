@@ -1,0 +1,51 @@
+"""What the attention kernels want of their operands: layouts of heads, and masks."""
+
+from __future__ import annotations
+
+from graphopt.ir import Value
+from graphopt.rewrite import Builder, Reason
+
+
+def sizes_known(*operands: Value) -> Reason:
+    """Whether the number of heads and the head size of every (B, N, S, D) operand are numbers."""
+    for x in operands:
+        if x.shape is None or not (isinstance(x.shape[1], int) and isinstance(x.shape[3], int)):
+            return f"heads or head size are not known numbers: {x.shape}"
+    return True
+
+
+def heads_apart(x: Value) -> bool:
+    """Whether (B, N, S, D) is a transposed view of (B, S, N, D), which costs nothing to undo."""
+    return x.node.is_op("Transpose") and x.node.attr("perm") == [0, 2, 1, 3]
+
+
+def merge_heads(op: Builder, x: Value) -> Value:
+    """(B, N, S, D) as (B, S, N·D)."""
+    assert x.shape is not None
+    batch, heads, rows, width = x.shape
+    assert isinstance(heads, int)
+    assert isinstance(width, int)
+    return op.reshape(op.Transpose(x, perm=[0, 2, 1, 3]), (batch, rows, heads * width))
+
+
+def split_heads(op: Builder, y: Value, like: Value, width: Value) -> Value:
+    """(B, S, N·E) as (B, N, S, E): batch, heads and rows of `like`, E of `width`."""
+    assert like.shape is not None
+    assert width.shape is not None
+    batch, heads, rows, _ = like.shape
+    return op.Transpose(op.reshape(y, (batch, rows, heads, width.shape[3])), perm=[0, 2, 1, 3])
+
+
+def whole_mask(op: Builder, bias: Value, q: Value, k: Value) -> Value:
+    """A bias that broadcasts to (B, N, S, T), with its last two dimensions written out: (1|B, 1|N, S, T).
+
+    The kernels broadcast over batch and heads only. Where all layers share a mask, they share the Expand as well.
+    """
+    assert bias.shape is not None
+    assert q.shape is not None
+    assert k.shape is not None
+    if len(bias.shape) < 4:
+        bias = op.Unsqueeze(bias, op.ints(*range(4 - len(bias.shape))))
+        assert bias.shape is not None
+    whole = (*bias.shape[:2], q.shape[2], k.shape[2])
+    return op.expand(bias, whole, [1, 1, op.size(q, 2), op.size(k, 2)])
