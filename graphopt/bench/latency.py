@@ -74,6 +74,4 @@ def cores() -> int:
 
 
 def _latency(model: Path, times: Sequence[float], first: Sequence[float]) -> Latency:
-    return Latency(
-        str(model), float(np.median(times)), float(np.percentile(times, 90)), ratio_of_medians(times, first)
-    )
+    return Latency(str(model), float(np.median(times)), float(np.percentile(times, 90)), ratio_of_medians(times, first))

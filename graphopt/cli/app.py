@@ -40,6 +40,8 @@ for _command in (fuse, verify, inspect, rules, bench, demo):
 def main() -> None:
     """The program."""
     signal.signal(signal.SIGTERM, _terminate)
+    # A name that the terminal cannot show is no reason to fail.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import click
 
 from graphopt.cli.options import screen
@@ -9,8 +13,16 @@ from graphopt.cli.screen import Screen
 
 
 @click.command(short_help="Build a transformer, fuse it, verify it, show the gain.")
-@click.option("--keep", metavar="DIR", help="Keep the two models in a folder.")
+@click.option("--keep", metavar="DIR", help="Write the two models to a folder, and keep them.")
 @screen
 def demo(screen: Screen, keep: str | None) -> int:
     """Build a transformer the size of BERT-base as an exporter writes it, fuse it, verify it, and time both."""
-    return 0
+    from graphopt import pipeline
+    from graphopt.bench import BertConfig
+    from graphopt.report import schema, terminal
+
+    with nullcontext(keep) if keep is not None else TemporaryDirectory(prefix="graphopt-demo-") as folder:
+        with screen.progress() as progress:
+            done = pipeline.demo(Path(folder), BertConfig(), progress=progress)
+        screen.show(schema.demo(done), lambda: terminal.demo(done, verbose=screen.verbose))
+    return screen.fail(done.fusion.error) if done.fusion.error is not None else 0

@@ -19,7 +19,7 @@ from graphopt.cli.screen import Screen
     default="ort-cpu",
     show_default=True,
     metavar="NAME",
-    help="ort-cpu, ort-cuda, onnx, auto, or a table FILE.",
+    help="ort-cpu, ort-cuda, onnx, or a table FILE.json.",
 )
 @click.option(
     "--verify",
@@ -31,9 +31,6 @@ from graphopt.cli.screen import Screen
 @click.option("--only", metavar="RULE", multiple=True, help="Apply this rule and no other; repeatable.")
 @click.option("--disable", metavar="RULE", multiple=True, help="Leave a rule out; repeatable.")
 @click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add rules; repeatable.")
-@click.option(
-    "--assume", metavar="FACT", multiple=True, help="Promise right-padding or no-empty-rows of the inputs; repeatable."
-)
 @click.option("--keep-opset", is_flag=True, help="Do not raise the opset, even where that lets a fused op be written.")
 @click.option(
     "--external-data",
@@ -53,8 +50,13 @@ def fuse(screen: Screen, model: str, output: str | None, dims: tuple[tuple[str, 
     from graphopt import pipeline
     from graphopt.report import schema, terminal
 
-    target = output or Path(model).with_suffix(".fused.onnx")
     with screen.progress() as progress:
-        result = pipeline.fuse(model, target, dims=dict(dims), progress=progress, **options)
-    screen.show(schema.fused(result), lambda: terminal.fused(result, verbose=screen.verbose))
+        result = pipeline.fuse(model, output or _beside(model), dims=dict(dims), progress=progress, **options)
+    screen.show(schema.fusion(result), lambda: terminal.fusion(result, verbose=screen.verbose))
     return screen.fail(result.error) if result.error is not None else 0
+
+
+def _beside(model: str) -> Path | None:
+    """`model.fused.onnx` for `model.onnx`; None for what cannot be a file."""
+    path = Path(model)
+    return path.with_suffix(".fused.onnx") if path.name else None

@@ -1,4 +1,4 @@
-"""Options that several commands share. CLI.md's meaning of a flag stands here once."""
+"""Options that several commands share. What a flag means stands here once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def screen(command: Command) -> Command:
     @click.option("--json", metavar="PATH|-", help="Write a machine-readable report to a file or to stdout.")
     @click.option("--quiet", is_flag=True, help="Print errors only.")
     @click.option("--verbose", is_flag=True, help="Print more.")
-    @click.option("--no-color", is_flag=True, help="Print without colors (also the environment variable NO_COLOR).")
+    @click.option("--no-color", is_flag=True, help="Print without colors (also: environment variable NO_COLOR).")
     @click.option("--traceback", is_flag=True, help="Print the traceback of an error.")
     @wraps(command)
     def with_screen(
@@ -31,36 +31,43 @@ def screen(command: Command) -> Command:
     return with_screen
 
 
-def checking(command: Command) -> Command:
-    """How models are run to be checked: inputs, sizes, providers, limits."""
-    for option in reversed(
-        (
-            click.option("--dim", "dims", type=BINDING, multiple=True, help="Bind a symbolic dimension; repeatable."),
-            click.option("--inputs", metavar="FILE.npz", help="Real inputs: arrays named after the graph inputs."),
-            click.option(
-                "--provider",
-                "providers",
-                metavar="cpu|cuda",
-                multiple=True,
-                default=("cpu",),
-                show_default=True,
-                help="Where to run; repeatable.",
-            ),
-            *_LIMITS,
-        )
-    ):
-        command = option(command)
-    return command
+def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    """The options as one decorator, in the order in which help lists them."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-_LIMITS = (
-    click.option(
-        "--timeout",
-        metavar="S",
-        type=click.FloatRange(min=0, min_open=True),
-        default=300.0,
-        show_default=True,
-        help="Seconds for each request to the process that runs models.",
-    ),
-    click.option("--memory", type=SIZE, help="Memory of the process that runs models."),
+_dims = click.option("--dim", "dims", type=BINDING, multiple=True, help="Bind a symbolic dimension; repeatable.")
+_inputs = click.option("--inputs", metavar="FILE.npz", help="Real inputs: arrays named after the graph's inputs.")
+_timeout = click.option(
+    "--timeout",
+    metavar="S",
+    type=click.FloatRange(min=0, min_open=True),
+    default=300.0,
+    show_default=True,
+    help="Seconds for each request to the process that runs models.",
 )
+_memory = click.option("--memory", type=SIZE, help="Memory that the process that runs models may take.")
+_providers = click.option(
+    "--provider",
+    "providers",
+    metavar="cpu|cuda",
+    multiple=True,
+    default=("cpu",),
+    show_default=True,
+    help="Where verification runs; repeatable.",
+)
+_provider = click.option(
+    "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="Where the models run."
+)
+
+checking = all_of(_dims, _inputs, _providers, _timeout, _memory)
+"""How models are run to be checked."""
+
+timing = all_of(_dims, _inputs, _provider, _timeout, _memory)
+"""How models are run to be timed."""

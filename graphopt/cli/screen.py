@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from threading import Timer
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, UsageError
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
+    from rich.console import Console, RenderableType
 
     from graphopt.pipeline import Progress
 
@@ -30,6 +31,12 @@ class Screen:
     quiet: bool
     verbose: bool
     color: bool
+
+    def __post_init__(self) -> None:
+        if self.json not in (None, "-"):
+            path = Path(self.json)
+            if path.is_dir() or not path.absolute().parent.is_dir():
+                raise UsageError("GO014", "the report cannot be written: no such folder", self.json)
 
     def show(self, report: dict[str, Any], text: Callable[[], RenderableType]) -> None:
         """Writes the JSON `report` if it was asked for; prints `text()` unless stdout is taken or to be quiet."""
@@ -58,18 +65,20 @@ class Screen:
             return
         from rich.progress import Progress as Bar
 
-        with Bar(console=self._console(stderr=True), transient=True, auto_refresh=False) as bar:
-            task = bar.add_task("", visible=False)
-            start = time.monotonic()
+        bar = Bar(console=self._console(stderr=True), transient=True)
+        task = bar.add_task("")
+        begin = Timer(_PATIENCE, bar.start)
+        begin.start()
+        try:
+            yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)
+        finally:
+            begin.cancel()
+            begin.join()
+            bar.stop()
 
-            def advance(what: str, done: int, total: int) -> None:
-                if time.monotonic() - start > _PATIENCE:
-                    bar.update(task, description=what, completed=done, total=total, visible=True)
-                    bar.refresh()
-
-            yield advance
-
-    def _console(self, *, stderr: bool) -> Any:
+    def _console(self, *, stderr: bool) -> Console:
         from rich.console import Console
 
-        return Console(stderr=stderr, no_color=None if self.color else True, highlight=False)
+        # Names of values may look like rich's markup.
+        plain = None if self.color else True
+        return Console(stderr=stderr, no_color=plain, highlight=False, markup=False, emoji=False)

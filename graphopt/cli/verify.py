@@ -20,7 +20,7 @@ def verify(screen: Screen, reference: str, candidate: str, dims: tuple[tuple[str
     from graphopt import pipeline
     from graphopt.report import schema, terminal
 
-    verification = pipeline.verify(reference, candidate, dims=dict(dims), **options)
-    screen.show(schema.verification(verification), lambda: terminal.verification(verification))
-    error = pipeline.verification_error(verification)
+    found = pipeline.verify(reference, candidate, dims=dict(dims), **options)
+    screen.show(schema.verification(found, reference, candidate), lambda: terminal.verification(found))
+    error = pipeline.error_of(found)
     return screen.fail(error) if error is not None else 0

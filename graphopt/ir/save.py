@@ -13,10 +13,11 @@ from typing import Literal
 
 from onnx import TensorProto
 
-from graphopt.errors import ModelError, UsageError
+from graphopt.errors import GraphoptError, ModelError, UsageError
 from graphopt.ir import dtypes, wire
 from graphopt.ir.encode import initializers, model_to_proto, model_without_weights, type_proto, value_info, written_name
 from graphopt.ir.model import Model
+from graphopt.ir.node import IR_DOMAIN
 from graphopt.ir.protos import copy_fields, tensors
 from graphopt.ir.tensor import Tensor
 
@@ -40,10 +41,12 @@ def save(
     weights of a model that has external ones go out, too) but for more than 2 GB, `always` and `never` mean all. They
     go to `<path>.data`, or `<path>.1.data`, ... where the input's weights live in that. Raises: UsageError GO011 when
     `path` is the input or holds the input's weights, without `in_place`; ModelError GO032 when the folder cannot be
-    written, GO033 when protobuf cannot hold what is to be in one file.
+    written, GO033 when protobuf cannot hold what is to be in one file; GraphoptError GO051 when an op of the domain ir
+    is left.
     """
     target = Path(path)
     check_output(model, target, in_place=in_place)
+    _refuse_internal(model)
     weights = initializers(model.graph)
     inside = sum(tensor.nbytes for _, tensor in weights if tensor.external is None)
     writer = _Writer(model, target, external, inside)
@@ -85,6 +88,13 @@ def check_output(model: Model, path: str | os.PathLike[str], *, in_place: bool =
         raise UsageError("GO011", "the output is the input", str(target), hint)
     if target.resolve() in model.data_files.values():
         raise UsageError("GO011", "the output is a file that the input's weights live in", str(target), hint)
+
+
+def _refuse_internal(model: Model) -> None:
+    for graph in model.scopes():
+        for node in graph.ops():
+            if node.domain == IR_DOMAIN:
+                raise GraphoptError("GO051", f"{node.op} of the domain ir was not lowered: no file has it", node.place)
 
 
 def _cannot_write(error: OSError, target: Path) -> ModelError:

@@ -35,8 +35,9 @@ class ValidationError(GraphoptError):
 def validate(model: Model) -> None:
     """Checks every invariant of every scope. Raises: ValidationError."""
     for graph in model.scopes():
-        for node in graph:
-            _raise_first(node, _node_problems(node))
+        for check in _CHECKS:
+            for node in graph:
+                _raise_first(node, check(node))
         _raise_first(graph.holder or graph.output, _scope_problems(graph))
     proto = model.graph.proto
     if proto is not None:
@@ -53,12 +54,13 @@ def validate_site(nodes: Iterable[Node]) -> None:
     site = dict.fromkeys(nodes)
     near: dict[Node, None] = {}
     for node in site:
-        _raise_first(node, _node_problems(node))
+        _raise_first(node, _presence_problems(node))
         near.update(dict.fromkeys(node.producers()))
         near.update(dict.fromkeys(node.graph._succ[node]))
-    for node in near:
-        if node not in site and len(node.graph._succ[node]) + len(node.inputs) <= _MANY:
-            _raise_first(node, _node_problems(node))
+    light = [node for node in near if node not in site and len(node.graph._succ[node]) + len(node.inputs) <= _MANY]
+    for check in _CHECKS:
+        for node in (*site, *light):
+            _raise_first(node, check(node))
 
 
 def _raise_first(node: Node, problems: Iterator[str]) -> None:
@@ -66,17 +68,9 @@ def _raise_first(node: Node, problems: Iterator[str]) -> None:
         raise ValidationError(problem, node.place)
 
 
-def _node_problems(node: Node) -> Iterator[str]:
-    graph = node.graph
-    if node not in graph:
+def _presence_problems(node: Node) -> Iterator[str]:
+    if node not in node.graph:
         yield "a node is in its graph"
-        return
-    yield from _edge_problems(node)
-    yield from _counter_problems(node)
-    yield from _name_problems(node)
-    yield from _order_problems(node)
-    yield from _kind_problems(node)
-    yield from _capture_problems(node)
 
 
 def _edge_problems(node: Node) -> Iterator[str]:
@@ -107,10 +101,8 @@ def _counter_problems(node: Node) -> Iterator[str]:
     for reader, slots in node.graph._succ[node].items():
         for slot in slots:
             value = reader.inputs[slot] if slot < len(reader.inputs) else None
-            if value not in counts:
-                yield f"a slot for each edge ({reader.place})"
-                return
-            counts[value] += 1
+            if value in counts:
+                counts[value] += 1
     for value, count in counts.items():
         if value.uses != count:
             yield f"uses of '{value.name}' are counted (counter {value.uses}, slots {count})"
@@ -197,6 +189,18 @@ def _capture_problems(node: Node) -> Iterator[str]:
         for slot, capture in graph.captures.items():
             if capture.slot != slot or not capture.is_op("Capture", IR_DOMAIN) or capture not in graph:
                 yield f"a captured slot has its Capture (slot {slot})"
+
+
+# Edges first: a producer could only say that some reader of it is wrong.
+_CHECKS = (
+    _presence_problems,
+    _edge_problems,
+    _counter_problems,
+    _name_problems,
+    _order_problems,
+    _kind_problems,
+    _capture_problems,
+)
 
 
 def _scope_problems(graph: Graph) -> Iterator[str]:

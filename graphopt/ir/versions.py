@@ -137,7 +137,7 @@ def _ratio_to_operand(node: Node) -> None:
 
 
 def _axis_to_operand(node: Node) -> None:
-    axis = node.attr("axis", 1)
+    axis = node.attr("axis")
     node.graph.set_attr(node, "axis", None)
     if node.arity == 1:
         node.graph.add_operand(node, None)
@@ -160,7 +160,7 @@ def _set_default(name: str, value: Any) -> Callable[[Node], None]:
 
 
 def _rename_mode(node: Node) -> None:
-    mode = node.attr("mode", "bilinear")
+    mode = node.attr("mode")
     node.graph.set_attr(node, "mode", {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode))
 
 
@@ -171,7 +171,7 @@ def _softmax_along_one_axis(node: Node) -> None:
     """
     graph, x, y = node.graph, node.inputs[0], node.output
     assert x is not None
-    axis = node.attr("axis", 1)
+    axis = node.attr("axis")
     graph.set_attr(node, "axis", -1)
     if axis == -1 or (x.rank is not None and operands.normalized(axis, x.rank) == x.rank - 1):
         return

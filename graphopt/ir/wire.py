@@ -105,6 +105,8 @@ def _fields(data: memoryview, begin: int, end: int) -> Iterator[_Field]:
     while begin < end:
         tag, at = _read_varint(data, begin, end)
         number, wire = tag >> 3, tag & 7
+        if number == 0:
+            raise DecodeError("no field has number 0")
         if wire == _BYTES:
             length, value = _read_varint(data, at, end)
             after = value + length

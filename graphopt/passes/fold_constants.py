@@ -7,7 +7,6 @@ import math
 import numpy as np
 
 from graphopt.ir import dtypes
-from graphopt.ir.attributes import Reference
 from graphopt.ir.graph import Graph
 from graphopt.ir.infer import outputs_of
 from graphopt.ir.model import Model
@@ -66,7 +65,7 @@ def _computed(node: Node, origins: Origins, max_bytes: int) -> Tensor | None:
         if value is not None and (tensor is None or tensor.dtype not in evaluate.FOLDABLE):
             return None
         operands.append(tensor)
-    if any(isinstance(value, Reference) for value in node.attrs.values()) or not _affordable(node, operands, max_bytes):
+    if not _affordable(node, operands, max_bytes):
         return None
     try:
         with np.errstate(all="ignore"):
@@ -92,7 +91,10 @@ def _affordable(node: Node, operands: list[Tensor | None], max_bytes: int) -> bo
 
 
 def _result_bytes(node: Node) -> int | None:
-    """Bytes of the result, before it is made; None where inference does not know them."""
+    """Bytes of the result, before it is made; None where inference does not know them.
+
+    Of a node with attributes that a function's caller gives, inference knows nothing.
+    """
     outs = outputs_of(node)
     if not outs or outs[0].shape is None or outs[0].dtype not in evaluate.FOLDABLE:
         return None

@@ -1,15 +1,17 @@
 """The work as Python functions: load, fuse, verify, inspect, save."""
 
 from graphopt.ir import load, save
-from graphopt.pipeline.demo import Demo, demo
+from graphopt.pipeline.demonstration import Demo, demo
 from graphopt.pipeline.fusion import fuse
 from graphopt.pipeline.inspection import Inspection, Port, inspect
+from graphopt.pipeline.meanings import MEANINGS, count_meanings, count_ops
 from graphopt.pipeline.optimize import Progress
 from graphopt.pipeline.result import Result, Rewrite
 from graphopt.pipeline.rulebook import all_rules, page
 from graphopt.pipeline.verification import error_of, verify
 
 __all__ = [
+    "MEANINGS",
     "Demo",
     "Inspection",
     "Port",
@@ -17,6 +19,8 @@ __all__ = [
     "Result",
     "Rewrite",
     "all_rules",
+    "count_meanings",
+    "count_ops",
     "demo",
     "error_of",
     "fuse",

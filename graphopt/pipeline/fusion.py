@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from graphopt.errors import GraphoptError, InconclusiveError, RuleError, RuntimeCrash
@@ -21,6 +20,7 @@ from graphopt.pipeline.verification import Inputs, Source, arrays, error_of
 from graphopt.pipeline.watch import Watch
 from graphopt.rewrite import RuleFailure, Site, Trace, select
 from graphopt.rewrite.engine import SiteKey
+from graphopt.rewrite.rule import STAGES
 from graphopt.targets import target_named
 from graphopt.verify import Checker, Options, Verdict, Verification, blame, find_guilty, key_of
 
@@ -55,9 +55,9 @@ def fuse(
 
     Nothing is written without `output`, with `dry_run`, where the check finds a difference that cannot be taken back,
     or where it cannot decide (unless `allow_unverified`); the result says so. Options mean what the command line's do:
-    `only` and `disable` name rules, `rules` are files or modules that add some, `timeout` (seconds) and `memory` (bytes)
-    limit the process that runs models. Raises: UsageError for a name that is not known and for an output that would
-    overwrite the input, ModelError for a model or data that is bad.
+    `only` and `disable` name rules, `rules` are files or modules that add some, `timeout` (seconds) and `memory`
+    (bytes) limit the process that runs models. Raises: UsageError for a name that is not known and for an output that
+    would overwrite the input, ModelError for a model or data that is bad.
     """
     watch = Watch()
     chosen = select(all_rules(rules), only, disable)
@@ -71,7 +71,7 @@ def fuse(
     options = Options(dims or {}, arrays(inputs), tuple(providers), timeout, memory, level=level)
     checker = Checker(original, options)
     with checker if verify != "off" else nullcontext() as active:
-        attempt = _attempt(fresh, rewrite, active, watch)
+        attempt = _attempt(fresh, rewrite, active, watch, progress)
     written = None
     if output is not None and not dry_run and attempt.acceptable(allow_unverified):
         with watch("save"):
@@ -105,19 +105,20 @@ class _Attempt:
 
     def acceptable(self, unverified: bool) -> bool:
         """Whether the model may be published; `unverified` if also when the check could not decide."""
-        return self.error is None or unverified and self.verdict not in ("equal", "unequal")
+        return self.error is None or (unverified and self.verdict not in ("equal", "unequal"))
 
     @property
     def rewrites(self) -> tuple[Rewrite, ...]:
-        return tuple(
-            Rewrite(site.rule, site.root, site.nodes, verdict)
-            for sites, verdict in ((self.guilty, "unequal"), (self.trace.sites, self.verdict))
-            for site in sites
-        )
+        guilty = tuple(Rewrite(site.rule, site.root, site.nodes, "unequal") for site in self.guilty)
+        return guilty + tuple(Rewrite(s.rule, s.root, s.nodes, self.verdict) for s in self.trace.sites)
 
 
 def _attempt(
-    fresh: Callable[[], Model], rewrite: Callable[..., Trace], checker: Checker | None, watch: Watch
+    fresh: Callable[[], Model],
+    rewrite: Callable[..., Trace],
+    checker: Checker | None,
+    watch: Watch,
+    progress: Progress | None,
 ) -> _Attempt:
     """Rewrites and checks until what is left is equal, or nobody is found guilty of what is not."""
     guilty: tuple[Site, ...] = ()
@@ -125,10 +126,14 @@ def _attempt(
         model, trace = _rewritten(fresh, rewrite, map(key_of, guilty), watch)
         if checker is None:
             return _Attempt(model, trace, "skipped")
+        if progress is not None:
+            progress("verify", len(STAGES), len(STAGES) + 1)
         try:
             with watch("verify"):
                 verification = checker.check(model)
-            found = _guilty_sites(verification, trace, guilty, partial(_rewritten, fresh, rewrite, watch=watch), checker)
+            found = _guilty_sites(
+                verification, trace, guilty, partial(_rewritten, fresh, rewrite, watch=watch), checker
+            )
         except (InconclusiveError, RuntimeCrash) as error:
             return _Attempt(model, trace, "inconclusive", guilty, error=error)
         if not found:
@@ -154,7 +159,7 @@ def _guilty_sites(
 ) -> list[Site]:
     """The sites that have to go before the next check; none when all is equal or nobody is found.
 
-    A rule that was found guilty once is guilty in every region that still fails; otherwise the first region is searched.
+    A rule that was found guilty once is guilty in every region that still fails; else the first region is searched.
     """
     again = {site.rule for site in known}
     found = [site for site in blame(verification.failing, trace) if site.rule in again]

@@ -16,7 +16,7 @@ from graphopt.pipeline.meanings import count_meanings, count_ops, op_name
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output: its element type (`float32`; empty where it is not a tensor) and its dimensions as written."""
+    """An input or output: its element type (`float32`; empty where it is no tensor) and its dimensions as written."""
 
     name: str
     dtype: str
@@ -52,7 +52,7 @@ def inspect(source: str | os.PathLike[str] | onnx.ModelProto) -> Inspection:
     ops = count_ops(model)
     weights = list(_weights(model))
     return Inspection(
-        model=str(model.path or model.graph.proto.name),
+        model=str(model.path or "model"),
         producer=f"{model.proto.producer_name} {model.proto.producer_version}".strip(),
         ir_version=model.proto.ir_version,
         opsets={domain or "ai.onnx": version for domain, version in sorted(model.opsets.items())},
@@ -72,8 +72,10 @@ def inspect(source: str | os.PathLike[str] | onnx.ModelProto) -> Inspection:
 
 
 def _port(value: Value) -> Port:
-    shape = value.shape and tuple(size if isinstance(size, int) else str(size) for size in value.shape)
-    return Port(value.name, dtypes.NAMES.get(value.dtype, "") if value.dtype else "", shape)
+    shape: tuple[int | str, ...] | None = None
+    if value.shape is not None:
+        shape = tuple(size if isinstance(size, int) else str(size) for size in value.shape)
+    return Port(value.name, dtypes.NAMES.get(value.dtype, ""), shape)
 
 
 def _weights(model: Model) -> Iterable[Tensor]:

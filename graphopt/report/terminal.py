@@ -2,14 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from graphopt.pipeline import Inspection, Port, page
+from graphopt.bench import Timing
+from graphopt.pipeline import Demo, Inspection, Port, Result, count_meanings, page
 from graphopt.rewrite import CompiledRule
+from graphopt.verify import Comparison, Verdict, Verification
+from graphopt.verify.tolerance import K
+
+_STYLES: dict[Verdict, str] = {"equal": "green", "unequal": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
+_FEW = 12
+"""Rows of a table that nobody asked to see whole."""
+
+_NUMERIC = frozenset({"count", "before", "after", "applied", "matched", "tried", "ms", "median", "p90", "ratio"})
+
+
+def fusion(result: Result, *, verbose: bool = False) -> RenderableType:
+    """What `fuse` did, how it was checked, and where the time went."""
+    files = _facts()
+    files.add_row("model", result.source)
+    files.add_row("target", result.target)
+    files.add_row("written", str(result.output) if result.output is not None else "nothing")
+    return Group(*_changes(result, verbose), *_applied(result, verbose), _outcome(result), files)
+
+
+def verification(found: Verification) -> RenderableType:
+    """What `verify` compared, and on what."""
+    facts = _facts()
+    facts.add_row("verdict", _verdict(found.verdict))
+    facts.add_row("decided by", found.decided_by)
+    if found.reason:
+        facts.add_row("reason", found.reason)
+    for provider in found.providers:
+        facts.add_row(f"on {provider.name}", Text.assemble(_verdict(provider.verdict), f"  {provider.reason}"))
+    for name, feeds in _feeds(found).items():
+        facts.add_row("fed", f"{name}: {', '.join(feeds)}")
+    return Group(*_comparisons(found.outputs), facts)
 
 
 def inspection(found: Inspection) -> RenderableType:
@@ -33,16 +67,17 @@ def inspection(found: Inspection) -> RenderableType:
         facts.add_row("unknown op", name)
     for key, value in found.metadata.items():
         facts.add_row("metadata", f"{key} = {value}")
-    return Group(facts, "", *(_counts("fused op", found.fused) if found.fused else ()), *_counts("op", found.ops))
+    fused = _counts("fused op", found.fused) if found.fused else ()
+    return Group(facts, "", *fused, *_counts("op", found.ops))
 
 
 def rules(known: Iterable[CompiledRule]) -> RenderableType:
     """The rules, one line each."""
-    table = _table("stage", "rule", "what it does")
+    table = _table("stage", "rule", "what it finds")
     stage = ""
-    for rule in known:
-        table.add_row("" if rule.stage == stage else rule.stage, rule.name, page(rule).partition("\n")[0])
-        stage = rule.stage
+    for shown in known:
+        table.add_row("" if shown.stage == stage else shown.stage, shown.name, page(shown).partition("\n")[0])
+        stage = shown.stage
     return table
 
 
@@ -53,7 +88,35 @@ def rule(shown: CompiledRule) -> RenderableType:
     for kernel in shown.needs:
         facts.add_row("needs", str(kernel))
     facts.add_row("file", shown.place)
-    return Group(Text(shown.name, "bold"), "", Text(page(shown)), "", facts)
+    return Group(Text(shown.name, "bold"), "", page(shown), "", facts)
+
+
+def timing(found: Timing) -> RenderableType:
+    """Models timed side by side; the first is what the others are compared with."""
+    table = _table("model", "median", "p90", "ratio", "95 % interval", "")
+    first = found.latencies[0]
+    names = [Path(one.model).name for one in found.latencies]
+    distinct = len(set(names)) == len(names)
+    for name, one in zip(names, found.latencies, strict=True):
+        ratio = one.ratio
+        compared = (
+            ("", "", "")
+            if one is first
+            else (f"{ratio.ratio:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}", _speedup(ratio.ratio))
+        )
+        table.add_row(
+            name if distinct else one.model, f"{one.median * 1000:.2f} ms", f"{one.p90 * 1000:.2f} ms", *compared
+        )
+    shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in found.shapes.items())
+    how = f"{found.runs} runs each, in turn, on {found.provider} with {found.threads} threads; inputs {shapes}"
+    return Group(table, "", Text(how, "dim"))
+
+
+def demo(found: Demo, *, verbose: bool = False) -> RenderableType:
+    """The whole of the demo."""
+    title = Text("A transformer of BERT-base's size, as an exporter writes it", "bold")
+    timed = ("", timing(found.timing)) if found.timing is not None else ()
+    return Group(title, "", *_changes(found.fusion, verbose), _outcome(found.fusion), *timed)
 
 
 def size(count: int) -> str:
@@ -64,9 +127,96 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _port(port: Port) -> Text:
-    shape = "?" if port.shape is None else f"({', '.join(map(str, port.shape))})"
-    return Text(f"{port.name}: {port.dtype or 'not a tensor'} {shape}")
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def _changes(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
+    """Meanings, and the ops whose number changed most."""
+    before, after = result.ops_before, result.ops_after
+    meanings = _before_after("meaning", Counter(count_meanings(before)), Counter(result.fused))
+    changed = [op for op in before | after if before[op] != after[op]]
+    changed.sort(key=lambda op: (-abs(before[op] - after[op]), op))
+    shown = changed if verbose else changed[:_FEW]
+    ops = _before_after("op", *(Counter({op: counts[op] for op in shown}) for counts in (before, after)))
+    if len(shown) < len(changed):
+        ops.add_row(f"{len(changed) - len(shown)} other ops", "", "", style="dim")
+    ops.add_row("all nodes", f"{before.total():,}", f"{after.total():,}", style="bold")
+    return meanings, "", ops, ""
+
+
+def _applied(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
+    counts = sorted(result.trace.counts.items(), key=lambda item: (-item[1].applied, item[0]))
+    if verbose:
+        table = _table("rule", "applied", "matched", "tried", "ms")
+        for name, count in counts:
+            table.add_row(
+                name, *(f"{n:,}" for n in (count.applied, count.matched, count.tried)), f"{count.seconds * 1000:.1f}"
+            )
+        return table, ""
+    fired = [(name, count) for name, count in counts if count.applied]
+    table = _table("rule", "applied")
+    for name, count in fired:
+        table.add_row(name, f"{count.applied:,}")
+    return (table, "") if fired else ()
+
+
+def _outcome(result: Result) -> Table:
+    facts = _facts()
+    facts.add_row("check", _check(result))
+    for site in result.rolled_back:
+        facts.add_row("rolled back", f"{site.rule} at '{site.root}': it changed what the model computes")
+    for failure in result.trace.failures:
+        facts.add_row("set aside", f"{failure.rule} ({failure.place}): {failure.message}")
+    facts.add_row("time", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items()))
+    return facts
+
+
+def _check(result: Result) -> Text:
+    found = result.verification
+    if found is None:
+        return _verdict(result.verdict)
+    counts = found.counts
+    regions = counts.run + counts.known
+    text = f": {regions} regions changed and were run, {counts.free} are equal by structure"
+    return Text.assemble(_verdict(result.verdict), text, _furthest(found.regions))
+
+
+def _furthest(compared: Sequence[Comparison]) -> str:
+    ratios = [one.ratio for one in compared if one.ratio is not None]
+    return f"; at most {max(ratios):.1f} noise floors apart, {K:g} are allowed" if ratios else ""
+
+
+def _comparisons(outputs: Sequence[Comparison]) -> tuple[RenderableType, ...]:
+    if not outputs:
+        return ()
+    table = _table("output", "verdict", "max abs", "max rel", "rms", "cosine", "floor")
+    for one in outputs:
+        figures = (one.max_abs, one.max_rel, one.rms, one.cosine, one.floor)
+        table.add_row(one.name, _verdict(one.verdict), *("" if x is None else f"{x:.4g}" for x in figures))
+    return table, ""
+
+
+def _feeds(found: Verification) -> dict[str, list[str]]:
+    """What each input was fed: shapes and kinds, without repetition."""
+    feeds: dict[str, list[str]] = {}
+    for one in found.inputs:
+        text = f"{'x'.join(map(str, one.shape)) or 'scalar'} {one.kind}"
+        if text not in feeds.setdefault(one.name, []):
+            feeds[one.name].append(text)
+    return feeds
+
+
+def _speedup(ratio: float) -> Text:
+    return Text(f"{1 / ratio:.2f}x faster", "bold green" if ratio < 1 else "")
+
+
+def _verdict(verdict: Verdict) -> Text:
+    return Text(verdict, _STYLES[verdict])
+
+
+def _port(port: Port) -> str:
+    shape = "of unknown rank" if port.shape is None else f"({', '.join(map(str, port.shape))})"
+    return f"{port.name}: {port.dtype or 'not a tensor'} {shape}"
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> tuple[RenderableType, ...]:
@@ -76,17 +226,22 @@ def _counts(title: str, counts: Mapping[str, int]) -> tuple[RenderableType, ...]
     return table, ""
 
 
+def _before_after(title: str, before: Counter[str], after: Counter[str]) -> Table:
+    table = _table(title, "before", "after")
+    for name in sorted(before | after, key=lambda name: (-max(before[name], after[name]), name)):
+        table.add_row(name, f"{before[name]:,}", f"{after[name]:,}")
+    return table
+
+
 def _facts() -> Table:
     facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="dim")
+    facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     return facts
 
 
-def _table(first: str, *others: str) -> Table:
+def _table(*titles: str) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column(first, overflow="fold")
-    for title in others:
-        numeric = title in ("count", "before", "after")
-        table.add_column(title, justify="right" if numeric else "left", overflow="fold")
+    for title in titles:
+        table.add_column(title, justify="right" if title in _NUMERIC else "left", overflow="fold")
     return table

@@ -51,19 +51,28 @@ class Builder:
         return self._graph.add_constant(Tensor.of(list(values), 7), "ints")
 
     def reshape(self, x: Value, shape: Shape) -> Value:
-        """`x` in another shape, its target a constant: each dimension a number, one of x's in its place, or the rest.
+        """`x` in another shape, of whose dimensions all but one are numbers or dimensions of `x`.
 
+        The target is a constant where each of them stands in its place in `x`, otherwise made from x's shape at run time.
         Raises: Declined when two dimensions are neither.
         """
-        target = []
+        own = x.shape or ()
+        target: list[int] = []
+        moved: dict[int, int] = {}
         for axis, size in enumerate(shape):
-            if x.shape is not None and axis < len(x.shape) and x.shape[axis] == size:
+            if axis < len(own) and own[axis] == size:
                 target.append(size if isinstance(size, int) and size else 0)
+            elif not isinstance(size, int) and size in own:
+                moved[axis] = own.index(size)
+                target.append(1)
             else:
                 target.append(size if isinstance(size, int) and size else -1)
         if target.count(-1) > 1:
-            raise Declined(f"the shape {shape} cannot be written as a constant for {x.shape}")
-        return self.Reshape(x, self.ints(*target))
+            raise Declined(f"the shape {shape} cannot be made from {x.shape}")
+        if not moved:
+            return self.Reshape(x, self.ints(*target))
+        parts = [self.size(x, moved[axis]) if axis in moved else self.ints(size) for axis, size in enumerate(target)]
+        return self.Reshape(x, self.Concat(*parts, axis=0))
 
     def size(self, x: Value, axis: int) -> Value:
         """The size of one dimension of `x`, as an int64 vector of one: a constant where it is a number."""

@@ -115,7 +115,7 @@ class Engine:
             if allowed is not True:
                 self._refuse(rule, node, node, allowed if isinstance(allowed, str) else "the rule's condition")
                 continue
-            escape = _escape(match)
+            escape = "" if rule.rule.keeps_inner else _escape(match)
             if escape:
                 self._refuse(rule, node, node, escape)
                 continue

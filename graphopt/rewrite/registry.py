@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import pkgutil
+import sys
 from collections.abc import Iterable, Iterator
 from functools import cache
 from importlib.metadata import entry_points
@@ -32,11 +33,11 @@ def rules_from(source: str) -> tuple[CompiledRule, ...]:
     """The rules in a Python file or an importable module. Raises: RuleError GO062 when it cannot be imported."""
     try:
         if source.endswith(".py"):
-            path = Path(source)
-            spec = importlib.util.spec_from_file_location(f"graphopt_rules_{path.stem}", path)
+            path = Path(source).resolve()
+            spec = importlib.util.spec_from_file_location(f"graphopt rules {path}", path)
             assert spec is not None
             assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
+            module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(source)

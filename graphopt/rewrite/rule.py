@@ -64,6 +64,9 @@ class Rule:
     stage: ClassVar[Stage]
     needs: ClassVar[Kernel | tuple[Kernel, ...]] = ()
     once: ClassVar[bool] = False
+    keeps_inner: ClassVar[bool] = False
+    """Inner values that somebody else reads do not forbid the match, their nodes stay: for rules about views, where the
+    replacement costs no more than the root alone did."""
     priority: ClassVar[int] = 0
     """Among rules with the same root the higher one is tried first."""
 

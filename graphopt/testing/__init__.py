@@ -1,4 +1,7 @@
-"""Testing rules: text cases that say what a rule makes of a graph, and that the numbers stay.
+"""Testing rules: what a rule makes of a graph, what it leaves alone, and that the numbers stay.
+
+`assert_fuses`, `assert_unchanged` and `assert_equivalent` are for a test beside the rule. Case files say the same of
+many spellings:
 
     rule: GeluErf                          the rule a file is about; after a comma, rules that run beside it
 
@@ -26,12 +29,23 @@ random inputs. Lines of `key: value`, under `rule:` for the file or under `[case
 
     target: ort-cpu          the target that the rules see (none: one that has every kernel)
     opset: 17                of graphs without an opset line (20)
+    keep-opset: yes          the opset must stay as it is
     dim N: 16                the size of a dimension (else several are run)
     feed ids: 0..31          the range of an input (else floats are normal, integers 0 or 1)
     no-run: why              the graph cannot be run
 """
 
+from graphopt.testing.assertions import assert_equivalent, assert_fuses, assert_unchanged
 from graphopt.testing.cases import Case, parse_cases, update_cases
 from graphopt.testing.run import Outcome, run_case
 
-__all__ = ["Case", "Outcome", "parse_cases", "run_case", "update_cases"]
+__all__ = [
+    "Case",
+    "Outcome",
+    "assert_equivalent",
+    "assert_fuses",
+    "assert_unchanged",
+    "parse_cases",
+    "run_case",
+    "update_cases",
+]

@@ -10,7 +10,7 @@ from pathlib import Path
 from graphopt.errors import ModelError, near
 
 _SECTION = re.compile(r"\[(case|out of|out|unchanged)(?: +(\w+))?\] *(.*)")
-_SETTING = re.compile(r"(rule|target|opset|no-run|dim|feed)(?: +(\S+))?: *(.+)")
+_SETTING = re.compile(r"(rule|target|opset|keep-opset|no-run|dim|feed)(?: +(\S+))?: *(.+)")
 _RANGE = re.compile(r"(\S+?)\.\.(\S+)")
 
 
@@ -33,6 +33,7 @@ class Case:
     rules: tuple[str, ...] = ()
     target: str = ""
     opset: int = 20
+    keep_opset: bool = False
     dims: Mapping[str, int] = field(default_factory=dict)
     feeds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     no_run: str = ""
@@ -143,6 +144,8 @@ class _Reader:
                     return replace(case, dims={**case.dims, str(name): int(value)})
                 case "feed" if limits:
                     return replace(case, feeds={**case.feeds, str(name): (float(limits[1]), float(limits[2]))})
+                case "keep-opset" if value in ("yes", "no"):
+                    return replace(case, keep_opset=value == "yes")
                 case "target":
                     return replace(case, target=value)
                 case "no-run":

@@ -9,19 +9,23 @@ import numpy as np
 from graphopt.errors import GraphoptError
 from graphopt.ir import Model, Size, dims, dtypes, model_to_proto
 from graphopt.ir.tensor import Array
-from graphopt.runtime import Runner
-from graphopt.testing.cases import Case
+from graphopt.runtime import Runner, Session
 
 _SIZES = ((2, 3, 5, 7, 4), (3, 1, 4, 2, 6))
 # Relative to the largest element of an output: some hundred roundings of its type.
 _TOLERANCE = {np.dtype(np.float16): 1e-2, np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-12}
 _TOLERANCE_BFLOAT16 = 5e-2
 
+Ranges = Mapping[str, tuple[float, float]]
+"""The least and the greatest element of an input, by name."""
 
-def feeds(model: Model, case: Case, sizes: tuple[int, ...], seed: int) -> dict[str, Array]:
-    """Random inputs; symbolic dimensions get `sizes` in the order in which they come, unless the case binds them."""
+
+def feeds(
+    model: Model, given: Mapping[str, int], ranges: Ranges, sizes: tuple[int, ...], seed: int
+) -> dict[str, Array]:
+    """Random inputs; symbolic dimensions get `sizes` in the order in which they come, unless their size is `given`."""
     random = np.random.default_rng(seed)
-    bound = dict(case.dims)
+    bound = dict(given)
     made: dict[str, Array] = {}
     for node in model.graph.inputs:
         if node.data is not None:
@@ -31,7 +35,7 @@ def feeds(model: Model, case: Case, sizes: tuple[int, ...], seed: int) -> dict[s
             for name in sorted(dims.symbols(size)):
                 bound.setdefault(name, sizes[len(bound) % len(sizes)])
         shape = [_number(size, bound) for size in value.shape or ()]
-        made[value.name] = _numbers(random, value.dtype, shape, case.feeds.get(value.name))
+        made[value.name] = _numbers(random, value.dtype, shape, ranges.get(value.name))
     return made
 
 
@@ -49,22 +53,26 @@ def _numbers(random: np.random.Generator, dtype: int, shape: list[int], limits: 
     return random.integers(int(low), int(high) + 1, shape).astype(kind)
 
 
-def difference(before: Model, after: Model, case: Case, runner: Runner) -> str:
+def difference(before: Model, after: Model, dims: Mapping[str, int], ranges: Ranges, runner: Runner) -> str:
     """How the outputs of two models differ on the same inputs; empty where they do not.
 
     Raises: GraphoptError where onnxruntime does not run `before`.
     """
-    protos = [model_to_proto(model).SerializeToString() for model in (before, after)]
-    with runner.load(protos[0], optimize=False, name="before") as reference:
-        inputs = [feeds(before, case, sizes, seed) for seed, sizes in enumerate(_SIZES)]
+    with _session(before, runner, "before") as reference:
+        inputs = [feeds(before, dims, ranges, sizes, seed) for seed, sizes in enumerate(_SIZES)]
         wanted = [reference.run(feed) for feed in inputs]
     try:
-        with runner.load(protos[1], optimize=False, name="after") as candidate:
+        with _session(after, runner, "after") as candidate:
             found = [candidate.run(feed) for feed in inputs]
     except GraphoptError as error:
         return f"the result does not run: {error.message}"
     problems = [_differs(name, x, b[name]) for a, b in zip(wanted, found, strict=True) for name, x in a.items()]
     return next(filter(None, problems), "")
+
+
+def _session(model: Model, runner: Runner, name: str) -> Session:
+    data = model_to_proto(model).SerializeToString()
+    return runner.load(data, optimize=False, name=name, base=model.path.parent if model.path else None)
 
 
 def _differs(name: str, a: Array, b: Array) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import IR_DOMAIN, Model
@@ -15,12 +16,12 @@ from graphopt.ir.versions import raise_opset
 from graphopt.passes import remove_dead
 from graphopt.rewrite import CompiledRule, Context, Engine, Trace, select
 from graphopt.runtime import Runner
-from graphopt.targets import target_named
+from graphopt.targets import Target, target_named
 from graphopt.testing.cases import Case
-from graphopt.testing.numerics import difference
+from graphopt.testing.numerics import Ranges, difference
 
-# Internal operators are run as kernels of this target.
-_RUNS = "ort-cpu"
+# A target without fused kernels: internal operators are run as their parts, so a rule never is its own reference.
+_PLAIN = Target("plain", 24, "cpu")
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,8 @@ def run_case(case: Case, rules: Sequence[CompiledRule], runner: Runner | None = 
     """
     before = _graph(case)
     after = _graph(case)
-    trace = _apply(after, select(rules, only=case.rules), Context(target_named(case.target) if case.target else None))
-    problem = _wrong_trace(case, trace)
+    trace = apply(after, select(rules, only=case.rules), case.target, case.keep_opset)
+    problem = _wrong_trace(case, rules, trace)
     if problem:
         return Outcome(problem)
     text = _statements(after, before) if case.expected is not None else ""
@@ -54,39 +55,101 @@ def run_case(case: Case, rules: Sequence[CompiledRule], runner: Runner | None = 
     return Outcome(_wrong_numbers(case, before, after, rules, runner), True, text)
 
 
-def _graph(case: Case) -> Model:
-    model = parse(case.text, opset=case.opset, where=str(case.path), line=case.line)
+# ---- what assertions do as well ------------------------------------------------------------------------------------
+
+
+def prepare(model: Model) -> Model:
+    """`model` as rules see it: types inferred, no dead code."""
     infer(model)
     remove_dead(model)
     return model
 
 
-def _apply(model: Model, rules: Sequence[CompiledRule], context: Context) -> Trace:
-    engine = Engine(rules, context)
+def apply(model: Model, rules: Sequence[CompiledRule], target: str | Target = "", keep_opset: bool = False) -> Trace:
+    """Applies `rules` in place until none fires; without a target every kernel is there."""
+    known = target_named(target) if isinstance(target, str) and target else target or None
+    engine = Engine(rules, Context(known, keep_opset=keep_opset))
     engine.run(model)
     remove_dead(model)
     return engine.trace
 
 
-def _wrong_trace(case: Case, trace: Trace) -> str:
+def failure(trace: Trace) -> str:
+    """The first rule that raised, cycled or wrote an invalid graph; empty where none did."""
+    return "".join(f"{f.rule} failed: {f.message}\n  --> {f.place}" for f in trace.failures[:1])
+
+
+def reasons(trace: Trace, rule: CompiledRule) -> list[str]:
+    """Why `rule` did not fire, each reason once: where, and in words."""
+    refusals = dict.fromkeys(f"{r.node}: {r.reason}" for r in trace.refusals if r.rule == rule.name)
+    count = trace.count(rule.name)
+    roots = " or ".join(f"{domain}.{op}" if domain else op for domain, op in rule.roots)
+    if refusals or count.reasons:
+        return list(refusals or count.reasons)
+    if count.tried:
+        return [f"tried {count.tried} times: nothing below a {roots} looks like {rule.pattern.roots[0]}"]
+    return [f"never tried: there is no {roots} to begin at"]
+
+
+def changes(before: str, after: str, labels: tuple[str, str], context: int = 99) -> str:
+    """Two texts as a unified difference; empty where they are equal."""
+    a, b = before.splitlines(), after.splitlines()
+    return "\n".join(difflib.unified_diff(a, b, *labels, lineterm="", n=context))
+
+
+def compare(
+    before: Model,
+    after: Model,
+    rules: Sequence[CompiledRule],
+    runner: Runner,
+    dims: Mapping[str, int] = MappingProxyType({}),
+    ranges: Ranges = MappingProxyType({}),
+) -> str:
+    """How the numbers of two models differ; empty where they do not.
+
+    Changes both: internal operators are lowered by those of `rules` that lower, and the opset is raised as they need.
+    Raises: GraphoptError where onnxruntime does not run `before`.
+    """
+    for model in (before, after):
+        if _internal(model):
+            apply(model, [rule for rule in rules if rule.stage == "lower"], _PLAIN)
+        if _internal(model):
+            return f"{_internal(model)} is not lowered: the numbers cannot be compared"
+        needed = max((node.version for graph in model.scopes() for node in graph.ops() if not node.domain), default=0)
+        raise_opset(model, needed)
+    return difference(before, after, dims, ranges, runner)
+
+
+def _internal(model: Model) -> str:
+    nodes = (node for graph in model.scopes() for node in graph.ops() if node.domain == IR_DOMAIN)
+    return next((f"{IR_DOMAIN}.{node.op}" for node in nodes), "")
+
+
+# ---- what cases say ------------------------------------------------------------------------------------------------
+
+
+def _graph(case: Case) -> Model:
+    return prepare(parse(case.text, opset=case.opset, where=str(case.path), line=case.line))
+
+
+def _wrong_trace(case: Case, rules: Sequence[CompiledRule], trace: Trace) -> str:
     if trace.failures:
-        failure = trace.failures[0]
-        return f"{failure.rule} failed: {failure.message}\n  --> {failure.place}"
-    main = case.rules[0]
-    fired = any(site.rule == main for site in trace.sites)
-    refusals = dict.fromkeys((r.node, r.reason) for r in trace.refusals if r.rule == main)
-    said = [f"{node}: {reason}" for node, reason in refusals]
-    if fired != (case.expected is not None):
-        return "\n  ".join([f"{main} {'fired' if fired else 'did not fire'}", *said])
-    if not any(case.reason in reason for _, reason in refusals) and case.reason:
-        return "\n  ".join([f"{main} does not say '{case.reason}'", *said])
+        return failure(trace)
+    main = next(rule for rule in rules if rule.name == case.rules[0])
+    fired = any(site.rule == main.name for site in trace.sites)
+    said = reasons(trace, main)
+    if fired and case.expected is None:
+        return f"{main.name} fired"
+    if not fired and case.expected is not None:
+        return "\n  ".join([f"{main.name} did not fire", *said])
+    if not any(case.reason in reason for reason in said) and case.reason:
+        return "\n  ".join([f"{main.name} does not say '{case.reason}'", *said])
     return ""
 
 
 def _wrong_graph(case: Case, before: Model, after: Model) -> str:
     wanted = before if case.expected is None else _expected(case, before)
-    a, b = (_comparable(model).splitlines() for model in (wanted, after))
-    return "\n".join(difflib.unified_diff(a, b, "expected", "found", lineterm="", n=99))
+    return changes(_comparable(wanted), _comparable(after), ("expected", "found"))
 
 
 def _expected(case: Case, before: Model) -> Model:
@@ -116,20 +179,7 @@ def _statements(model: Model, before: Model) -> str:
 
 
 def _wrong_numbers(case: Case, before: Model, after: Model, rules: Sequence[CompiledRule], runner: Runner) -> str:
-    for model in (before, after):
-        lowering = [rule for rule in rules if rule.stage == "lower"]
-        if _internal(model):
-            _apply(model, lowering, Context(target_named(_RUNS)))
-        if _internal(model):
-            return f"{_internal(model)} is not lowered: the numbers cannot be compared"
-        needed = max((node.version for graph in model.scopes() for node in graph.ops() if not node.domain), default=0)
-        raise_opset(model, needed)
     try:
-        return difference(before, after, case, runner)
+        return compare(before, after, rules, runner, case.dims, case.feeds)
     except GraphoptError as error:
         return f"the graph does not run: {error.message}\n  hint: fix it, bind a dimension, or say `no-run: why`"
-
-
-def _internal(model: Model) -> str:
-    nodes = (node for graph in model.scopes() for node in graph.ops() if node.domain == IR_DOMAIN)
-    return next((f"{IR_DOMAIN}.{node.op}" for node in nodes), "")

@@ -27,11 +27,15 @@ Side = Literal["original", "candidate"]
 
 
 class CannotRun(Exception):
-    """The batch cannot be run as a whole: onnxruntime refuses the part of one `side`, or there is too much of it."""
+    """The batch cannot be run as a whole: onnxruntime refuses the part of one `side`, or there is too much of it.
 
-    def __init__(self, side: Side, reason: str) -> None:
+    `is_wrong` where the candidate's part was loaded and then failed on values that the original's part took.
+    """
+
+    def __init__(self, side: Side, reason: str, is_wrong: bool = False) -> None:
         super().__init__(reason)
         self.side = side
+        self.is_wrong = is_wrong
 
 
 class Tap:
@@ -103,10 +107,17 @@ class Batch:
 
     def _pair(self, tap: Tap | None, values: Values, providers: Sequence[str], stack: ExitStack) -> _Pair:
         kinds = tap.types if tap is not None else {}
-        types = {name: type_of(kinds[name], value) for name, value in values.items() if name in kinds}
+        typed = values.keys() & kinds.keys()
+        types = {name: type_of(kinds[name], values[name], self._sizes(name)) for name in typed}
         original = self._load("original", self._part("original", types), "cpu", stack)
         part = self._part("candidate", types)
         return _Pair(self._runs, original, [self._load("candidate", part, name, stack) for name in providers])
+
+    def _sizes(self, name: str) -> Sequence[int | None]:
+        """The sizes of a boundary value that do not depend on the feed; onnxruntime misjudges some ops without them."""
+        shapes = [model.graph.names[name].shape for model in self._models.values() if name in model.graph.names]
+        known = next((shape for shape in shapes if shape is not None), ())
+        return [size if isinstance(size, int) else None for size in known]
 
     def _part(self, side: Side, types: Mapping[str, TypeProto]) -> Part:
         roots = [region.original if side == "original" else region.candidate for region in self._regions]
@@ -149,4 +160,4 @@ def _run(side: Side, session: PartSession, values: Values) -> Values:
     try:
         return session.run(values)
     except RunError as error:
-        raise CannotRun(side, error.message) from error
+        raise CannotRun(side, error.message, is_wrong=side == "candidate") from error

@@ -86,7 +86,8 @@ class Checker:
             counts=counts,
         )
         if verdict == "inconclusive" or (verdict == "equal" and self._options.level == "full"):
-            return _decided(verification, compare_in(self._runs, self._original, candidate))
+            undecided = tuple(region for region in found if self._known[region.key].verdict == "inconclusive")
+            return _decided(verification, undecided, compare_in(self._runs, self._original, candidate))
         return verification
 
     def _run(self, candidate: Model, todo: Sequence[Region], providers: Sequence[str]) -> tuple[FedInput, ...]:
@@ -150,7 +151,7 @@ def _batches(regions: Sequence[Region]) -> Iterator[list[Region]]:
 
 def _refused(region: Region, problem: CannotRun) -> Comparison:
     reason = f"onnxruntime does not run this region of the {problem.side}: {problem}"
-    return Comparison(region.output, "unequal" if problem.side == "candidate" else "inconclusive", reason=reason)
+    return Comparison(region.output, "unequal" if problem.is_wrong else "inconclusive", reason=reason)
 
 
 def _reason(results: Sequence[Comparison]) -> str:
@@ -163,14 +164,14 @@ def _reason(results: Sequence[Comparison]) -> str:
     return f"'{those[0].name}': {those[0].reason}{rest}"
 
 
-def _decided(regions: Verification, whole: Verification) -> Verification:
+def _decided(regions: Verification, undecided: tuple[Region, ...], whole: Verification) -> Verification:
     """What regions and whole models say together: where regions are undecided, the whole decides."""
-    undecided = f"regions that could not be decided: {regions.reason}" if regions.verdict == "inconclusive" else ""
     return replace(
         regions,
         verdict=whole.verdict,
         decided_by=whole.decided_by,
-        reason=whole.reason or undecided,
+        reason=whole.reason or regions.reason,
+        failing=undecided if whole.verdict == "unequal" else (),
         outputs=whole.outputs,
         inputs=whole.inputs,
         providers=whole.providers,

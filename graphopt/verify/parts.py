@@ -206,14 +206,18 @@ def _output(graph: onnx.GraphProto, root: Value, cuts: Cuts) -> str:
     return name
 
 
-def type_of(kind: str, value: Any) -> TypeProto:
-    """The type of a value: `kind` is onnxruntime's (`tensor(float)`, `seq(tensor(int64))`), the rank is the value's."""
+def type_of(kind: str, value: Any, known: Sequence[int | None] = ()) -> TypeProto:
+    """The type of a value: `kind` is onnxruntime's (`tensor(float)`, `seq(tensor(int64))`), the rank is the value's.
+
+    Sizes are those that are `known` and that the value has.
+    """
     outer, _, inner = kind.rstrip(")").partition("(")
     inner = kind[len(outer) + 1 : -1]
     match outer:
         case "tensor":
-            rank = [None] * np.ndim(value) if value is not None else None
-            return helper.make_tensor_type_proto(dtypes.NUMBERS[_ORT_NAMES.get(inner, inner)], rank)
+            shape = enumerate(np.shape(value))
+            sizes = None if value is None else [n if n in known[i : i + 1] else None for i, n in shape]
+            return helper.make_tensor_type_proto(dtypes.NUMBERS[_ORT_NAMES.get(inner, inner)], sizes)
         case "seq":
             return helper.make_sequence_type_proto(type_of(inner, None))
         case "optional":

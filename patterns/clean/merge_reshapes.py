@@ -12,6 +12,7 @@ class MergeReshapes(Rule):
     """
 
     stage = "clean"
+    keeps_inner = True
 
     def pattern(self, op: Ops, x: Value) -> Expr:
         inner = op.Reshape(x, ...) | op.Unsqueeze(x, ...) | op.Squeeze(x, ...) | op.Flatten(x, ...)

@@ -11,6 +11,7 @@ class MergeTransposes(Rule):
     """
 
     stage = "clean"
+    keeps_inner = True
 
     def pattern(self, op: Ops, x: Value, p: Attr, q: Attr) -> Expr:
         return op.Transpose(op.Transpose(x, perm=p), perm=q)

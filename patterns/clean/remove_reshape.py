@@ -14,7 +14,8 @@ class RemoveReshape(Rule):
     stage = "clean"
 
     def pattern(self, op: Ops, x: Value) -> Expr:
-        return op.Reshape(x, ...) | op.Expand(x, ...) | op.Flatten(x, ...) | op.Squeeze(x, ...)
+        views = op.Reshape(x, ...) | op.Flatten(x, ...) | op.Squeeze(x, ...) | op.Unsqueeze(x, ...)
+        return views | op.Expand(x, ...)
 
     def where(self, x: Value, root: Value) -> Reason:
         return (x.shape is not None and x.shape == root.shape) or f"{x.shape} becomes {root.shape}"

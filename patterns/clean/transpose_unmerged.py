@@ -12,6 +12,7 @@ class TransposeUnmerged(Rule):
     """
 
     stage = "clean"
+    keeps_inner = True
     priority = 1
 
     def pattern(self, op: Ops, x: Value) -> Expr:

@@ -108,11 +108,12 @@ def test_an_identity_passes_a_constant_on_without_a_copy() -> None:
         "(x: int64[4]) -> (y) { y = Add(x, Cast(float32[4] nan, to=7)) }",
         "(x: int64[4]) -> (y) { y = Add(x, Cast(float32[4] 1e30, to=7)) }",
         "(x: float32[4]) -> (y) { y = Add(x, Max(float32[4] 0.0, float32[4] -0.0)) }",
+        "(x: float32[4]) -> (y) { y = Add(x, Min(float32[4] nan, float32[4] 1.0)) }",
         "(x: float32[4]) -> (y) { y = Identity(float32[4] 1) }",
         "(x: float32[4]) -> (y) { y = Add(x, Slice(float32[4] 1, [3], [9223372036854775807], [0], [-1])) }",
         "(x: float32[4]) -> (y) { y = Add(x, Gather(float32[4] 1, 7)) }",
     ],
-    ids=["overridable", "random", "random-like", "libm", "root", "by-zero", "nan-to-int", "huge-to-int", "zeros",
+    ids=["overridable", "random", "random-like", "libm", "root", "by-zero", "nan-to-int", "huge-to-int", "zeros", "nan",
          "names-an-output", "backwards", "malformed"],
 )  # fmt: skip
 def test_folding_leaves_alone(text: str) -> None:
@@ -211,12 +212,15 @@ def test_equal_symbolic_contents_are_computed_once() -> None:
 
 
 def test_equal_contents_of_different_rank_or_type_are_not_shared() -> None:
-    model = parse("""(x: float32[B, 4]) -> (a, b, c) {
-      a = Gather(Shape(x), 0)
-      b = Gather(Shape(x), [0])
-      c = Cast(a, to=int32) }""")
-    simplify_shapes(model)
-    assert ops(model) == {"Shape": 2, "Gather": 2, "Cast": 1}
+    text = """(x: float32[B, 4]) -> (y, z, w) {
+      n = Gather(Shape(x), 0)
+      y = Range(0, n, 1)
+      z = Expand(1.0, Gather(Shape(x), [0]))
+      w = Range(int32 0, Cast(n, to=int32), int32 1) }"""
+    before, after = parse(text), parse(text)
+    simplify_shapes(after)
+    assert ops(after) == {"Shape": 2, "Gather": 2, "Cast": 1, "Range": 2, "Expand": 1}
+    check_same(before, after, {"x": numbers(3, 4)})
 
 
 def test_a_scale_computed_from_a_static_size_folds() -> None:
@@ -248,6 +252,15 @@ def test_an_expand_to_the_shape_that_is_there_goes(target: str, dropped: bool) -
     remove_dead(after)
     assert ops(after)["Expand"] == (not dropped)
     check_same(before, after, {"x": numbers(2, 4), "z": numbers(3, 2, 4)})
+
+
+def test_an_expand_that_repeats_stays() -> None:
+    text = "(x: float32[B, 4]) -> (y) { y = Abs(Expand(ReduceMax(x, [0]), Shape(x))) }"
+    before, after = parse(text), parse(text)
+    simplify_shapes(after)
+    remove_dead(after)
+    assert ops(after)["Expand"] == 1
+    check_same(before, after, {"x": numbers(3, 4)})
 
 
 def test_an_expand_of_an_input_that_is_an_output_stays() -> None:
@@ -388,7 +401,8 @@ def test_equal_operations_on_equal_constants_merge() -> None:
         "(x: float32[4, 4]) -> (y) { y = Sub(Softmax(x, axis=0), Softmax(x, axis=1)) }",
         "(x: float32[4, 4]) -> (y) { y = Sub(x, Add(Elu(x, alpha=0.0), Elu(x, alpha=-0.0))) }",
         "opset 17, my 1 (x: float32[4]) -> (y) { y = Sub(my.Draw(x), my.Draw(x)) }",
-        """opset 17, my 1 (x: float32[4]) -> (y) { y = Sub(my.Outer(x), my.Outer(x)) }
+        """opset 17, my 1 (x: float32[4]) -> (y) { y = Sub(my.Outermost(x), my.Outermost(x)) }
+        function my.Outermost (a) -> (b) { b = my.Outer(a) }
         function my.Outer (a) -> (b) { b = my.Inner(a) }
         function my.Inner (a) -> (b) { b = RandomNormalLike(a) }""",
         """(c: bool[], x: float32[4]) -> (y) {

@@ -195,6 +195,13 @@ def test_what_cannot_be_carried_over_is_a_reason(text: str, reason: str | None) 
     assert model_to_proto(model) == before
 
 
+def test_the_import_of_a_function_is_raised_with_the_model() -> None:
+    model = load(model_to_proto(parse(MODELS["function"])))
+    raise_opset(model, 24)
+    (function,) = model_to_proto(model).functions
+    assert {entry.domain: entry.version for entry in function.opset_import} == {"": 24, "my": 1}
+
+
 def test_an_unknown_version_is_a_reason() -> None:
     assert can_raise(parse("(x: float32[4]) -> (y) { y = Neg(x) }"), NEWEST + 1) is not None
 

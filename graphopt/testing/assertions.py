@@ -1,0 +1,139 @@
+"""Assertions about rules, for a test beside the rule."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
+
+import onnx
+
+from graphopt.errors import GraphoptError
+from graphopt.ir import Model, load, model_from_proto, model_to_proto
+from graphopt.ir.text import parse, to_text
+from graphopt.pipeline.meanings import count_ops
+from graphopt.rewrite import CompiledRule, Rule, Trace, built_in_rules
+from graphopt.runtime import Runner
+from graphopt.testing.numerics import Ranges
+from graphopt.testing.run import apply, changes, compare, failure, prepare, reasons
+
+Source = str | os.PathLike[str] | onnx.ModelProto | Model
+"""A model: its text form, the path of its file, a proto, or the IR; never changed."""
+Rules = type[Rule] | Sequence[type[Rule]]
+"""The rule that a test is about, and rules that run beside it."""
+
+_TIMEOUT = 60.0
+_SHOWN = 40
+_NONE: Mapping[str, int] = MappingProxyType({})
+_ANY: Ranges = MappingProxyType({})
+
+
+def assert_fuses(
+    model: Source,
+    rule: Rules,
+    into: Mapping[str, int],
+    *,
+    target: str = "",
+    numbers: bool = True,
+    dims: Mapping[str, int] = _NONE,
+    feeds: Ranges = _ANY,
+) -> None:
+    """`rule` fires on `model`, and leaves each op of `into` (`Gelu`, `com.microsoft.BiasGelu`) that many times.
+
+    Without a `target` every kernel is there. Unless `numbers` is False, the model is run before and after on random
+    inputs, with two sizes of each symbolic dimension that `dims` leaves open; where `feeds` has no range (least,
+    greatest), floats are normal and integers 0 or 1. Raises: AssertionError with the engine's reasons, or what changed.
+    """
+    __tracebackhide__ = True
+    rules = _compiled(rule)
+    before, after = _graph(model), _graph(model)
+    trace = apply(after, rules, target)
+    main = rules[0]
+    if trace.failures:
+        raise AssertionError(failure(trace))
+    if not any(site.rule == main.name for site in trace.sites):
+        raise AssertionError(_message([f"{main.name} did not fire", *reasons(trace, main)], to_text(before)))
+    counts = count_ops(after)
+    wrong = [f"{op}: {counts[op]}, wanted {wanted}" for op, wanted in into.items() if counts[op] != wanted]
+    text = changes(to_text(before), to_text(after), ("before", "after"), context=3)
+    if wrong:
+        raise AssertionError(_message(["the result is another", *wrong, *_refused(trace, rules)], text))
+    if numbers:
+        _check_numbers(before, after, rules, dims, feeds, text)
+
+
+def assert_unchanged(model: Source, rule: Rules, because: str = "", *, target: str = "") -> None:
+    """`rule` leaves `model` alone, and one of the engine's reasons has `because` in it.
+
+    Raises: AssertionError with what changed, or with the reasons.
+    """
+    __tracebackhide__ = True
+    rules = _compiled(rule)
+    before, after = _graph(model), _graph(model)
+    trace = apply(after, rules, target)
+    if trace.failures:
+        raise AssertionError(failure(trace))
+    if trace.sites:
+        fired = dict.fromkeys(f"{site.rule} fired at {site.root}" for site in trace.sites)
+        text = changes(to_text(before), to_text(after), ("before", "after"), context=3)
+        raise AssertionError(_message(["the model is not left alone", *fired], text))
+    said = reasons(trace, rules[0])
+    if because and not any(because in reason for reason in said):
+        raise AssertionError(_message([f"{rules[0].name} does not say '{because}'", *said], to_text(before)))
+
+
+def assert_equivalent(a: Source, b: Source, *, dims: Mapping[str, int] = _NONE, feeds: Ranges = _ANY) -> None:
+    """Two models have the same inputs and outputs and compute the same on random inputs, as in `assert_fuses`.
+
+    Raises: AssertionError with the output that differs and the difference of the two texts.
+    """
+    __tracebackhide__ = True
+    before, after = _graph(a), _graph(b)
+    text = changes(to_text(before), to_text(after), ("a", "b"), context=3)
+    for what, one, other in zip(("inputs", "outputs"), _names(before), _names(after), strict=True):
+        if one != other:
+            raise AssertionError(_message([f"the {what} are {', '.join(one)} and {', '.join(other)}"], text))
+    _check_numbers(before, after, (), dims, feeds, text)
+
+
+def _compiled(rule: Rules) -> tuple[CompiledRule, ...]:
+    return tuple(CompiledRule(kind()) for kind in ((rule,) if isinstance(rule, type) else rule))
+
+
+def _graph(source: Source) -> Model:
+    if isinstance(source, Model):
+        return prepare(model_from_proto(model_to_proto(source), source.path))
+    # Every text has an arrow, which no file is called after.
+    return prepare(parse(source) if isinstance(source, str) and "->" in source else load(source))
+
+
+def _names(model: Model) -> tuple[list[str], list[str]]:
+    graph = model.graph
+    return [node.output.name for node in graph.inputs if node.data is None], [value.name for value in graph.outputs]
+
+
+def _refused(trace: Trace, rules: Iterable[CompiledRule]) -> list[str]:
+    names = {rule.name for rule in rules}
+    return list(dict.fromkeys(f"{r.rule} at {r.node}: {r.reason}" for r in trace.refusals if r.rule in names))
+
+
+def _check_numbers(
+    before: Model, after: Model, rules: Sequence[CompiledRule], dims: Mapping[str, int], feeds: Ranges, text: str
+) -> None:
+    __tracebackhide__ = True
+    try:
+        with Runner(timeout=_TIMEOUT) as runner:
+            problem = compare(before, after, [*rules, *built_in_rules()], runner, dims, feeds)
+    except GraphoptError as error:
+        problem = f"the model does not run: {error.message}\n  hint: bind a dimension, or pass numbers=False"
+    if problem:
+        raise AssertionError(_message([problem], text))
+
+
+def _message(lines: Sequence[str], text: str) -> str:
+    return f"{_clipped(lines, '  ')}\n\n{_clipped(text.splitlines(), '')}"
+
+
+def _clipped(lines: Sequence[str], indent: str) -> str:
+    more = [f"... and {len(lines) - _SHOWN} lines more"] if len(lines) > _SHOWN else []
+    return f"\n{indent}".join([*lines[:_SHOWN], *more])

@@ -1,0 +1,69 @@
+"""What the documentation shows is run, and what it names is there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from graphopt.rewrite import CompiledRule, Rule
+from graphopt.runtime import Runner
+from graphopt.targets import target_named
+from graphopt.testing import parse_cases, run_case
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+KINDS = {"python", "json", "sh", "text"}
+
+
+def blocks(page: str) -> Iterator[tuple[int, str, str, str]]:
+    """(line, language, name, body) of each fenced block of a page."""
+    text = (ROOT / page).read_text()
+    for found in re.finditer(r"^```(\w*) ?(\S*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield text.count("\n", 0, found.start()) + 2, found[1], found[2], found[3]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+def test_programs_run_one_after_another(page: str) -> None:
+    names: dict[str, Any] = {"__name__": page}
+    for line, language, _, body in blocks(page):
+        assert language in KINDS, f"{page}:{line - 1}: a block of '{language}'"
+        if language == "python":
+            # The empty lines give errors the page's own line numbers.
+            exec(compile("\n" * (line - 1) + body, str(ROOT / page), "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_cases_hold_for_the_rules_before_them(page: str, tmp_path: Path) -> None:
+    names: dict[str, Any] = {"__name__": page}
+    for line, language, name, body in blocks(page):
+        if language == "python" and "(Rule)" in body:
+            exec(compile("\n" * (line - 1) + body, str(ROOT / page), "exec"), names)
+        elif name == "cases":
+            (tmp_path / "cases.txt").write_text(body)
+            rules = [CompiledRule(kind()) for kind in names.values() if isinstance(kind, type) and issubclass(kind, Rule)
+                     and kind is not Rule]
+            with Runner(timeout=60) as runner:
+                outcomes = [run_case(case, rules, runner) for case in parse_cases(tmp_path / "cases.txt")]
+            assert [outcome.problem for outcome in outcomes] == [""] * len(outcomes)
+            assert outcomes
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tables_of_targets_are_read(page: str, tmp_path: Path) -> None:
+    for _, language, _, body in blocks(page):
+        if language == "json":
+            (tmp_path / "table.json").write_text(body)
+            assert target_named(str(tmp_path / "table.json")).kernels
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_and_paths_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert ((ROOT / page).parent / link).exists(), f"{page} links to {link}"
+    for path in re.findall(r"`((?:graphopt|patterns|kernels|tests|tools|docs)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), f"{page} names {path}"

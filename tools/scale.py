@@ -1,0 +1,111 @@
+"""What load and save cost per node: CPU seconds, memory, and how both grow with the graph.
+
+    python tools/scale.py                     # 1,000, 10,000 and 100,000 nodes
+    python tools/scale.py --nodes 500000
+
+Each size runs in a process of its own. Exits 1 when the largest graph misses a target.
+"""
+
+from __future__ import annotations
+
+import math
+import multiprocessing
+import os
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import click
+import onnx
+from onnx import TensorProto, helper
+
+from graphopt.ir import load, save
+
+MOST_SECONDS = 0.05
+MOST_BYTES = 2500
+RUNS = 3
+
+
+class Cost(NamedTuple):
+    """Of one size: nodes, CPU seconds to load and to save, bytes of resident memory that the loaded model takes."""
+
+    nodes: int
+    load: float
+    save: float
+    memory: int
+
+
+def blocks(nodes: int) -> onnx.ModelProto:
+    """A model of residual blocks in a row, four nodes and two constants each."""
+    body, weights, last = [], [], "input"
+    for index in range(nodes // 4):
+        name = f"/encoder/layer.{index}"
+        weight, bias = f"encoder.layer.{index}.weight", f"encoder.layer.{index}.bias"
+        weights += [
+            helper.make_tensor(weight, TensorProto.FLOAT, [2, 2], [1.0, 2.0, 3.0, 4.0]),
+            helper.make_tensor(bias, TensorProto.FLOAT, [2], [1.0, 2.0]),
+        ]
+        steps = [
+            ("MatMul", [last, weight], {}),
+            ("Add", [f"{name}/MatMul_output_0", bias], {}),
+            ("Softmax", [f"{name}/Add_output_0"], {"axis": -1}),
+            ("Sub", [f"{name}/Softmax_output_0", last], {}),
+        ]
+        for op, inputs, attributes in steps:
+            body.append(helper.make_node(op, inputs, [f"{name}/{op}_output_0"], f"{name}/{op}", **attributes))
+        last = f"{name}/Sub_output_0"
+    rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in ("input", last)]
+    graph = helper.make_graph(body, "blocks", rows[:1], rows[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
+def measure(path: Path) -> Cost:
+    """Loads and saves the model a few times: the fastest run, and the memory of the first."""
+    loads, saves, memory, nodes = [], [], 0, 0
+    for _ in range(RUNS):
+        resident, start = _resident(), time.process_time()
+        model = load(path)
+        loads.append(time.process_time() - start)
+        memory = memory or _resident() - resident
+        start = time.process_time()
+        save(model, path.with_suffix(".saved.onnx"))
+        saves.append(time.process_time() - start)
+        nodes = model.node_count()
+    return Cost(nodes, min(loads), min(saves), memory)
+
+
+def _resident() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@click.command()
+@click.option("--nodes", type=int, multiple=True, default=(1_000, 10_000, 100_000), show_default=True)
+def main(nodes: tuple[int, ...]) -> None:
+    """Prints CPU seconds per 1,000 nodes and bytes per node of load and save."""
+    costs = []
+    click.echo(f"{'nodes':>8} {'load':>8} {'save':>8} {'both':>8}  CPU s per 1,000 nodes {'bytes per node':>16}")
+    with tempfile.TemporaryDirectory() as folder:
+        for count in sorted(nodes):
+            path = Path(folder) / f"{count}.onnx"
+            onnx.save(blocks(count), path)
+            with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+                cost = pool.submit(measure, path).result()
+            costs.append(cost)
+            load_s, save_s = (1000 * seconds / cost.nodes for seconds in (cost.load, cost.save))
+            bytes_each = cost.memory / cost.nodes
+            click.echo(f"{cost.nodes:8} {load_s:8.4f} {save_s:8.4f} {load_s + save_s:8.4f} {bytes_each:39.0f}")
+    first, last = costs[0], costs[-1]
+    seconds = last.load + last.save
+    if first.nodes < last.nodes:
+        growth = math.log(seconds / (first.load + first.save)) / math.log(last.nodes / first.nodes)
+        click.echo(f"time grows as nodes^{growth:.2f}")
+    met = seconds / last.nodes * 1000 <= MOST_SECONDS and last.memory / last.nodes <= MOST_BYTES
+    click.echo(f"targets at {last.nodes} nodes: {MOST_SECONDS} CPU s, {MOST_BYTES} bytes: {'met' if met else 'missed'}")
+    raise SystemExit(not met)
+
+
+if __name__ == "__main__":
+    main()
