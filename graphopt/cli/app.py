@@ -21,7 +21,7 @@ from graphopt.cli.usage import usage_error
 from graphopt.cli.verify import verify
 from graphopt.errors import GraphoptError
 
-_BUG = 70
+_HERE = os.path.dirname(graphopt_package.__file__)
 _INTERRUPTED = 130
 _TERMINATED = 143
 _NOBODY_READS = 141
@@ -74,11 +74,12 @@ def _fail(error: GraphoptError, arguments: Sequence[str]) -> int:
 
 
 def _bug(error: Exception) -> GraphoptError:
-    last = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [frame for frame in frames if frame.filename.startswith(_HERE)]
     return GraphoptError(
         "GO070",
         f"a bug in graphopt: {type(error).__name__}: {error}",
-        f"{last.filename}:{last.lineno}",
+        f"{ours[-1].filename}:{ours[-1].lineno}",
         "please report it, with the output of the same command with --traceback",
     )
 

@@ -158,6 +158,8 @@ class _Loader:
         self.regions = regions
         self.files: dict[str, Path] = {}
         self.repeated: list[str] = []
+        # Constants of one shape share it, which counts where there are a hundred thousand.
+        self.shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def build(self, pending: list[tuple[Graph, onnx.GraphProto]]) -> None:
         scopes = []
@@ -225,6 +227,7 @@ class _Loader:
     def _tensor(self, proto: TensorProto, region: wire.Region | None = None) -> Tensor:
         """The constant in `proto`, after a look whether its data can be read."""
         tensor = Tensor(proto, base=self.base, region=region)
+        tensor.shape = self.shapes.setdefault(tensor.shape, tensor.shape)
         try:
             if tensor.external is not None:
                 self._contain(tensor.external.get("location", ""), proto.name)
@@ -293,7 +296,6 @@ class _Loader:
         domain = sys.intern(canonical_domain(proto.domain))
         # Version 1 for a domain that the runtime imports: it has no other.
         node = Node(graph, sys.intern(proto.op_type), domain, graph.opsets.get(domain, 1))
-        node.name = proto.name
         node.overload = proto.overload
         node.origin = index
         node.outputs = tuple([Value(node, slot, name) for slot, name in enumerate(proto.output)])
@@ -309,7 +311,6 @@ class _Loader:
             return False
         self.repeated.append(first.name)
         first.node.origin = index
-        first.node.name = proto.name
         return True
 
     def _subgraphs(self, node: Node, proto: onnx.NodeProto) -> list[tuple[Graph, onnx.GraphProto]]:

@@ -72,13 +72,13 @@ class Node:
     __slots__ = (
         "_decoded",
         "_edits",
+        "_name",
         "arity",
         "data",
         "domain",
         "graph",
         "graphs",
         "inputs",
-        "name",
         "next",
         "op",
         "origin",
@@ -96,7 +96,7 @@ class Node:
         self.domain = domain
         self.overload = ""
         self.version = version
-        self.name = ""
+        self._name: str | None = None
         self.inputs: list[Value | None] = []
         self.outputs: tuple[Value, ...] = ()
         self.arity = 0
@@ -115,6 +115,18 @@ class Node:
         """What the file says of this node; None for a node that was added since."""
         # A wrapper of a proto takes 500 bytes once it was looked at, so the node keeps only the proto's index.
         return self.graph.protos[self.origin] if self.origin >= 0 else None
+
+    @property
+    def name(self) -> str:
+        """The name of the operation, "" for none; names of operations need not differ."""
+        if self._name is None:
+            proto = self.proto
+            return proto.name if proto is not None else ""
+        return self._name
+
+    @name.setter
+    def name(self, name: str) -> None:
+        self._name = name
 
     def is_op(self, op: str, domain: str = "") -> bool:
         return self.op == op and self.domain == domain

@@ -29,8 +29,12 @@ class Limits:
     """Step budgets, and how often a rule may fire before it is said to cycle."""
 
     steps_per_root: int = 20_000
-    steps_per_rule: int = 50_000_000
+    steps_per_node: int = 200
+    """What one rule may use in one run, for each node of the model and `spare` more."""
     sites_per_node: int = 4
+    """How often one rule may fire in one scope, for each node it had and `spare` more."""
+    sites_per_root: int = 100
+    spare: int = 1000
 
 
 class _Rejected(Exception):
@@ -49,31 +53,57 @@ class Engine:
 
     def __post_init__(self) -> None:
         self._aside: set[str] = set()
-        self._by_root: dict[tuple[str, str], list[CompiledRule]] = {}
-        for rule in sorted(self.rules, key=lambda r: (-r.rule.priority, r.name)):
-            for root in rule.roots:
-                self._by_root.setdefault(root, []).append(rule)
+        self._steps: Counter[str] = Counter()
+        self._budget = 0
+        self._rules = sorted(self.rules, key=lambda rule: (-rule.rule.priority, rule.name))
         self._reach = max((rule.pattern.depth for rule in self.rules), default=0)
+        self._size = max((rule.pattern.size for rule in self.rules), default=0)
         self._made_by: dict[Node, str] = {}
 
     def run(self, model: Model) -> int:
         """Applies the rules in every scope until none fires; returns the number of sites."""
-        return sum([self._run_scope(model, graph) for graph in list(model.scopes())])
+        self._aside = {failure.rule for failure in self.trace.failures}
+        self._steps.clear()
+        self._budget = self.limits.steps_per_node * (model.node_count() + self.limits.spare)
+        # What a subgraph no longer captures may then be inside a match around it.
+        return sum([self._run_scope(model, graph) for graph in reversed(list(model.scopes()))])
 
     def _run_scope(self, model: Model, graph: Graph) -> int:
-        queue = _Worklist(graph)
-        queue.extend(node for node in graph.ops() if (node.domain, node.op) in self._by_root)
-        fired = 0
-        while (node := queue.pop()) is not None:
-            for rule in self._by_root.get((node.domain, node.op), ()):
-                if rule.name in self._aside:
-                    continue
-                site = self._try(model, rule, node)
-                if site is not None:
-                    fired += 1
-                    queue.extend(self._neighbourhood(graph, site))
-                    break
-        return fired
+        by_root = self._usable(graph)
+        sideways = {root for root, rules in by_root.items() if any(rule.pattern.sideways for rule in rules)}
+        cap = self.limits.sites_per_node * (len(graph) + self.limits.spare)
+        queue = _Worklist(graph, by_root.keys())
+        queue.extend((node, 0) for node in graph.ops())
+        fired: Counter[str] = Counter()
+        settled = 0
+        while True:
+            while (waiting := queue.pop()) is not None:
+                node, distance = waiting
+                for rule in by_root[node.domain, node.op]:
+                    if rule.name in self._aside or rule.pattern.depth < distance:
+                        continue
+                    seeds = self._try(model, rule, node)
+                    if seeds is not None:
+                        self._watch_cycles(rule, node, fired, cap)
+                        queue.extend(self._neighbourhood(graph, seeds))
+                        break
+            if settled == fired.total():
+                return settled
+            # What one site changed may concern a root that does not lie behind it.
+            settled = fired.total()
+            queue.extend((node, 0) for node in graph.ops() if (node.domain, node.op) in sideways)
+
+    def _usable(self, graph: Graph) -> dict[tuple[str, str], list[CompiledRule]]:
+        """By root, the rules whose kernels the target has, in the order in which they are tried."""
+        by_root: dict[tuple[str, str], list[CompiledRule]] = {}
+        for rule in self._rules:
+            if rule.needs and not any(self.context.has(kernel, graph) for kernel in rule.needs):
+                missing = " or ".join(map(str, rule.needs))
+                self.trace.count(rule.name).reasons[f"the target has no kernel {missing}"] += 1
+                continue
+            for root in rule.roots:
+                by_root.setdefault(root, []).append(rule)
+        return by_root
 
     # ---- one rule at one node ----------------------------------------------------------------------------------
 

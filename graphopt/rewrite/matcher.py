@@ -6,15 +6,27 @@ takes them back when it is resumed. So a failure later on reopens every choice m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from graphopt.ir import Node, Tensor, Value, dtypes
-from graphopt.ir.attributes import same_tensor
+from graphopt.ir import Node, Value, dtypes
 from graphopt.ir.schema import signature
+from graphopt.rewrite.facts import (
+    UNKNOWN,
+    attribute,
+    close,
+    constant_of,
+    inverse_of,
+    is_default,
+    keeps_rank,
+    number_of,
+    same_attribute,
+    same_value,
+    see_through,
+    source_of,
+)
 from graphopt.rewrite.pattern import (
     Alt,
     Anchor,
@@ -34,7 +46,16 @@ _COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min
 _INVERSE = {"Add": "Sub", "Mul": "Div"}
 _UNBOUND: Any = object()
 
-Leaf = Value | float
+
+class Scalar(NamedTuple):
+    """A constant number of a node: as it is written, or what `x - c` adds and `x / c` multiplies with."""
+
+    number: float
+    dtype: int
+    node: Node
+
+
+Leaf = Value | Scalar
 
 
 class StepsUsedUp(Exception):
@@ -71,7 +92,7 @@ class Matcher:
     _dims: dict[str, Any] = field(default_factory=dict)
     _inside: dict[Node, int] = field(default_factory=dict)
     _outputs: dict[Op, Node] = field(default_factory=dict)
-    _found: dict[Expr, Value] = field(default_factory=dict)
+    _parts: dict[Expr, Value] = field(default_factory=dict)
 
     def matches(self, node: Node) -> Iterator[Match]:
         """Every way the pattern matches with its first root at `node`.
@@ -81,20 +102,15 @@ class Matcher:
         first = self.pattern.roots[0]
         if isinstance(first, EachUse):
             yield from self._each_use(first, node)
-            return
-        if isinstance(first, Anchor):
+        elif isinstance(first, Anchor):
             yield from self._anchored(first, node)
-            return
-        index = first.index if isinstance(first, Op) else 0
-        if index >= len(node.outputs):
-            return
-        for _ in self._match(first, node.outputs[index]):
-            yield from self._more_roots(1, [node.outputs[index]])
+        elif (value := _output(first, node)) is not None:
+            for _ in self._match(first, value):
+                yield from self._more_roots(1, [value])
 
     def _more_roots(self, number: int, found: list[Value]) -> Iterator[Match]:
         if number == len(self.pattern.roots):
-            bindings = {name: self._bound.get(name) for name in self.pattern.variables}
-            yield Match(bindings, list(self._inside), found)
+            yield Match(self._bindings(), list(self._inside), found)
             return
         root = self.pattern.roots[number]
         for candidate in self._reached(root):
@@ -102,9 +118,16 @@ class Matcher:
                 for _ in self._match(root, candidate):
                     yield from self._more_roots(number + 1, [*found, candidate])
 
+    def _bindings(self) -> dict[str, Any]:
+        return {name: self._bound.get(name) for name in self.pattern.variables}
+
     def _anchored(self, e: Anchor, node: Node) -> Iterator[Match]:
-        for _ in self._match(e.whole, node.outputs[0]):
-            roots = [self._found[part] for part in e.parts]
+        value = _output(e.whole, node)
+        for _ in self._match(e.whole, value) if value is not None else ():
+            roots = [self._parts[part] for part in e.parts if part in self._parts]
+            if len(set(roots)) < len(e.parts):
+                self._fail(node, "two parts are one value, or a part is in a branch that is not taken")
+                continue
             below: dict[Node, None] = {}
             stack = [root.node for root in roots]
             while stack:
@@ -112,56 +135,76 @@ class Matcher:
                 if inner in self._inside and inner not in below:
                     below[inner] = None
                     stack.extend(inner.producers())
-            yield Match({name: self._bound.get(name) for name in self.pattern.variables}, list(below), roots)
+            yield Match(self._bindings(), list(below), roots)
 
     def _each_use(self, e: EachUse, node: Node) -> Iterator[Match]:
-        value = node.outputs[e.value.index if isinstance(e.value, Op) else 0]
-        for _ in self._match(e.value, value):
-            outside = set(self._bound)
-            found: list[dict[str, Any]] = []
-            roots: list[Value] = []
-            inside = list(self._inside)
-            for reader, _slot in node.graph.consumers(value):
-                use = Matcher(self.pattern, self.budget, self.steps, self.miss)
-                use._bound = {**self._bound, e.seen.name: value}
-                one = next(use._match(e.use, reader.outputs[0]), False) if reader.outputs else False
-                self.steps = use.steps
-                if one is False:
-                    self._fail(reader, f"{reader.op} uses the value in another way")
+        value = _output(e.value, node)
+        for _ in self._match(e.value, value) if value is not None else ():
+            assert value is not None
+            readers = dict.fromkeys(reader for reader, _ in node.graph.consumers(value))
+            uses: list[Match] = []
+            for reader in readers:
+                use = self._one_use(e, value, reader)
+                if use is None:
                     break
-                found.append(use._bound)
-                roots.append(reader.outputs[0])
-                inside.extend(use._inside)
+                uses.append(use)
             else:
-                if roots:
-                    names = self.pattern.variables.keys()
-                    bindings = {
-                        name: self._bound[name] if name in outside else [one.get(name) for one in found]
-                        for name in names
-                    }
-                    yield Match(bindings, list(dict.fromkeys(inside)), roots)
+                if uses:
+                    lists = {name: [use.bindings[name] for use in uses] for name in self.pattern.variables}
+                    nodes = dict.fromkeys([*self._inside, *(inner for use in uses for inner in use.nodes)])
+                    yield Match({**lists, **self._bound}, list(nodes), [use.roots[0] for use in uses])
+
+    def _one_use(self, e: EachUse, value: Value, reader: Node) -> Match | None:
+        """How one consumer of `value` matches; what is bound already holds in it, too."""
+        use = Matcher(self.pattern, self.budget, self.steps, self.miss)
+        use._bound = {**self._bound, e.seen.name: value}
+        use._dims, use._outputs = dict(self._dims), dict(self._outputs)
+        root = _output(e.use, reader)
+        try:
+            for _ in use._match(e.use, root) if root is not None else ():
+                assert root is not None
+                return Match(use._bindings(), list(use._inside), [root])
+        finally:
+            self.steps = use.steps
+        self._fail(reader, "{} uses the value in another way", reader.op)
+        return None
 
     def _reached(self, e: Expr) -> list[Value]:
         """Values that `e` could be: reached by walking the uses of a variable in it that is bound already."""
-        if isinstance(e, Var):
-            bound = self._bound.get(e.name)
-            return [bound] if isinstance(bound, Value) else []
-        for child in children(e):
-            below = self._reached(child)
-            if below:
-                found: dict[Value, None] = {}
-                for value in below:
-                    for node, _ in value.node.graph.consumers(value):
-                        self._step()
-                        found.update(dict.fromkeys(node.outputs))
-                return [*below, *found] if isinstance(e, Alt) else list(found)
-        return []
+        match e:
+            case Var(name=name):
+                bound = self._bound.get(name)
+                return [source_of(bound)] if isinstance(bound, Value) else []
+            case Alt(branches=branches):
+                return list(dict.fromkeys(value for branch in branches for value in self._reached(branch)))
+            case Op() if e.identity in self._outputs:
+                return [self._outputs[e.identity].outputs[e.index]]
+        below = next(filter(None, map(self._reached, children(e))), [])
+        found: dict[Value, None] = {}
+        for _ in range(len(e.operands) - 1 if isinstance(e, Chain) else 1):
+            below = self._readers(below)
+            found.update(dict.fromkeys(below))
+        return list(found)
+
+    def _readers(self, values: Sequence[Value]) -> list[Value]:
+        """What is computed from one of `values`, or from a plain copy of it."""
+        found: dict[Value, None] = {}
+        stack = list(values)
+        while stack:
+            value = stack.pop()
+            for reader, _ in value.node.graph.consumers(value):
+                self._step()
+                found.update(dict.fromkeys(reader.outputs))
+                stack.extend(copy for copy in reader.outputs if see_through(copy) is value)
+        return list(found)
 
     # ---- one generator for each kind of expression --------------------------------------------------------------
 
     def _match(self, e: Expr, value: Value) -> Iterator[None]:
+        return self._match_part(e, value) if e in self.pattern.parts else self._match_kind(e, value)
+
+    def _match_kind(self, e: Expr, value: Value) -> Iterator[None]:
         self._step()
-        self._found[e] = value
         match e:
             case Var():
                 return self._match_var(e, value)
@@ -170,12 +213,18 @@ class Matcher:
             case Chain():
                 return self._match_chain(e, value)
             case Literal():
-                return self._match_literal(e, value)
+                return self._match_constant(e, value)
             case Scaled():
                 return self._match_scaled(e, value)
             case Alt():
                 return self._match_alt(e, value)
         raise TypeError(e)
+
+    def _match_part(self, e: Expr, value: Value) -> Iterator[None]:
+        for _ in self._match_kind(e, value):
+            self._parts[e] = value
+            yield
+            del self._parts[e]
 
     def _match_alt(self, e: Alt, value: Value) -> Iterator[None]:
         for branch in e.branches:
@@ -183,75 +232,78 @@ class Matcher:
 
     def _match_var(self, e: Var, value: Value) -> Iterator[None]:
         if e.kind == "number":
-            yield from self._bind_number(e, number_of(value), value.node)
+            yield from self._match_constant(e, value)
             return
         bound = self._bound.get(e.name, _UNBOUND)
         if bound is not _UNBOUND:
             if isinstance(bound, Value) and same_value(bound, value):
                 yield
             else:
-                self._fail(value.node, f"'{e.name}' is another value here")
+                self._fail(value.node, "'{}' is another value here", e.name)
             return
         dims = dict(self._dims)
         reason = self._constraint(e.constraint, value)
         if reason:
             self._dims = dims
-            self._fail(value.node, f"'{e.name}' {reason}")
+            self._fail(value.node, "'{}' {}", e.name, reason)
             return
         self._bound[e.name] = value
         yield
         del self._bound[e.name]
         self._dims = dims
 
-    def _bind_number(self, e: Var, number: float | None, node: Node) -> Iterator[None]:
-        if number is None:
-            self._fail(node, f"'{e.name}' is not a constant number")
-            return
-        bound = self._bound.get(e.name, _UNBOUND)
-        if bound is _UNBOUND:
-            self._bound[e.name] = number
-            yield
-            del self._bound[e.name]
-        elif close(bound, number):
-            yield
-        else:
-            self._fail(node, f"'{e.name}' is {number:g} here and {bound:g} there")
-
-    def _match_literal(self, e: Literal, value: Value) -> Iterator[None]:
+    def _match_constant(self, e: Literal | Var, value: Value) -> Iterator[None]:
         number = number_of(value)
-        if number is not None and close(e.value, number, value.dtype):
-            yield
+        if number is None:
+            self._fail(value.node, "not a constant number, wanted {}", e)
         else:
-            self._fail(value.node, f"{'not a constant number' if number is None else f'{number:.9g}'}, wanted {e}")
+            yield from self._match_number(e, Scalar(number, value.dtype, value.node))
+
+    def _match_number(self, e: Expr, leaf: Scalar) -> Iterator[None]:
+        number, dtype, node = leaf
+        match e:
+            case Literal(value=want):
+                if close(want, number, dtype):
+                    yield
+                else:
+                    self._fail(node, "{:.9g}, wanted {}", number, e)
+            case Var(name=name, kind="number"):
+                bound = self._bound.get(name, _UNBOUND)
+                if bound is _UNBOUND:
+                    self._bound[name] = number
+                    yield
+                    del self._bound[name]
+                elif bound is not None and close(bound, number, dtype):
+                    yield
+                else:
+                    self._fail(node, "'{}' is {:.9g} here and {} there", name, number, bound)
+            case Alt(branches=branches):
+                for branch in branches:
+                    yield from self._match_number(branch, leaf)
 
     def _match_scaled(self, e: Scaled, value: Value) -> Iterator[None]:
         node = value.node
         if node.domain or node.op not in ("Mul", "Div") or node.arity != 2:
-            for inner in self._through(value):
-                yield from self._match(e, inner)
+            for inner in self._through(value, ("Mul", "Div")):
+                yield from self._match_scaled(e, inner)
             return
-        slots = ((0, 1), (1, 0)) if node.op == "Mul" else ((0, 1),)
-        for slot, other in slots:
+        for slot, other in ((0, 1), (1, 0)) if node.op == "Mul" else ((0, 1),):
             x, k = node.inputs[slot], node.inputs[other]
-            if x is None or k is None:
+            if x is None or k is None or not keeps_rank(k, x):
                 continue
-            number = number_of(k)
-            if number is None or not keeps_rank(k, x) or (node.op == "Div" and number == 0):
+            factor = number_of(k) if node.op == "Mul" else inverse_of("Div", k)
+            if factor is None:
+                self._fail(node, "not scaled by a constant number")
                 continue
-            factor = number if node.op == "Mul" else 1.0 / number
             for _ in self._enter(node):
-                bind = (
-                    self._bind_number(e.factor, factor, node)
-                    if isinstance(e.factor, Var)
-                    else iter([None] if isinstance(e.factor, Literal) and close(e.factor.value, factor) else [])
-                )
-                for _ in bind:
+                for _ in self._match_number(e.factor, Scalar(factor, k.dtype, node)):
                     yield from self._match(e.x, x)
 
     def _match_op(self, e: Op, value: Value) -> Iterator[None]:
         node = value.node
         if node.op != e.op or node.domain != e.domain:
-            yield from self._match_op_through(e, value)
+            for inner in self._through(value, (e.op,)):
+                yield from self._match_op(e, inner)
             return
         known = self._outputs.get(e.identity)
         if value.index != e.index or (known is not None and known is not node):
@@ -266,25 +318,18 @@ class Matcher:
             return
         self._outputs[e.identity] = node
         for _ in self._enter(node):
-            for _ in self._match_attrs(e, node, list(e.attrs.items())):
+            for _ in self._match_attrs(e, node):
                 yield from self._operands(e.operands, slots)
-                if e.op in _COMMUTATIVE and not e.domain and len(slots) == 2:
+                if e.op in _COMMUTATIVE and not e.domain and len(slots) == 2 and slots[0] is not slots[1]:
                     yield from self._operands(e.operands, slots[::-1])
         del self._outputs[e.identity]
 
-    def _match_op_through(self, e: Op, value: Value) -> Iterator[None]:
-        inner = self._through(value)
-        if not inner:
-            self._fail(value.node, f"{value.node.op}, wanted {e.op}")
-        for below in inner:
-            for _ in self._enter(value.node):
-                yield from self._match(e, below)
-
     def _slots(self, e: Op, node: Node) -> tuple[list[Value | None], str]:
         """The inputs that stand for the pattern's operands; inputs that the pattern names as attributes are not."""
-        named = signature(node.domain, node.op, node.version)
-        names = named.inputs if named is not None else ()
-        slots = [v for i, v in enumerate(node.inputs[: node.arity]) if not (i < len(names) and names[i] in e.attrs)]
+        slots = node.inputs[: node.arity]
+        named = signature(node.domain, node.op, node.version) if e.attrs else None
+        if named is not None:
+            slots = [v for i, v in enumerate(slots) if i >= len(named.inputs) or named.inputs[i] not in e.attrs]
         while len(slots) > len(e.operands) and slots[-1] is None:
             slots.pop()
         if e.rest:
@@ -294,50 +339,55 @@ class Matcher:
         return slots + [None] * (len(e.operands) - len(slots)), ""
 
     def _operands(self, operands: tuple[Expr | None, ...], slots: list[Value | None]) -> Iterator[None]:
-        """Matches operand after operand, structured ones before variables: they fail sooner."""
-        order = sorted(range(len(operands)), key=lambda i: _cost(operands[i]))
-        return self._operand([(operands[i], slots[i], slots) for i in order], 0)
+        return self._operand(operands, slots, _order(operands), 0)
 
-    def _operand(self, pairs: list[tuple[Expr | None, Value | None, list[Value | None]]], at: int) -> Iterator[None]:
-        if at == len(pairs):
+    def _operand(
+        self, operands: tuple[Expr | None, ...], slots: list[Value | None], order: tuple[int, ...], at: int
+    ) -> Iterator[None]:
+        if at == len(order):
             yield
             return
-        operand, value, slots = pairs[at]
+        operand, value = operands[order[at]], slots[order[at]]
         if operand is None or value is None:
-            for _ in self._absent(operand, value):
-                yield from self._operand(pairs, at + 1)
-            return
-        if isinstance(operand, Literal) and not any(o is not value and o and keeps_rank(value, o) for o in slots):
-            self._fail(value.node, "a constant that raises the rank")
-            return
-        for _ in self._match(operand, value):
-            yield from self._operand(pairs, at + 1)
+            found = self._absent(operand) if value is None else iter(())
+        else:
+            found = self._match_leaf(operand, value, slots)
+        for _ in found:
+            yield from self._operand(operands, slots, order, at + 1)
 
-    def _absent(self, operand: Expr | None, value: Value | None) -> Iterator[None]:
+    def _absent(self, operand: Expr | None) -> Iterator[None]:
         """An empty slot: matches an operand that is left out, or an optional variable, which stays None."""
-        if value is None and (operand is None or (isinstance(operand, Var) and operand.optional)):
-            if operand is None or operand.name not in self._bound:
-                if operand is not None:
-                    self._bound[operand.name] = None
+        match operand:
+            case None:
                 yield
-                if operand is not None:
-                    del self._bound[operand.name]
-            elif self._bound[operand.name] is None:
-                yield
+            case Var(name=name, optional=True):
+                bound = self._bound.get(name, _UNBOUND)
+                if bound is _UNBOUND:
+                    self._bound[name] = None
+                    yield
+                    del self._bound[name]
+                elif bound is None:
+                    yield
+            case Alt(branches=branches):
+                for branch in branches:
+                    yield from self._absent(branch)
 
-    def _match_attrs(self, e: Op, node: Node, wanted: list[tuple[str, Any]]) -> Iterator[None]:
+    def _match_attrs(self, e: Op, node: Node) -> Iterator[None]:
         for name in node.attrs:
             if not e.rest and name not in e.attrs and not is_default(node, name):
-                self._fail(node, f"{name} is {node.attrs[name]}, not the default")
-                return
-        yield from self._attr(node, wanted, 0)
+                self._fail(node, "{} is {}, not the default", name, node.attrs[name])
+                return iter(())
+        return self._attr(node, list(e.attrs.items()), 0)
 
     def _attr(self, node: Node, wanted: list[tuple[str, Any]], at: int) -> Iterator[None]:
         if at == len(wanted):
             yield
             return
         name, want = wanted[at]
-        found = meaning(node, name)
+        found = attribute(node, name)
+        if found is UNKNOWN:
+            self._fail(node, "{} is not a constant", name)
+            return
         if isinstance(want, Var):
             bound = self._bound.get(want.name, _UNBOUND)
             if bound is _UNBOUND:
@@ -345,20 +395,18 @@ class Matcher:
                 yield from self._attr(node, wanted, at + 1)
                 del self._bound[want.name]
                 return
-            ok = same_attr(node, name, bound, found)
-        elif callable(want):
-            ok = bool(want(found))
+            want = bound
+        answer = want(found) if callable(want) else same_attribute(node, name, want, found)
+        if isinstance(answer, str) or not answer:
+            said = answer or "not as the pattern wants it" if callable(want) else f"wanted {want}"
+            self._fail(node, "{} {}, {}", name, found, said)
         else:
-            ok = same_attr(node, name, want, found)
-        if ok:
             yield from self._attr(node, wanted, at + 1)
-        else:
-            self._fail(node, f"{name} {found}, wanted {want}" if not callable(want) else f"{name} {found}")
 
     # ---- sums and products --------------------------------------------------------------------------------------
 
     def _match_chain(self, e: Chain, value: Value) -> Iterator[None]:
-        operands = sorted(e.operands, key=_cost)
+        operands = [e.operands[index] for index in _order(e.operands)]
         for leaves in self._cuts(e.op, value, len(operands)):
             yield from self._assign(operands, leaves)
 
@@ -368,24 +416,20 @@ class Matcher:
         if count == 1:
             yield [value]
             return
-        node = value.node
-        inverse = node.op == _INVERSE[op]
-        if node.domain or node.arity != 2 or not (node.op == op or inverse):
-            if not (inner := self._through(value)):
-                self._fail(node, f"{node.op}, wanted {op}")
-            for below in inner:
-                for _ in self._enter(node):
-                    yield from self._cuts(op, below, count)
+        node, inverse = value.node, _INVERSE[op]
+        if node.domain or node.arity != 2 or node.op not in (op, inverse):
+            for inner in self._through(value, (op, inverse)):
+                yield from self._cuts(op, inner, count)
             return
-        a, b = node.inputs
+        a, b = node.inputs[:2]
         if a is None or b is None:
             return
         for _ in self._enter(node):
-            if inverse:
-                number = number_of(b)
-                if number is not None and keeps_rank(b, a) and (op == "Add" or number != 0):
+            if node.op == inverse:
+                number = inverse_of(inverse, b)
+                if number is not None and keeps_rank(b, a):
                     for left in self._cuts(op, a, count - 1):
-                        yield [*left, -number if op == "Add" else 1.0 / number]
+                        yield [*left, Scalar(number, b.dtype, node)]
                 return
             for split in range(1, count):
                 for left in self._cuts(op, a, split):
@@ -396,37 +440,27 @@ class Matcher:
         if not operands:
             yield
             return
-        operand, rest = operands[0], operands[1:]
         tried: set[Leaf] = set()
         for index, leaf in enumerate(leaves):
             if leaf in tried:
                 continue
             tried.add(leaf)
             others = [*leaves[:index], *leaves[index + 1 :]]
-            for _ in self._match_leaf(operand, leaf, others):
-                yield from self._assign(rest, others)
+            for _ in self._match_leaf(operands[0], leaf, others):
+                yield from self._assign(operands[1:], others)
 
-    def _match_leaf(self, operand: Expr, leaf: Leaf, others: list[Leaf]) -> Iterator[None]:
-        self._step()
-        if isinstance(leaf, float):
-            if isinstance(operand, Literal) and close(operand.value, leaf):
-                yield
-            elif isinstance(operand, Var) and operand.kind == "number":
-                bound = self._bound.get(operand.name, _UNBOUND)
-                if bound is _UNBOUND:
-                    self._bound[operand.name] = leaf
-                    yield
-                    del self._bound[operand.name]
-                elif close(bound, leaf):
-                    yield
-            return
+    def _match_leaf(self, operand: Expr, leaf: Leaf, others: Sequence[Leaf | None]) -> Iterator[None]:
+        """One operand beside `others`: a constant number must not raise the rank of the result."""
+        if isinstance(leaf, Scalar):
+            self._step()
+            return self._match_number(operand, leaf)
+        if isinstance(operand, Alt) and operand not in self.pattern.parts:
+            return (found for branch in operand.branches for found in self._match_leaf(branch, leaf, others))
         is_number = isinstance(operand, Literal) or (isinstance(operand, Var) and operand.kind == "number")
-        # Shorter lists of others come later in the assignment: any leaf that stays proves the rank.
-        shaped = is_number and leaf.tensor is not None and bool(leaf.tensor.shape)
-        if shaped and others and not any(isinstance(o, Value) and keeps_rank(leaf, o) for o in others):
+        if is_number and _raises_rank(leaf, others):
             self._fail(leaf.node, "a constant that raises the rank")
-            return
-        yield from self._match(operand, leaf)
+            return iter(())
+        return self._match(operand, leaf)
 
     # ---- bookkeeping --------------------------------------------------------------------------------------------
 
@@ -438,10 +472,19 @@ class Matcher:
         if not self._inside[node]:
             del self._inside[node]
 
-    def _through(self, value: Value) -> list[Value]:
-        """What `value` equals because its producer changes nothing."""
-        inner = see_through(value)
-        return [] if inner is None else [inner]
+    def _through(self, value: Value, ops: tuple[str, ...]) -> Iterator[Value]:
+        """The nearest output of one of `ops` that `value` is a plain copy of; what lies between joins the match."""
+        copies, inner = [value.node], see_through(value)
+        while inner is not None and inner.node.op not in ops:
+            copies.append(inner.node)
+            inner = see_through(inner)
+        if inner is None:
+            self._fail(copies[-1], "{}, wanted {}", copies[-1].op, " or ".join(ops))
+            return
+        before = dict(self._inside)
+        self._inside.update((node, self._inside.get(node, 0) + 1) for node in copies)
+        yield inner
+        self._inside = before
 
     def _constraint(self, c: Constraint, value: Value) -> str:
         """Why `value` does not satisfy `c`; empty when it does."""
@@ -466,14 +509,36 @@ class Matcher:
         if self.steps > self.budget:
             raise StepsUsedUp
 
-    def _fail(self, node: Node, reason: str) -> None:
+    def _fail(self, node: Node, reason: str, *details: object) -> None:
+        """Notes why an attempt ended, if none came further. Most are forgotten, so words are put together late."""
         depth = len(self._inside)
         if depth > self.miss.depth:
-            self.miss.depth, self.miss.node, self.miss.reason = depth, node, reason
+            self.miss.depth, self.miss.node, self.miss.reason = depth, node, reason.format(*details)
+
+
+def _output(e: Expr, node: Node) -> Value | None:
+    """The output of `node` that `e` means."""
+    index = e.index if isinstance(e, Op) else 0
+    return node.outputs[index] if index < len(node.outputs) else None
+
+
+def _raises_rank(number: Value, others: Sequence[Leaf | None]) -> bool:
+    """Whether the one-element constant `number` has more dimensions than everything beside it."""
+    tensor = constant_of(number)
+    if tensor is None or not tensor.shape:
+        return False
+    values = [other for other in others if isinstance(other, Value) and other is not number]
+    return bool(values) and not any(keeps_rank(number, other) and number_of(other) is None for other in values)
+
+
+@lru_cache(1 << 12)
+def _order(operands: tuple[Expr | None, ...]) -> tuple[int, ...]:
+    """The order in which operands are tried: those that fail cheaply first."""
+    return tuple(sorted(range(len(operands)), key=lambda index: _cost(operands[index])))
 
 
 def _cost(e: Expr | None) -> int:
-    """Operands that fail cheaply come first: constants, then structures, then variables."""
+    """Constants, then structures, then variables."""
     match e:
         case None | Literal():
             return 0
@@ -484,111 +549,3 @@ def _cost(e: Expr | None) -> int:
         case Alt() | Scaled():
             return 3
     return 2
-
-
-# ---- facts about values that need no pattern -----------------------------------------------------------------------
-
-
-def see_through(value: Value) -> Value | None:
-    """The value that `value` is a plain copy of: Identity, a Cast to the same type, Dropout in inference."""
-    node = value.node
-    if node.domain or not node.arity or value.index or node.inputs[0] is None:
-        return None
-    inner = node.inputs[0]
-    match node.op:
-        case "Identity":
-            return inner
-        case "Cast":
-            return inner if inner.dtype and inner.dtype == node.attr("to") else None
-        case "Dropout":
-            mode = node.input(2)
-            trained = node.version < 7 and not node.attr("is_test", 0)
-            training = mode is not None and (mode.tensor is None or bool(mode.tensor.item()))
-            return None if training or trained else inner
-    return None
-
-
-def constant_of(value: Value) -> Tensor | None:
-    """The constant data of a value, through what changes nothing; None where it is not a constant."""
-    while value.tensor is None:
-        inner = see_through(value)
-        if inner is None:
-            return None
-        value = inner
-    return value.tensor
-
-
-def same_value(a: Value, b: Value) -> bool:
-    """One value, through what changes nothing, or two equal constants."""
-    a, b = _source(a), _source(b)
-    if a is b:
-        return True
-    x, y = a.tensor, b.tensor
-    return x is not None and y is not None and x.size <= 4096 and same_tensor(x, y)
-
-
-def _source(value: Value) -> Value:
-    while (inner := see_through(value)) is not None:
-        value = inner
-    return value
-
-
-def number_of(value: Value) -> float | None:
-    """The number in a constant with one element; None for anything else."""
-    tensor = constant_of(value)
-    if tensor is None or tensor.size != 1 or tensor.dtype in (dtypes.STRING, dtypes.BOOL):
-        return None
-    item = tensor.item()
-    return None if isinstance(item, complex) else float(item)
-
-
-def keeps_rank(constant: Value, other: Value) -> bool:
-    """Whether an elementwise operation with the one-element `constant` has the rank of `other`."""
-    tensor = constant_of(constant)
-    rank = len(tensor.shape) if tensor is not None else constant.rank
-    return rank is not None and (rank == 0 or (other.rank is not None and rank <= other.rank))
-
-
-def close(want: float, found: float, dtype: int = dtypes.FLOAT) -> bool:
-    """Equal within 2 ulp of the constant's own type or 1e-6 relative."""
-    if want == found:
-        return True
-    if not (np.isfinite(want) and np.isfinite(found)):
-        return False
-    epsilon = {dtypes.FLOAT16: 2.0**-10, dtypes.BFLOAT16: 2.0**-7}.get(dtype, 0.0)
-    return bool(abs(want - found) <= max(1e-6, 2 * epsilon) * abs(want))
-
-
-def meaning(node: Node, name: str) -> Any:
-    """The attribute `name` of a node, whether the opset writes it as attribute or as a constant input."""
-    found = node.attr(name)
-    if found is not None:
-        return found
-    known = signature(node.domain, node.op, node.version)
-    if known is not None and name in known.inputs:
-        value = node.input(known.inputs.index(name))
-        tensor = constant_of(value) if value is not None else None
-        if tensor is not None:
-            return tensor.numpy().tolist()
-    return None
-
-
-def is_default(node: Node, name: str) -> bool:
-    """Whether an attribute that is written has the schema's default."""
-    known = signature(node.domain, node.op, node.version)
-    return known is not None and name in known.attributes and node.attrs[name] == known.attributes[name]
-
-
-def same_attr(node: Node, name: str, want: Any, found: Any) -> bool:
-    """Equal attribute values; axes count from either end, numbers match as constants do."""
-    if name in ("axis", "axes") and want is not None and found is not None:
-        rank = next((v.rank for v in node.inputs if v is not None), None)
-        return _axes(want, rank) == _axes(found, rank)
-    if isinstance(want, float) and isinstance(found, float):
-        return close(want, found)
-    return bool(want == found)
-
-
-def _axes(axes: Any, rank: int | None) -> list[int]:
-    listed = [axes] if isinstance(axes, int) else list(axes)
-    return sorted(axis + rank if axis < 0 and rank is not None else axis for axis in listed)

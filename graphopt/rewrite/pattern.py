@@ -19,6 +19,7 @@ import inspect
 import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, cast
 
 from graphopt.ir import Value
@@ -257,8 +258,11 @@ class Ops:
         return EachUse(expr(value), seen, expr(use(seen)))
 
     def anchor(self, whole: Any, *parts: Any) -> Expr:
-        """Finds `whole`, replaces only `parts` of it: they are the roots, in order."""
-        return Anchor(expr(whole), tuple(map(expr, parts)))
+        """Finds `whole`, replaces only `parts` of it, which are operations: they are the roots, in order."""
+        for part in parts:
+            if not isinstance(part, Expr) or isinstance(part, (Var, Literal)):
+                raise TypeError(f"{part} is not an operation: it cannot be replaced")
+        return Anchor(expr(whole), parts)
 
     def sum(self, *operands: Any) -> Expr:
         """The sum of all operands."""
@@ -285,14 +289,26 @@ class Ops:
 
 @dataclass(frozen=True)
 class Pattern:
-    """A traced pattern: its roots, its variables by name, and how deep it reaches."""
+    """A traced pattern: its roots, its variables by name, and the expressions that an anchor replaces."""
 
     roots: tuple[Expr, ...]
     variables: dict[str, Var]
+    parts: frozenset[Expr] = frozenset()
 
-    @property
+    @cached_property
     def depth(self) -> int:
+        """How many nodes lie between a root and the farthest value that the pattern looks at, at most."""
         return max(_depth(root) for root in self.roots)
+
+    @cached_property
+    def size(self) -> int:
+        """How many nodes a match has, at most; what it sees through, and uses of `each_use`, are not counted."""
+        return sum(_size(root) for root in self.roots)
+
+    @cached_property
+    def sideways(self) -> bool:
+        """Whether a match has nodes that do not lie behind its first root."""
+        return len(self.roots) > 1 or isinstance(self.roots[0], EachUse)
 
 
 def trace(function: Callable[..., Any]) -> Pattern:
@@ -307,7 +323,8 @@ def trace(function: Callable[..., Any]) -> Pattern:
     roots = result if isinstance(result, tuple) else (result,)
     if not roots or not all(isinstance(root, Expr) and not isinstance(root, (Var, Literal)) for root in roots):
         raise TypeError(f"the pattern returns {result!r}, not an operation")
-    return Pattern(cast(tuple[Expr, ...], roots), variables)
+    parts = frozenset(part for root in roots if isinstance(root, Anchor) for part in root.parts)
+    return Pattern(cast(tuple[Expr, ...], roots), variables, parts)
 
 
 def _variable(parameter: inspect.Parameter, hint: Any) -> Var:
@@ -340,9 +357,18 @@ def children(e: Expr) -> tuple[Expr, ...]:
     return ()
 
 
+def _own(e: Expr) -> int:
+    """How many nodes `e` is, without its operands."""
+    return 0 if isinstance(e, (Var, Literal, Alt, EachUse, Anchor)) else len(e.operands) - 1 if isinstance(e, Chain) else 1
+
+
 def _depth(e: Expr) -> int:
-    own = 0 if isinstance(e, (Var, Literal, Alt)) else len(e.operands) - 1 if isinstance(e, Chain) else 1
-    return own + max(map(_depth, children(e)), default=0)
+    below = [_depth(child) for child in children(e)]
+    return _own(e) + (sum(below) if isinstance(e, EachUse) else max(below, default=0))
+
+
+def _size(e: Expr) -> int:
+    return _own(e) + (max if isinstance(e, Alt) else sum)(map(_size, children(e)))
 
 
 def root_ops(e: Expr) -> set[tuple[str, str]]:

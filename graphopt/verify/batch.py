@@ -94,9 +94,10 @@ class Batch:
                 for label, varied in variants.of(feed, values, first=number == 0):
                     reference, found = pair.run(label, varied, number)
                     plain = plain or reference
+                    changed = {name for name in values if varied[name] is not values[name]}
                     for row, region in zip(rows, self._regions, strict=True):
-                        # A variant may leave the range of the type, where nothing can be held against a rewrite.
-                        if not lost_numbers(plain[region.output], reference[region.output]):
+                        lost = lost_numbers(plain[region.output], reference[region.output])
+                        if not lost and _is_fair(region, changed):
                             row.append(found[region.output])
         return [over_feeds(row) for row in rows]
 
@@ -131,6 +132,16 @@ class Batch:
             raise CannotRun(side, error.message) from error
         stack.callback(session.close)
         return session
+
+
+def _is_fair(region: Region, changed: set[str]) -> bool:
+    """Whether a variant that changes these may be held against a rewrite.
+
+    Where the two sides start from different cuts, the rewrite may have used how these depend on each other, which
+    values changed one by one do not keep.
+    """
+    before, after = region.original_cone.boundary, region.candidate_cone.boundary
+    return changed.intersection(before) == changed.intersection(after)
 
 
 class _Pair:

@@ -11,12 +11,12 @@ from typing import Self
 from graphopt.ir import Model
 from graphopt.runtime import RunError
 from graphopt.verify.batch import MOST_NODES, Batch, CannotRun, Tap
-from graphopt.verify.cuts import Region, regions
+from graphopt.verify.cuts import Comparer, Region
 from graphopt.verify.endtoend import compare_in
 from graphopt.verify.feeds import Feed
 from graphopt.verify.results import Comparison, Counts, FedInput, Options, ProviderResult, Verification, worst
 from graphopt.verify.runs import Runs, interface_difference
-from graphopt.verify.structure import Constants, Numbers, draws
+from graphopt.verify.structure import draws
 from graphopt.verify.variants import Variants
 
 
@@ -37,8 +37,7 @@ class Checker:
         self._original = original
         self._options = options or Options()
         self._runs = Runs(original, self._options)
-        self._numbers = Numbers()
-        self._constants = Constants(original, self._numbers)
+        self._comparer = Comparer(original)
         self._known: dict[tuple[str, int, int], Comparison] = {}
         self._variants = Variants(original)
         self._tap: Tap | None = None
@@ -59,7 +58,7 @@ class Checker:
         difference = interface_difference(self._original, candidate)
         if difference:
             return Verification("unequal", "structure", difference)
-        found, free = regions(self._original, candidate, self._numbers, self._constants)
+        found, free = self._comparer.regions(candidate)
         todo = [region for region in found if region.key not in self._known]
         counts = Counts(free + len(found), free, len(todo), len(found) - len(todo))
         if not found:

@@ -19,29 +19,35 @@ from graphopt.verify.structure import Constants, Numbers, Structure, draws
 class Cone:
     """What computes some values from the nearest cuts: nodes in topological order, the boundary, and constants by name.
 
-    A sparse initializer is a constant without a tensor.
+    A sparse initializer is a constant without a tensor. `aliases` are values that stand for one of the boundary or of
+    the constants.
     """
 
     nodes: tuple[Node, ...]
     boundary: tuple[str, ...]
     constants: Mapping[str, Tensor | None]
+    aliases: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Cuts:
     """The names of cut points. `constants` holds those that are a constant in one of the models, with its data.
 
-    Once that is shown equal to what the other model computes, it may stand for it in both.
+    Once that is shown equal to what the other model computes, it may stand for it in both. `read_as` says for every cut
+    point, and for every value that the original computes a second time, the first cut point that is the same there: to
+    merge common subexpressions changes nothing.
     """
 
     names: frozenset[str]
     constants: Mapping[str, Tensor] = field(default_factory=dict)
+    read_as: Mapping[str, str] = field(default_factory=dict)
 
     def cone(self, roots: Iterable[Value]) -> Cone:
         """The cone of `roots`: back to the cuts, which the roots themselves do not count as."""
         nodes: set[Node] = set()
         boundary: dict[str, None] = {}
         constants: dict[str, Tensor | None] = {}
+        aliases: dict[str, str] = {}
         stack: list[Node] = []
         for root in roots:
             if is_initializer(root):
@@ -58,15 +64,18 @@ class Cuts:
             for value in node.inputs:
                 if value is None:
                     continue
+                name = value.name if value.name in self.names else self.read_as.get(value.name, value.name)
+                if name != value.name:
+                    aliases[value.name] = name
                 if is_initializer(value):
-                    constants[value.name] = value.tensor
-                elif value.name in self.constants:
-                    constants[value.name] = self.constants[value.name]
-                elif value.node.is_source or value.name in self.names:
-                    boundary[value.name] = None
+                    constants[name] = value.tensor
+                elif name in self.constants:
+                    constants[name] = self.constants[name]
+                elif value.node.is_source or name in self.names:
+                    boundary[name] = None
                 else:
                     stack.append(value.node)
-        return Cone(tuple(sorted(nodes, key=lambda node: node.rank)), tuple(boundary), constants)
+        return Cone(tuple(sorted(nodes, key=lambda node: node.rank)), tuple(boundary), constants, aliases)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,38 +117,62 @@ class Region:
         return frozenset(value.name for node in nodes for value in node.outputs) | {self.output}
 
 
-def regions(
-    original: Model, candidate: Model, numbers: Numbers | None = None, constants: Constants | None = None
-) -> tuple[list[Region], int]:
-    """The regions that differ, in the original's order, and how many cut points are equal without a run.
+class Comparer:
+    """Finds the regions in which candidates differ from one original; the keys of regions are the same every time."""
 
-    `numbers` and `constants` belong to `original`; given again, the keys of regions are those of the last time.
-    """
-    numbers = numbers or Numbers()
-    constants = constants or Constants(original, numbers)
-    cuts = _cuts(original.graph, candidate.graph)
-    before, after = (Structure(model, cuts.names, numbers, constants) for model in (original, candidate))
-    found, free = [], 0
-    for name in _roots(original.graph, candidate.graph, cuts):
-        old, new = original.graph.names[name], candidate.graph.names[name]
-        if before[old] == after[new]:
-            free += 1
-        else:
-            found.append(Region(name, old, new, cuts, (name, before[old], after[new])))
-    return found, free
+    def __init__(self, original: Model) -> None:
+        self._original = original
+        self._numbers = Numbers()
+        self._constants = Constants(original, self._numbers)
+        self._whole = Structure(original, self._numbers, self._constants)
+
+    def regions(self, candidate: Model) -> tuple[list[Region], int]:
+        """The regions that differ, in the original's order, and how many cut points are equal without a run."""
+        names = self._original.graph.names
+        cuts = self._cuts(candidate.graph)
+        before = Structure(self._original, self._numbers, self._constants, cuts.read_as)
+        after = Structure(candidate, self._numbers, self._constants, cuts.read_as)
+        found, free = [], 0
+        for name in _roots(self._original.graph, candidate.graph, cuts):
+            old, new = names[name], candidate.graph.names[name]
+            if after[new] in (before[old], self._numbers(("cut", cuts.read_as.get(name)))):
+                free += 1
+            else:
+                found.append(Region(name, old, new, cuts, (name, before[old], after[new])))
+        return found, free
+
+    def _cuts(self, candidate: Graph) -> Cuts:
+        original = self._original.graph
+        names = set()
+        constants: dict[str, Tensor] = {}
+        for name in original.names.keys() & candidate.names.keys():
+            pair = original.names[name], candidate.names[name]
+            given = [value.node.op == "Input" and value.node.is_source for value in pair]
+            fixed = [value.tensor for value in pair if value.tensor is not None or is_initializer(value)]
+            if all(given) or (not any(given) and len(fixed) < 2):
+                names.add(name)
+                constants.update((name, tensor) for tensor in fixed if tensor is not None)
+        # For each number that a value has in the original as a whole, the first cut point that has it.
+        first: dict[int, str] = {}
+        fixed_numbers = {self._whole[value] for value in original.names.values() if is_initializer(value)}
+        for value in sorted((original.names[name] for name in names), key=_place):
+            if self._whole[value] not in fixed_numbers:
+                first.setdefault(self._whole[value], value.name)
+        read_as = {}
+        for value in original.names.values():
+            twin = first.get(self._whole[value], value.name if value.name in names else None)
+            if twin is not None and not is_initializer(value):
+                read_as[value.name] = twin
+        return Cuts(frozenset(names), constants, read_as)
 
 
-def _cuts(original: Graph, candidate: Graph) -> Cuts:
-    names = set()
-    constants: dict[str, Tensor] = {}
-    for name in original.names.keys() & candidate.names.keys():
-        pair = original.names[name], candidate.names[name]
-        given = [value.node.op == "Input" and value.node.is_source for value in pair]
-        fixed = [value.tensor for value in pair if value.tensor is not None or is_initializer(value)]
-        if all(given) or (not any(given) and len(fixed) < 2):
-            names.add(name)
-            constants.update((name, tensor) for tensor in fixed if tensor is not None)
-    return Cuts(frozenset(names), constants)
+def regions(original: Model, candidate: Model) -> tuple[list[Region], int]:
+    """The regions in which two models differ, and how many cut points are equal without a run."""
+    return Comparer(original).regions(candidate)
+
+
+def _place(value: Value) -> tuple[int, int]:
+    return value.node.rank, value.index
 
 
 def _roots(original: Graph, candidate: Graph, cuts: Cuts) -> list[str]:
@@ -147,7 +180,7 @@ def _roots(original: Graph, candidate: Graph, cuts: Cuts) -> list[str]:
     alive = {value.name for graph in (original, candidate) for value in _alive(graph)} & cuts.names
     alive |= {value.name for value in original.outputs}
     values = (original.names[name] for name in alive)
-    return [v.name for v in sorted(values, key=lambda v: (v.node.rank, v.index)) if v.node.op != "Input"]
+    return [v.name for v in sorted(values, key=_place) if v.node.op != "Input"]
 
 
 def _alive(graph: Graph) -> Iterable[Value]:

@@ -172,9 +172,16 @@ def part(
             graph.input.append(helper.make_tensor_value_info(name, tensor.dtype, tensor.shape))
     for name in cone.boundary:
         _add_input(model, graph, name, types or {})
+    named: set[str] = set()
+    for name, meant in cone.aliases.items():
+        graph.node.append(helper.make_node("Identity", [meant], [name]))
     for node in cone.nodes:
         proto = node_to_proto(node)
         proto.ClearField("metadata_props")
+        # onnxruntime refuses two nodes of one name; ONNX does not.
+        if proto.name in named:
+            proto.ClearField("name")
+        named.add(proto.name)
         # A cut that is computed here may be read here as well, as an input: that keeps the name.
         proto.output[:] = [_computed(name) if name in cuts.names else name for name in proto.output]
         graph.node.append(proto)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from graphopt.errors import UsageError, near
-from graphopt.ir import Model
+from graphopt.ir import Model, Value
 from graphopt.runtime import PROVIDERS, RunError, Runner
 from graphopt.verify.feeds import MASKS, Feed, Feeder, given_feed
 from graphopt.verify.parts import PartSession, Weights
@@ -103,7 +103,12 @@ def interface_difference(original: Model, candidate: Model) -> str:
 def _ports(model: Model, which: str) -> list[tuple[str, int]]:
     graph = model.graph
     values = [node.output for node in graph.inputs if node.op == "Input"] if which == "inputs" else graph.outputs
-    return [(value.name, value.dtype) for value in values]
+    return [(value.name, _declared_type(value)) for value in values]
+
+
+def _declared_type(value: Value) -> int:
+    info = value.info
+    return info.type.tensor_type.elem_type if info is not None else value.dtype
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
-"""Numbers for structures: two values get the same number exactly when they are computed in the same way.
+"""Numbers for structures: two values get the same number only if they are computed in the same way.
 
 Numbers are made by hash-consing: that of a value from its node's operator, attributes, and the numbers of its inputs;
-a cut point is numbered by its name alone. So cones are compared back to the nearest cuts in one pass over each model.
+a cut point is read as its name alone. So cones are compared back to the nearest cuts in one pass over each model.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import functools
 import hashlib
 import struct
 from collections import Counter
-from collections.abc import Collection, Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,67 +39,78 @@ class Numbers:
 
 
 class Constants:
-    """Numbers of constants: those of the original by name, others by what they are equal to.
+    """Numbers of constants: equal ones have one number. Those of the original are found by name first.
 
-    Data is read only where neither the name nor the place in a file says that two constants are the same.
+    Data is read only where neither the name nor the place in a file says that two constants are the same, and whole
+    only where their beginnings are equal.
     """
 
     def __init__(self, original: Model, numbers: Numbers) -> None:
         self._numbers = numbers
-        self._named = {node.output.name: node for node in original.graph.sources("Constant")}
-        self._digests: dict[tuple[int, tuple[int, ...]], dict[bytes, str]] = {}
+        self._named: dict[str, tuple[Tensor, int]] = {}
+        self._alike: dict[Hashable, list[tuple[Tensor, int]]] = {}
+        for node in original.graph.sources("Constant"):
+            if node.data is not None:
+                self._named[node.output.name] = node.data, self._number(node.data)
 
     def number(self, node: Node) -> int:
         """The number of an initializer."""
-        tensor, name = node.data, node.output.name
-        if tensor is None:
-            return self._numbers(("sparse", _sparse(node)))
-        if tensor.nbytes <= _SMALL_BYTES:
-            return self._numbers(_content(tensor))
-        twin = self._named.get(name)
-        if twin is node or (twin is not None and twin.data is not None and identical(twin.data, tensor)):
-            return self._numbers(("constant", name))
-        content = _content(tensor)
-        equal = self._alike(tensor).get(content[-1])
-        return self._numbers(content if equal is None else ("constant", equal))
+        if node.data is None:
+            return self._numbers(("sparse", _bytes(node.graph.sparse[node])))
+        tensor, number = self._named.get(node.output.name, (None, -1))
+        return number if tensor is not None and identical(tensor, node.data) else self._number(node.data)
 
-    def _alike(self, tensor: Tensor) -> dict[bytes, str]:
-        """The original's constants of this type and shape, by digest."""
-        key = tensor.dtype, tensor.shape
-        if key not in self._digests:
-            alike = [n for n in self._named.values() if n.data is not None and (n.data.dtype, n.data.shape) == key]
-            self._digests[key] = {_content(n.data)[-1]: n.output.name for n in alike if n.data is not None}
-        return self._digests[key]
+    def _number(self, tensor: Tensor) -> int:
+        content = _content(tensor)
+        if content is not None:
+            return self._numbers(content)
+        key = tensor.dtype, tensor.shape, _beginning(tensor)
+        alike = self._alike.setdefault(key, [])
+        for known, number in alike:
+            if identical(known, tensor):
+                return number
+        number = self._numbers((key, len(alike)))
+        alike.append((tensor, number))
+        return number
 
 
 class Structure:
-    """The numbers of all values of a model's main graph; constants of values are theirs, cuts count by name."""
+    """The numbers of all values of a model's main graph; an Identity is what it reads.
 
-    def __init__(self, model: Model, cuts: Collection[str], numbers: Numbers, constants: Constants) -> None:
+    `cuts` maps values, by name, to the cut points that they are read as.
+    """
+
+    def __init__(
+        self, model: Model, numbers: Numbers, constants: Constants, cuts: Mapping[str, str] | None = None
+    ) -> None:
+        self._cuts = cuts or {}
         self._numbers = numbers
         self._functions = model.functions
         self._of: dict[Value, int] = {}
+        self._as_read: dict[Value, int] = {}
         self._seen: Counter[Hashable] = Counter()
         graph = model.graph
-        for node in graph.sources("Input"):
-            self._of[node.output] = numbers(("cut", node.output.name))
-        for node in graph.sources("Constant"):
-            self._of[node.output] = constants.number(node)
-        self._as_read = dict(self._of)
-        for value in self._of:
-            if value.name in cuts:
-                self._as_read[value] = numbers(("cut", value.name))
+        for node in [*graph.sources("Input"), *graph.sources("Constant")]:
+            number = constants.number(node) if node.op == "Constant" else numbers(("cut", node.output.name))
+            self._note(node.output, number)
         for node in graph.ops():
+            if node.is_op("Identity") and node.inputs[0] is not None:
+                self._note(node.output, self._as_read[node.inputs[0]])
+                continue
             key = self._expression(node)
             for value in node.outputs:
                 tensor = value.tensor
-                own = numbers(_content(tensor)) if tensor is not None else numbers((key, value.index))
-                self._of[value] = own
-                self._as_read[value] = numbers(("cut", value.name)) if value.name in cuts else own
+                content = _content(tensor) if tensor is not None else None
+                self._note(value, numbers((key, value.index) if content is None else content))
 
     def __getitem__(self, value: Value) -> int:
         """How `value` is computed from the nearest cuts."""
         return self._of[value]
+
+    def _note(self, value: Value, number: int) -> None:
+        cut = self._cuts.get(value.name)
+        self._of[value] = number
+        self._as_read[value] = number if cut is None else self._numbers(("cut", cut))
 
     def _expression(self, node: Node) -> int:
         inputs = tuple(-1 if value is None else self._as_read[value] for value in node.inputs)
@@ -142,19 +153,23 @@ def identical(a: Tensor, b: Tensor) -> bool:
     return (place is not None and place == b.place()) or same_tensor(a, b)
 
 
-def _content(tensor: Tensor) -> tuple[str, int, tuple[int, ...], bytes]:
+def _content(tensor: Tensor) -> tuple[int, tuple[int, ...], bytes] | None:
+    """What tells a small constant from others; None for a large one."""
+    if tensor.nbytes > _SMALL_BYTES:
+        return None
+    return tensor.dtype, tensor.shape, _data(tensor)
+
+
+def _data(tensor: Tensor) -> bytes:
     array = tensor.numpy()
-    if array.dtype == object:
-        data = b"\0".join(text if isinstance(text, bytes) else str(text).encode() for text in array.flat)
-    else:
-        data = array.tobytes()
-    if len(data) > _SMALL_BYTES:
-        data = hashlib.blake2b(data, digest_size=24).digest()
-    return "content", tensor.dtype, tensor.shape, data
+    if array.dtype != object:
+        return array.tobytes()
+    return b"\0".join(text if isinstance(text, bytes) else str(text).encode() for text in array.flat)
 
 
-def _sparse(node: Node) -> bytes:
-    return _bytes(node.graph.sparse[node])
+def _beginning(tensor: Tensor) -> bytes:
+    array = tensor.numpy()
+    return _data(tensor) if array.dtype == object else array.reshape(-1)[:_SMALL_BYTES].tobytes()
 
 
 def _attributes(node: Node) -> Hashable:
@@ -178,7 +193,7 @@ def _hashable(value: Any) -> Hashable:
     if isinstance(value, (list, tuple)):
         return tuple(map(_hashable, value))
     if isinstance(value, Tensor):
-        return _content(value)
+        return value.dtype, value.shape, hashlib.blake2b(_data(value)).digest()
     if isinstance(value, Message):
         return _bytes(value)
     if isinstance(value, (int, str, bytes, Reference)) or value is None:
