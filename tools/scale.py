@@ -25,7 +25,7 @@ from graphopt.ir import load, save
 
 MOST_SECONDS = 0.05
 MOST_BYTES = 2500
-RUNS = 3
+RUNS = 2
 
 
 class Cost(NamedTuple):

@@ -7,6 +7,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import FrameType
 
 import click
@@ -21,7 +22,7 @@ from graphopt.cli.usage import usage_error
 from graphopt.cli.verify import verify
 from graphopt.errors import GraphoptError
 
-_HERE = os.path.dirname(graphopt_package.__file__)
+_HERE = str(Path(__file__).parents[1])
 _INTERRUPTED = 130
 _TERMINATED = 143
 _NOBODY_READS = 141

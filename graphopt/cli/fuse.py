@@ -19,7 +19,7 @@ from graphopt.cli.screen import Screen
     default="ort-cpu",
     show_default=True,
     metavar="NAME",
-    help="ort-cpu, ort-cuda, onnx, or a table FILE.json.",
+    help="ort-cpu, ort-cuda, onnx, auto (by installed providers), or a table FILE.json.",
 )
 @click.option(
     "--verify",

@@ -47,11 +47,6 @@ class Screen:
         if self.json != "-" and not self.quiet:
             self._console(stderr=False).print(text())
 
-    def log(self, message: str) -> None:
-        """A line for those who asked to hear more."""
-        if self.verbose:
-            click.echo(message, err=True)
-
     def fail(self, error: GraphoptError) -> int:
         """Prints an error that came with a result; returns its exit code."""
         click.echo(str(error), err=True)

@@ -22,6 +22,8 @@ from graphopt.ir.tensor import Tensor
 
 _NO_ATTRIBUTES: dict[str, Any] = {}
 _NO_SLOTS: tuple[int, ...] = ()
+# Shared by all sources, which never get a slot.
+_NO_INPUTS: list[Value | None] = []
 _RANK_STEP = 1 << 32
 
 
@@ -285,6 +287,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
 
     def _source(self, op: str, name: str, register: bool = True) -> Node:
         node = Node(self, op, IR_DOMAIN)
+        node.inputs = _NO_INPUTS
         node.outputs = (Value(node, 0, name),)
         node.rank = self.ledger.serial()
         if register:

@@ -33,10 +33,14 @@ def demo(
 ) -> Demo:
     """Writes a BERT to `folder` as an exporter would, fuses and verifies it, and times both at (batch, sequence)."""
     raw, fused = folder / "bert.onnx", folder / "bert.fused.onnx"
+    if progress is not None:
+        progress("build", 0, 1)
     raw.write_bytes(bert(config).SerializeToString())
     result = fuse(raw, fused, progress=progress)
     if result.output is None:
         return Demo(result, None)
+    if progress is not None:
+        progress("time", 0, 1)
     return Demo(result, time_models([raw, fused], _feeds(config, shape), runs=runs, threads=threads))
 
 

@@ -21,7 +21,8 @@ from graphopt.pipeline.watch import Watch
 from graphopt.rewrite import RuleFailure, Site, Trace, select
 from graphopt.rewrite.engine import SiteKey
 from graphopt.rewrite.rule import STAGES
-from graphopt.targets import target_named
+from graphopt.runtime import Runner
+from graphopt.targets import Target, target_named
 from graphopt.verify import Checker, Options, Verdict, Verification, blame, find_guilty, key_of
 
 _ROUNDS = 8
@@ -61,7 +62,8 @@ def fuse(
     """
     watch = Watch()
     chosen = select(all_rules(rules), only, disable)
-    rewrite = partial(optimize, target=target_named(target), rules=chosen, keep_opset=keep_opset, progress=progress)
+    runs_on = _target(target)
+    rewrite = partial(optimize, target=runs_on, rules=chosen, keep_opset=keep_opset, progress=progress)
     with watch("load"):
         fresh = partial(load, source)
         original = fresh()
@@ -80,7 +82,7 @@ def fuse(
         model=attempt.model,
         source=str(original.path or "model"),
         output=written,
-        target=target,
+        target=runs_on.name,
         verdict=attempt.verdict,
         ops_before=count_ops(original),
         ops_after=count_ops(attempt.model),
@@ -90,6 +92,14 @@ def fuse(
         seconds=watch.seconds,
         error=attempt.error or _rule_error(attempt.trace.failures),
     )
+
+
+def _target(name: str) -> Target:
+    """The target called `name`; `auto` is the one of the providers that are installed."""
+    if name != "auto":
+        return target_named(name)
+    with Runner() as runner:
+        return target_named("ort-cuda" if "cuda" in runner.available_providers() else "ort-cpu")
 
 
 @dataclass(frozen=True)

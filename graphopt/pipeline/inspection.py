@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -37,7 +36,7 @@ class Inspection:
     nodes: int
     subgraphs: int
     functions: tuple[str, ...]
-    ops: Counter[str]
+    ops: dict[str, int]
     fused: dict[str, int]
     unknown: tuple[str, ...]
     parameters: int
@@ -61,7 +60,7 @@ def inspect(source: str | os.PathLike[str] | onnx.ModelProto) -> Inspection:
         nodes=ops.total(),
         subgraphs=sum(1 for scope in model.scopes() if scope.holder is not None),
         functions=tuple(f"{domain}.{name}" for domain, name, _ in model.functions),
-        ops=ops,
+        ops=dict(ops),
         fused=count_meanings(ops),
         unknown=tuple(sorted({op_name(node) for node in _unknown(model)})),
         parameters=sum(tensor.size for tensor in weights),

@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphopt.errors import GraphoptError
-from graphopt.ir import CycleError, Graph, Model, Node, Value, dtypes
-from graphopt.ir.validate import validate_site
+from graphopt.ir import CycleError, Graph, Model, Node, Shape, ValidationError, Value, dtypes, validate_site
 from graphopt.rewrite.build import Builder, Declined
+from graphopt.rewrite.facts import see_through
 from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
 from graphopt.rewrite.rule import CompiledRule, Context
 from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
 
 SiteKey = tuple[str, str]
 """(rule, name of the root value): a site, the same in every replay."""
+
+_Change = tuple[list[Node], list[Node]]
+"""What a site made, and what reads its result or a value that it reads no more."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,7 @@ class Engine:
         queue = _Worklist(graph, by_root.keys())
         queue.extend((node, 0) for node in graph.ops())
         fired: Counter[str] = Counter()
-        settled = 0
+        start = settled = len(self.trace.sites)
         while True:
             while (waiting := queue.pop()) is not None:
                 node, distance = waiting
@@ -84,13 +88,13 @@ class Engine:
                         continue
                     seeds = self._try(model, rule, node)
                     if seeds is not None:
-                        self._watch_cycles(rule, node, fired, cap)
+                        self._watch_cycles(rule, fired, cap)
                         queue.extend(self._neighbourhood(graph, seeds))
                         break
-            if settled == fired.total():
-                return settled
+            if settled == len(self.trace.sites):
+                return settled - start
             # What one site changed may concern a root that does not lie behind it.
-            settled = fired.total()
+            settled = len(self.trace.sites)
             queue.extend((node, 0) for node in graph.ops() if (node.domain, node.op) in sideways)
 
     def _usable(self, graph: Graph) -> dict[tuple[str, str], list[CompiledRule]]:
@@ -107,16 +111,13 @@ class Engine:
 
     # ---- one rule at one node ----------------------------------------------------------------------------------
 
-    def _try(self, model: Model, rule: CompiledRule, node: Node) -> list[Node] | None:
-        """Tries one rule with its root at `node`; returns the nodes to look at again, None when it did not fire."""
-        count = self.trace.count(rule.name)
+    def _try(self, model: Model, rule: CompiledRule, node: Node) -> _Change | None:
+        """Tries one rule with its root at `node`; None when it did not fire."""
         if rule.rule.once and self._made_by.get(node) == rule.name:
             return None
-        if any((rule.name, value.name) in self.exclude for value in node.outputs):
+        if self.exclude and any((rule.name, value.name) in self.exclude for value in node.outputs):
             return None
-        if rule.needs and not any(self.context.has(k, node.graph) for k in rule.needs):
-            count.reasons[f"the target has no kernel {' or '.join(map(str, rule.needs))}"] += 1
-            return None
+        count = self.trace.count(rule.name)
         count.tried += 1
         matcher = Matcher(rule.pattern, self.limits.steps_per_root)
         start = time.perf_counter()
@@ -124,57 +125,61 @@ class Engine:
             return self._first_match(model, rule, matcher, node)
         except StepsUsedUp:
             self._refuse(rule, node, node, "step budget used up")
+        except ValidationError as error:
+            self._set_aside(rule, f"what it writes is not valid: {error.message}", _name(node))
         except GraphoptError:
             raise
         except Exception as error:  # a rule is foreign code: whatever it raises, the others go on
-            self._set_aside(rule, f"{type(error).__name__}: {error}", node)
+            self._set_aside(rule, f"{type(error).__name__}: {error}", _name(node))
         finally:
             count.seconds += time.perf_counter() - start
             count.steps += matcher.steps
-            if count.steps > self.limits.steps_per_rule:
+            self._steps[rule.name] += matcher.steps
+            if self._steps[rule.name] > self._budget:
                 self._aside.add(rule.name)
                 self._refuse(rule, node, node, "step budget of the model used up")
         return None
 
-    def _first_match(self, model: Model, rule: CompiledRule, matcher: Matcher, node: Node) -> list[Node] | None:
+    def _first_match(self, model: Model, rule: CompiledRule, matcher: Matcher, node: Node) -> _Change | None:
         matched = False
         for match in matcher.matches(node):
             matched = True
             root = match.roots[0]
             allowed = rule.where(match.bindings, root, self.context)
-            if allowed is not True:
-                self._refuse(rule, node, node, allowed if isinstance(allowed, str) else "the rule's condition")
+            if isinstance(allowed, str) or not allowed:
+                self._refuse(rule, node, node, allowed or "the rule's condition")
                 continue
             escape = "" if rule.rule.keeps_inner else _escape(match)
             if escape:
                 self._refuse(rule, node, node, escape)
                 continue
-            again = self._apply(model, rule, match)
-            if again is not None:
+            change = self._apply(model, rule, match)
+            if change is not None:
                 self.trace.count(rule.name).matched += 1
-                return again
+                return change
         if matched:
             self.trace.count(rule.name).matched += 1
         elif matcher.miss.depth > 0 and matcher.miss.node is not None:
             self._refuse(rule, node, matcher.miss.node, matcher.miss.reason)
         return None
 
-    def _apply(self, model: Model, rule: CompiledRule, match: Match) -> list[Node] | None:
-        """Builds the replacement in a transaction; returns nodes to look at again, None when it was taken back."""
+    def _apply(self, model: Model, rule: CompiledRule, match: Match) -> _Change | None:
+        """Builds the replacement in a transaction; None when it was taken back."""
         count = self.trace.count(rule.name)
         graph = match.roots[0].node.graph
         before = max((root.node for root in match.roots), key=lambda n: n.rank)
         reads = _leaves(match)
         names = tuple(value.name for root in match.nodes for value in root.outputs)
         roots = tuple(value.name for value in match.roots)
+        readers = [reader for root in match.roots for reader, _ in graph.consumers(root)]
         with model.ledger.transaction() as transaction:
             builder = Builder(graph, before)
             try:
                 new = rule.rewrite(builder, match.bindings, match.roots[0], self.context)
                 if new is None:
                     raise _Rejected("the rule declined")
-                _check(match.roots, new)
-                for old, value in zip(match.roots, new, strict=True):
+                for old, value in _replaced(graph, match.roots, new):
+                    _adopt_type(graph, old, value)
                     graph.replace(old, value, take_name=value.node in builder.made)
                 _remove_dead(graph, match.nodes)
                 _remove_dead(graph, builder.made)
@@ -190,55 +195,72 @@ class Engine:
                 count.rolled_back += 1
                 raise
         count.applied += 1
-        if count.applied > self.limits.sites_per_node * (len(graph) + 100):
-            self._set_aside(rule, f"fired {count.applied} times: it undoes itself, alone or with another rule", before)
         self._made_by.update((node, rule.name) for node in alive)
         made = tuple(value.name for node in alive for value in node.outputs)
         self.trace.sites.append(Site(rule.name, roots[0], roots, names, made, tuple(v.name for v in reads)))
-        return [*alive, *(node for v in (*reads, *new) if v.node in graph for node, _ in graph.consumers(v))]
+        # A value that has lost a reader may now be inside a match; not so a source, or one with too many others.
+        freed = [v for v in reads if not v.node.is_source and v.uses <= self._size]
+        return alive, [*readers, *(reader for v in freed for reader, _ in graph.consumers(v))]
 
     # ---- what happens next, and what is said -------------------------------------------------------------------
 
-    def _neighbourhood(self, graph: Graph, seeds: Iterable[Node]) -> list[Node]:
-        """The seeds and what depends on them, as far as a pattern reaches."""
-        found = dict.fromkeys(seeds)
-        ring = list(found)
-        for _ in range(self._reach):
-            ring = [reader for node in ring if node in graph for reader in graph.succ[node] if reader not in found]
-            found.update(dict.fromkeys(ring))
-        return [node for node in found if node in graph and node is not graph.output]
+    def _neighbourhood(self, graph: Graph, change: _Change) -> Iterator[tuple[Node, int]]:
+        """What depends on a change, as far as a pattern reaches, with the distance; plain copies have no length."""
+        found: set[Node] = set()
+        ring, following = change
+        for distance in range(self._reach + 1):
+            for node in ring:
+                if node in graph and node not in found:
+                    found.add(node)
+                    yield node, distance
+                    for reader in graph._succ[node]:
+                        is_copy = reader.outputs and see_through(reader.outputs[0]) is not None
+                        (ring if is_copy else following).append(reader)
+            ring, following = following, []
+
+    def _watch_cycles(self, rule: CompiledRule, fired: Counter[str], cap: int) -> None:
+        """Sets a rule aside that fires without end. Its name and those of the rules beside it are told."""
+        site = self.trace.sites[-1]
+        fired.update((rule.name, f"{rule.name} at {site.root}"))
+        if fired[rule.name] > cap or fired[f"{rule.name} at {site.root}"] > self.limits.sites_per_root:
+            names = sorted({site.rule for site in self.trace.sites[-self.limits.sites_per_root :]})
+            cycle = f"with {', '.join(name for name in names if name != rule.name)}" if names[1:] else "alone"
+            self._set_aside(rule, f"fired {fired[rule.name]} times: it undoes itself, {cycle}", site.root)
 
     def _refuse(self, rule: CompiledRule, root: Node, node: Node, reason: str) -> None:
         self.trace.count(rule.name).reasons[reason] += 1
         self.trace.refusals.append(Refusal(rule.name, _name(root), _name(node), reason))
 
-    def _set_aside(self, rule: CompiledRule, message: str, node: Node) -> None:
+    def _set_aside(self, rule: CompiledRule, message: str, place: str) -> None:
         self._aside.add(rule.name)
-        self.trace.failures.append(RuleFailure(rule.name, rule.place, f"{message} (at {_name(node)})"))
+        self.trace.failures.append(RuleFailure(rule.name, rule.place, f"{message} (at {place})"))
 
 
 class _Worklist:
-    """Nodes waiting, in topological order, each once."""
+    """Possible roots waiting, in topological order, each once, with its distance to the nearest change."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, roots: Collection[tuple[str, str]]) -> None:
         self._graph = graph
+        self._roots = roots
         self._heap: list[tuple[int, int, Node]] = []
-        self._waiting: set[Node] = set()
+        self._waiting: dict[Node, int] = {}
         self._serial = 0
 
-    def extend(self, nodes: Iterable[Node]) -> None:
-        for node in nodes:
+    def extend(self, nodes: Iterable[tuple[Node, int]]) -> None:
+        for node, distance in nodes:
+            if (node.domain, node.op) not in self._roots:
+                continue
             if node not in self._waiting:
-                self._waiting.add(node)
                 self._serial += 1
                 heapq.heappush(self._heap, (node.rank, self._serial, node))
+            self._waiting[node] = min(distance, self._waiting.get(node, distance))
 
-    def pop(self) -> Node | None:
+    def pop(self) -> tuple[Node, int] | None:
         while self._heap:
             _, _, node = heapq.heappop(self._heap)
-            self._waiting.discard(node)
+            distance = self._waiting.pop(node)
             if node in self._graph:
-                return node
+                return node, distance
         return None
 
 
@@ -254,8 +276,9 @@ def _escape(match: Match) -> str:
             if value in roots or not value.uses:
                 continue
             graph = node.graph
-            for reader, _ in graph.consumers(value):
-                if reader not in inside:
+            for reader, slot in graph.consumers(value):
+                # A node may be inside while a subgraph of it sees the value.
+                if reader not in inside or slot >= reader.arity:
                     what = "a graph output" if reader is graph.output else f"also used by {_name(reader)}"
                     return f"{_name(node)} inside the match is {what}"
     return ""
@@ -268,22 +291,36 @@ def _leaves(match: Match) -> list[Value]:
     return list(found)
 
 
-def _check(old: Sequence[Value], new: Sequence[Value]) -> None:
-    """Raises _Rejected when a new value cannot stand for the old one."""
+def _replaced(graph: Graph, old: Sequence[Value], new: Sequence[Value]) -> list[tuple[Value, Value]]:
+    """The roots that are replaced, each with its new value; a root that is returned as it is stays.
+
+    Raises: _Rejected when a new value cannot stand for the old one, TypeError when it is none of this graph.
+    """
     if len(old) != len(new):
         raise TypeError(f"rewrite returns {len(new)} values for {len(old)} roots")
     for a, b in zip(old, new, strict=True):
         if not isinstance(b, Value):
             raise TypeError(f"rewrite returns {b!r}, not a value")
+        if b.node not in graph:
+            raise TypeError(f"rewrite returns {b!r} of another graph")
         if a.dtype and b.dtype and a.dtype != b.dtype:
-            kinds = dtypes.NAMES.get(a.dtype), dtypes.NAMES.get(b.dtype)
-            raise _Rejected(f"the new value is {kinds[1]}, the old one {kinds[0]}")
-        if a.shape is not None and b.shape is not None:
-            if len(a.shape) != len(b.shape):
-                raise _Rejected(f"the new value has shape {b.shape}, the old one {a.shape}")
-            for p, q in zip(a.shape, b.shape, strict=True):
-                if isinstance(p, int) and isinstance(q, int) and p != q:
-                    raise _Rejected(f"the new value has shape {b.shape}, the old one {a.shape}")
+            raise _Rejected(f"the new value is {dtypes.NAMES.get(b.dtype)}, the old one {dtypes.NAMES.get(a.dtype)}")
+        if a.shape is not None and b.shape is not None and not _may_equal(a.shape, b.shape):
+            raise _Rejected(f"the new value has shape {b.shape}, the old one {a.shape}")
+    pairs = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
+    if not pairs:
+        raise _Rejected("the rewrite changes nothing")
+    return pairs
+
+
+def _may_equal(a: Shape, b: Shape) -> bool:
+    sizes = [(p, q) for p, q in zip(a, b, strict=False) if isinstance(p, int) and isinstance(q, int)]
+    return len(a) == len(b) and all(p == q for p, q in sizes)
+
+
+def _adopt_type(graph: Graph, old: Value, new: Value) -> None:
+    """What inference does not know of `new` is what was known of `old`."""
+    graph.set_type(new, new.dtype or old.dtype, new.shape if new.shape is not None else old.shape)
 
 
 def _remove_dead(graph: Graph, nodes: Iterable[Node]) -> None:

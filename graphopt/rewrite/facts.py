@@ -125,7 +125,9 @@ def same_attribute(node: Node, name: str, want: Any, found: Any) -> bool:
     if name in ("axis", "axes") and want is not None and found is not None:
         return _axes(node, want) == _axes(node, found)
     if isinstance(want, (list, tuple)) and isinstance(found, (list, tuple)):
-        return len(want) == len(found) and all(same_attribute(node, "", *pair) for pair in zip(want, found, strict=True))
+        return len(want) == len(found) and all(
+            same_attribute(node, "", *pair) for pair in zip(want, found, strict=True)
+        )
     if isinstance(want, float) and isinstance(found, (int, float)):
         return close(want, found)
     return bool(want == found)

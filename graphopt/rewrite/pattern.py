@@ -359,7 +359,9 @@ def children(e: Expr) -> tuple[Expr, ...]:
 
 def _own(e: Expr) -> int:
     """How many nodes `e` is, without its operands."""
-    return 0 if isinstance(e, (Var, Literal, Alt, EachUse, Anchor)) else len(e.operands) - 1 if isinstance(e, Chain) else 1
+    return (
+        0 if isinstance(e, (Var, Literal, Alt, EachUse, Anchor)) else len(e.operands) - 1 if isinstance(e, Chain) else 1
+    )
 
 
 def _depth(e: Expr) -> int:

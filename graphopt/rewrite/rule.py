@@ -57,8 +57,8 @@ class Rule:
     A subclass has `stage`, a docstring that is its page (what, why, before, after, safety), and the methods
     `pattern(self, op, ...)`, `where(self, ...)` (optional) and `rewrite(self, op, ...)`. Parameters of `pattern` are
     its variables; `where` and `rewrite` name those they want, and `ctx` (a Context) and `root` (the matched value) if
-    they want these. `where` returns True or the reason why not; `rewrite` returns the new value (a tuple for several roots),
-    or None to decline. A rule holds no state.
+    they want these. `where` returns True or the reason why not; `rewrite` returns the new value (a tuple for several
+    roots; one that is to stay is returned as it is), or None to decline. A rule holds no state.
     """
 
     stage: ClassVar[Stage]

@@ -64,4 +64,7 @@ class Trace:
     failures: list[RuleFailure] = field(default_factory=list)
 
     def count(self, rule: str) -> RuleCount:
-        return self.counts.setdefault(rule, RuleCount())
+        found = self.counts.get(rule)
+        if found is None:
+            found = self.counts[rule] = RuleCount()
+        return found

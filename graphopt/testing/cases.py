@@ -10,7 +10,7 @@ from pathlib import Path
 from graphopt.errors import ModelError, near
 
 _SECTION = re.compile(r"\[(case|out of|out|unchanged)(?: +(\w+))?\] *(.*)")
-_SETTING = re.compile(r"(rule|target|opset|keep-opset|no-run|dim|feed)(?: +(\S+))?: *(.+)")
+_SETTING = re.compile(r"(rule|target|opset|keep-opset|assume|no-run|dim|feed)(?: +(\S+))?: *(.+)")
 _RANGE = re.compile(r"(\S+?)\.\.(\S+)")
 
 
@@ -34,6 +34,7 @@ class Case:
     target: str = ""
     opset: int = 20
     keep_opset: bool = False
+    assume: frozenset[str] = frozenset()
     dims: Mapping[str, int] = field(default_factory=dict)
     feeds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     no_run: str = ""
@@ -146,6 +147,8 @@ class _Reader:
                     return replace(case, feeds={**case.feeds, str(name): (float(limits[1]), float(limits[2]))})
                 case "keep-opset" if value in ("yes", "no"):
                     return replace(case, keep_opset=value == "yes")
+                case "assume":
+                    return replace(case, assume=frozenset({value}))
                 case "target":
                     return replace(case, target=value)
                 case "no-run":

@@ -44,7 +44,7 @@ def run_case(case: Case, rules: Sequence[CompiledRule], runner: Runner | None = 
     """
     before = _graph(case)
     after = _graph(case)
-    trace = apply(after, select(rules, only=case.rules), case.target, case.keep_opset)
+    trace = apply(after, select(rules, only=case.rules), case.target, case.keep_opset, case.assume)
     problem = _wrong_trace(case, rules, trace)
     if problem:
         return Outcome(problem)
@@ -65,10 +65,16 @@ def prepare(model: Model) -> Model:
     return model
 
 
-def apply(model: Model, rules: Sequence[CompiledRule], target: str | Target = "", keep_opset: bool = False) -> Trace:
+def apply(
+    model: Model,
+    rules: Sequence[CompiledRule],
+    target: str | Target = "",
+    keep_opset: bool = False,
+    assume: frozenset[str] = frozenset(),
+) -> Trace:
     """Applies `rules` in place until none fires; without a target every kernel is there."""
     known = target_named(target) if isinstance(target, str) and target else target or None
-    engine = Engine(rules, Context(known, keep_opset=keep_opset))
+    engine = Engine(rules, Context(known, assume, keep_opset))
     engine.run(model)
     remove_dead(model)
     return engine.trace

@@ -39,7 +39,7 @@ class Checker:
         self._runs = Runs(original, self._options)
         self._comparer = Comparer(original)
         self._known: dict[tuple[str, int, int], Comparison] = {}
-        self._variants = Variants(original)
+        self._variants = Variants(self._runs.data)
         self._tap: Tap | None = None
 
     def __enter__(self) -> Self:

@@ -83,7 +83,7 @@ def compare_in(runs: Runs, reference: Model, candidate: Model) -> Verification:
 def _expected(runs: Runs, reference: Model) -> list[_Expected]:
     """Raises RunError where onnxruntime refuses the reference with optimization off."""
     roots = reference.graph.outputs
-    with closing(part(reference, roots, runs.weights, noisy=True).load(runs.runner, "the reference")) as session:
+    with closing(part(reference, roots, runs.weights, noisy=runs.data).load(runs.runner, "the reference")) as session:
         feeds = runs.feeds(session)
         plain = [session.run(feed.arrays) for feed in feeds]
         moved = [[session.run(f) for f in runs.moved(feed.arrays, session, n)] for n, feed in enumerate(feeds)]

@@ -11,25 +11,33 @@ import numpy as np
 
 from graphopt.errors import UsageError, near
 from graphopt.ir import Model, Value
+from graphopt.ir.infer import infer
 from graphopt.runtime import PROVIDERS, RunError, Runner
 from graphopt.verify.feeds import MASKS, Feed, Feeder, given_feed
-from graphopt.verify.parts import PartSession, Weights
+from graphopt.verify.noise import data_values
+from graphopt.verify.parts import PartSession
 from graphopt.verify.results import Options, ProviderResult
 from graphopt.verify.sizes import Binding, check_names, choose
-from graphopt.verify.tolerance import DRAWS, one_ulp
+from graphopt.verify.tolerance import DRAWS, epsilon, one_ulp
+from graphopt.verify.weights import Weights
 
 
 class Runs:
-    """A child process and the feeds of one model; a context manager."""
+    """A child process and the feeds of one model, whose types are inferred; a context manager.
+
+    `data` names the values that hold data.
+    """
 
     def __init__(self, model: Model, options: Options) -> None:
         for name in options.providers:
             if name not in PROVIDERS:
                 raise UsageError("GO015", f"unknown provider '{name}'", hint=near(name, PROVIDERS))
         check_names(model, options.dims)
+        infer(model)
         self.options = options
         self.runner = Runner(timeout=options.timeout, memory=options.memory)
         self.weights = Weights()
+        self.data = data_values(model)
         self._model = model
         self._feeds: list[Feed] | None = None
         self._given = given_feed(model, options.inputs) if options.inputs is not None else None
@@ -62,11 +70,16 @@ class Runs:
         return self._feeds
 
     def moved(self, feeds: Mapping[str, Any], session: PartSession, number: int) -> Iterator[dict[str, Any]]:
-        """`feeds`, and small weights of the part, moved by one ulp: `DRAWS` times, the same in every run."""
+        """`feeds`, small weights and gains of the part, moved by one ulp: `DRAWS` times, the same in every run."""
+        part = session.part
         for draw in range(DRAWS):
             rng = np.random.default_rng([self.options.seed, number, draw])
-            values = {**{name: feeds[name] for name in sorted(feeds)}, **session.part.noisy}
-            yield {name: one_ulp(v, rng) if isinstance(v, np.ndarray) else v for name, v in values.items()}
+            values = {**{name: feeds[name] for name in sorted(feeds)}, **part.weights}
+            moved = {name: one_ulp(v, rng) if isinstance(v, np.ndarray) else v for name, v in values.items()}
+            signs = rng.choice([-1.0, 1.0], len(part.gains))
+            for (name, one), sign in zip(part.gains.items(), signs, strict=True):
+                moved[name] = (one + sign * epsilon(one)).astype(one.dtype)
+            yield moved
 
     def _generated(self, session: PartSession) -> list[Feed]:
         feeder = Feeder(self._model, self.options.seed)

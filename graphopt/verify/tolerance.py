@@ -11,8 +11,6 @@ from typing import Any, Final
 
 import numpy as np
 
-from graphopt.ir import dtypes
-
 Array = np.ndarray[Any, np.dtype[Any]]
 
 K: Final = 16.0
@@ -23,11 +21,6 @@ DRAWS: Final = 3
 
 CHAOTIC: Final = 0.25
 """Where `K` floors are more than this share of the values' scale, agreement says nothing."""
-
-
-def is_noisy(dtype: int) -> bool:
-    """Whether elements of the type are rounded, so that results computed in two ways may differ."""
-    return dtype in dtypes.FLOATS
 
 
 def is_float(array: Array) -> bool:
@@ -46,14 +39,15 @@ def smallest(array: Array) -> float:
 
 
 def one_ulp(array: Array, rng: np.random.Generator) -> Array:
-    """Every element moved to the next number, up or down at random; zeros and the fills of masks stay."""
+    """Every element moved to the next number, up or down at random.
+
+    Whole numbers stay: they are counts, masks, and fills of masks, which nobody rounds.
+    """
     if not is_float(array) or array.size == 0:
         return array
-    largest = float(np.finfo(np.float32).max) if array.dtype.name == "bfloat16" else float(np.finfo(array.dtype).max)
     up = rng.integers(0, 2, array.shape, np.int8).astype(bool)
     infinity = array.dtype.type(np.inf)
     with np.errstate(over="ignore"):
         moved = np.nextafter(array, np.where(up, infinity, -infinity))
-    plain = np.abs(array)
-    stays = (plain == 0) | ~(plain < largest / 2)
+    stays = ~np.isfinite(array) | (array == np.rint(array))
     return np.where(stays, array, moved).astype(array.dtype)

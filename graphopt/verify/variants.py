@@ -6,12 +6,11 @@ scaled, not drawn: signs, zeros, and the ratio of mean and deviation stay as the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import numpy as np
 
-from graphopt.ir import Model
 from graphopt.verify.feeds import MASKS, Feed
 from graphopt.verify.tolerance import is_float
 
@@ -22,10 +21,10 @@ _SAMPLE: Final = 4096
 
 
 class Variants:
-    """The variants of a model's feeds."""
+    """The variants of feeds of a model, of whose values `data` hold data: a rule may know what the others hold."""
 
-    def __init__(self, model: Model) -> None:
-        self._data = _data(model)
+    def __init__(self, data: Collection[str]) -> None:
+        self._data = data
 
     def of(self, feed: Feed, values: Mapping[str, Any], first: bool) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """The tapped values themselves, then scaled ones; each with its label."""
@@ -43,12 +42,3 @@ def _may_scale(value: Any) -> bool:
         return False
     plain = bool((np.abs(value) < _LARGEST).all())
     return plain and len(np.unique(value.reshape(-1)[:_SAMPLE].astype(np.float64))) > 2
-
-
-def _data(model: Model) -> frozenset[str]:
-    """The values that depend on what inputs hold, not on their shapes alone: a rule may have computed the others."""
-    found = {node.output for node in model.graph.sources("Input")}
-    for node in model.graph.ops():
-        if node.op not in ("Shape", "Size") and any(value in found for value in node.inputs):
-            found.update(node.outputs)
-    return frozenset(value.name for value in found)

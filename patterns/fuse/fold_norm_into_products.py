@@ -28,6 +28,8 @@ class FoldNormIntoProducts(Rule):
         gain = constant_of(g)
         if gain is None or (b is None and bool((gain.numpy() == 1).all())):
             return "there is nothing to fold"
+        if any(v is not None and v.shape != (w[0].shape or ())[:1] for v in (g, b)):
+            return "the gain or the bias is broadcast"
         return all(m.uses == 1 for m in w) or "a weight has other uses and would be written twice"
 
     def rewrite(

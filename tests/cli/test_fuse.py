@@ -129,6 +129,15 @@ def test_off_is_skipped_and_written(cli: Cli, gelu: Path) -> None:
     assert gelu.with_name("model.fused.onnx").exists()
 
 
+@pytest.mark.parametrize("target", ["onnx", "ort-cuda", "auto"])
+def test_other_targets_are_taken(cli: Cli, gelu: Path, target: str) -> None:
+    report = cli("fuse", gelu, "--target", target, "--json", "-").report
+    assert report["verdict"] == "equal"
+    assert report["target"] == ("ort-cpu" if target == "auto" else target)
+    if target == "onnx":
+        onnx.checker.check_model(report["output"], full_check=True)
+
+
 def test_full_runs_the_whole_model_as_well(cli: Cli, gelu: Path) -> None:
     verification = cli("fuse", gelu, "--verify", "full", "--json", "-").report["verification"]
     assert verification["outputs"][0]["name"] == "y"
@@ -216,6 +225,17 @@ def test_a_wrong_rule_is_found_and_rolled_back(cli: Cli, gelu: Path) -> None:
     assert done.report["fused"] == {"Gelu": 1}
     assert "Tanh" not in ops(gelu.with_name("model.fused.onnx"))
     assert "rolled back" in cli("fuse", gelu, "--rules", rules).out
+
+
+def test_a_rule_is_rolled_back_wherever_it_is_wrong(cli: Cli, tmp_path: Path) -> None:
+    rules, path = tmp_path / "wrong.py", tmp_path / "model.onnx"
+    rules.write_text(WRONG)
+    text = f"{HEAD} g (float[N] x) => (float[N] y, float[N] z) {{ y = Erf(x) a = Neg(x) b = Neg(a) z = Erf(b) }}"
+    onnx.save(parser.parse_model(text), path)
+    report = cli("fuse", path, "--rules", rules, "--json", "-").report
+    assert report["verdict"] == "equal"
+    assert sorted(site["root"] for site in report["rolled_back"]) == ["y", "z"]
+    assert ops(path.with_name("model.fused.onnx")).count("Erf") == 2
 
 
 def test_a_rule_that_raises_is_set_aside_and_named(cli: Cli, gelu: Path) -> None:

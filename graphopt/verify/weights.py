@@ -1,0 +1,81 @@
+"""Weights by reference: a part of a model declares them and says in which file they lie; they are not copied."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import onnx
+from onnx import TensorProto
+
+from graphopt.ir import Tensor, dtypes
+from graphopt.runtime import PLACEHOLDER, External
+
+_INLINE_BYTES = 4096
+
+
+class Weights:
+    """Where the data of constants lies: in the model's files, or in a temporary one for what is in memory only."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._file: Path | None = None
+        self._end = 0
+        self._placed: dict[int, tuple[Tensor, External]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stack.close()
+
+    def declare(self, name: str, tensor: Tensor) -> tuple[TensorProto, External | None]:
+        """The initializer called `name`: with its data, or a declaration and where the data lies."""
+        if tensor.nbytes <= _INLINE_BYTES or tensor.dtype == dtypes.STRING:
+            return _inlined(name, tensor), None
+        proto = TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape, data_location=TensorProto.EXTERNAL)
+        proto.external_data.add(key="location", value=PLACEHOLDER)
+        return proto, self._place(tensor)
+
+    def _place(self, tensor: Tensor) -> External:
+        key = id(tensor)
+        if key not in self._placed:
+            path, offset, length = tensor.place() or self._spill(tensor)
+            place = External(path.absolute(), offset, length, dtypes.to_numpy(tensor.dtype), tensor.shape)
+            self._placed[key] = tensor, place
+        return self._placed[key][1]
+
+    def _spill(self, tensor: Tensor) -> tuple[Path, int, int]:
+        if self._file is None:
+            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="graphopt-"))
+            self._file = Path(folder) / "weights"
+        raw = tensor.raw()
+        data = _raw_bytes(tensor) if raw is None else raw
+        offset = -(-self._end // 64) * 64
+        with self._file.open("ab") as file:
+            file.write(b"\0" * (offset - self._end))
+            file.write(data)
+        self._end = offset + len(data)
+        return self._file, offset, len(data)
+
+
+def _inlined(name: str, tensor: Tensor) -> TensorProto:
+    proto = TensorProto()
+    proto.CopyFrom(tensor.to_proto(name))
+    if proto.data_location == TensorProto.EXTERNAL:
+        proto.ClearField("data_location")
+        del proto.external_data[:]
+        proto.raw_data = bytes(tensor.raw() or b"")
+    return proto
+
+
+def _raw_bytes(tensor: Tensor) -> bytes:
+    """Little-endian and packed, as in a file."""
+    if tensor.proto is not None and tensor.proto.HasField("raw_data"):
+        return tensor.proto.raw_data
+    if dtypes.bits(tensor.dtype) % 8:
+        return onnx.numpy_helper.from_array(tensor.numpy()).raw_data
+    return tensor.numpy().tobytes()

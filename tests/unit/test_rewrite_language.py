@@ -1,0 +1,776 @@
+"""The pattern language: what matches, how often, with which bindings, and what must not."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import pytest
+
+from graphopt.ir import Model, Value
+from graphopt.ir.infer import infer
+from graphopt.ir.text import parse
+from graphopt.rewrite import Attr, Expr, Number, Ops, const, like
+from graphopt.rewrite.matcher import Match, Matcher
+from graphopt.rewrite.pattern import trace
+
+Const = Annotated[Value, const()]
+
+
+def graph(text: str, opset: int = 20) -> Model:
+    """A model from statements over float x, y (N, 4, 8), boolean c; or from a whole text."""
+    if not text.startswith("("):
+        text = f"(x: float32[N, 4, 8], y: float32[N, 4, 8], c: bool[]) -> (z) {{ {text} }}"
+    model = parse(text, opset=opset)
+    infer(model)
+    return model
+
+
+def matches(pattern: Callable[..., Any], model: Model, root: str = "z") -> list[Match]:
+    return list(_matches(pattern, model, root))
+
+
+def _matches(pattern: Callable[..., Any], model: Model, root: str) -> Iterator[Match]:
+    matcher = Matcher(trace(pattern), budget=1_000_000)
+    for match in matcher.matches(model.graph.names[root].node):
+        yield Match(dict(match.bindings), list(match.nodes), list(match.roots))
+    assert not (matcher._bound or matcher._inside or matcher._outputs or matcher._dims or matcher._parts), "left over"
+
+
+def fits(pattern: Callable[..., Any], text: str, opset: int = 20) -> bool:
+    return bool(matches(pattern, graph(text, opset)))
+
+
+def bound(match: Match) -> dict[str, str]:
+    return {name: value.name for name, value in match.bindings.items() if isinstance(value, Value)}
+
+
+# ---- sums and products -----------------------------------------------------------------------------------------------
+
+
+def bracketings(operands: list[str], op: str) -> Iterator[str]:
+    """Every bracketing of operands in this order."""
+    if len(operands) == 1:
+        yield operands[0]
+    for cut in range(1, len(operands)):
+        for left in bracketings(operands[:cut], op):
+            for right in bracketings(operands[cut:], op):
+                yield f"{op}({left}, {right})"
+
+
+PARTS = ["Relu(x)", "Exp(x)", "Abs(x)", "Neg(x)", "Tanh(x)", "Erf(x)"]
+
+
+@pytest.mark.parametrize(("op", "name"), [("sum", "Add"), ("prod", "Mul")])
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_chain_matches_in_every_order_and_bracketing(op: str, name: str, count: int) -> None:
+    def pattern(ops: Ops, x: Value) -> Expr:
+        kinds = ("Relu", "Exp", "Abs", "Neg")[:count]
+        return getattr(ops, op)(*(getattr(ops, kind)(x) for kind in kinds))  # type: ignore[no-any-return]
+
+    for order in itertools.permutations(PARTS[:count]):
+        for text in bracketings(list(order), name):
+            (match,) = matches(pattern, graph(f"z = {text}"))
+            assert len(match.nodes) == 2 * count - 1
+
+
+def test_six_operands_match_in_every_bracketing() -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return op.sum(op.Relu(x), op.Exp(x), op.Abs(x), op.Neg(x), op.Tanh(x), op.Erf(x))
+
+    orders = [PARTS, PARTS[::-1], [*PARTS[3:], *PARTS[:3]], [*PARTS[::2], *PARTS[1::2]]]
+    for order in orders:
+        for text in bracketings(order, "Add"):
+            assert fits(pattern, f"z = {text}")
+
+
+def test_operators_flatten_into_one_chain() -> None:
+    def pattern(op: Ops, a: Value, b: Value) -> Expr:
+        return (a + op.Exp(b)) + 1.0
+
+    assert fits(pattern, "z = Add(x, Add(1.0, Exp(y)))")
+
+
+def test_fewer_or_more_operands_do_not_match_and_a_subchain_is_one_operand() -> None:
+    def pattern(op: Ops, a: Value, b: Value) -> Expr:
+        return op.sum(op.Relu(a), b)
+
+    assert [bound(m) for m in matches(pattern, graph("z = Add(Add(x, y), Relu(x))"))] == [{"a": "x", "b": "add"}]
+    assert not fits(pattern, "z = Add(Add(x, Relu(x)), y)")
+    assert not fits(lambda op, a: op.sum(op.Relu(a), a, a), "z = Add(Relu(x), x)")
+
+
+def test_equal_operands_are_tried_once() -> None:
+    assert len(matches(lambda op, a, b: op.Add(a, b), graph("z = Add(x, x)"))) == 1
+    assert len(matches(lambda op, a, b: op.sum(a, b), graph("z = Add(x, x)"))) == 1
+    assert len(matches(lambda op, a, b: op.sum(a, b), graph("z = Add(x, y)"))) == 2
+
+
+def test_a_difference_and_a_quotient_are_chains_of_constants_only() -> None:
+    def minus(op: Ops, a: Value) -> Expr:
+        return op.sum(a, -0.5)
+
+    def half(op: Ops, a: Value) -> Expr:
+        return op.prod(a, 0.5)
+
+    assert fits(minus, "z = Sub(x, 0.5)")
+    assert not fits(minus, "z = Sub(0.5, x)")
+    assert not fits(minus, "z = Sub(x, -0.5)")
+    assert fits(half, "z = Div(x, 2.0)")
+    assert not fits(half, "z = Div(2.0, x)")
+    assert not fits(half, "z = Div(x, 0.0)")
+
+
+def test_a_quotient_of_integers_is_no_product() -> None:
+    text = "(x: int64[N]) -> (z) { z = Div(x, 2) }"
+
+    def scaled(op: Ops, x: Value, k: Number) -> Expr:
+        return op.scaled(x, k)
+
+    def product(op: Ops, x: Value, k: Number) -> Expr:
+        return op.prod(x, k)
+
+    assert not fits(scaled, text)
+    assert not fits(product, text)
+    assert fits(scaled, text.replace("Div", "Mul"))
+
+
+def test_a_difference_of_unsigned_numbers_is_no_sum() -> None:
+    def pattern(op: Ops, x: Value, k: Number) -> Expr:
+        return op.sum(x, k)
+
+    assert not fits(pattern, "(x: uint8[N]) -> (z) { z = Sub(x, uint8 1) }")
+    assert fits(pattern, "(x: int8[N]) -> (z) { z = Sub(x, int8 1) }")
+
+
+# ---- backtracking ----------------------------------------------------------------------------------------------------
+
+
+def test_a_later_failure_reopens_an_alternative() -> None:
+    def pattern(op: Ops, a: Value, b: Value) -> Expr:
+        return op.Sub(op.Add(a, b) | op.Add(b, a), op.Neg(a))
+
+    (match,) = matches(pattern, graph("z = Sub(Add(x, y), Neg(y))"))[:1]
+    assert bound(match) == {"a": "y", "b": "x"}
+
+
+def test_a_later_failure_reopens_an_alternative_that_binds_nothing() -> None:
+    def pattern(op: Ops, a: Value, k: Number | None = None) -> Expr:
+        return op.Sub(op.scaled(a, k) | a, op.Exp(a))
+
+    assert [m.bindings["k"] for m in matches(pattern, graph("z = Sub(Mul(x, 2.0), Exp(Mul(x, 2.0)))"))] == [None]
+    assert [m.bindings["k"] for m in matches(pattern, graph("z = Sub(Mul(x, 2.0), Exp(x))"))] == [2.0]
+
+
+def test_a_repeated_variable_reopens_an_order_of_operands() -> None:
+    def pattern(op: Ops, a: Value, b: Value) -> Expr:
+        return op.Sub(op.sum(a, b), op.Concat(a, b, axis=0))
+
+    assert bound(matches(pattern, graph("z = Sub(Add(x, y), Concat(y, x, axis=0))"))[0]) == {"a": "y", "b": "x"}
+    assert not fits(pattern, "z = Sub(Add(x, y), Concat(x, x, axis=0))")
+
+
+def test_a_check_inside_an_alternative_takes_part_in_the_search() -> None:
+    def pattern(op: Ops, a: Value, axis: Attr) -> Expr:
+        return op.Softmax(a, axis=lambda axis: axis == 1 or "not 1") | op.Softmax(a, axis=axis)
+
+    assert [m.bindings["axis"] for m in matches(pattern, graph("z = Softmax(x, axis=1)"))] == [None, 1]
+    assert [m.bindings["axis"] for m in matches(pattern, graph("z = Softmax(x, axis=2)"))] == [2]
+
+
+def test_every_way_to_match_is_found_once() -> None:
+    def pattern(op: Ops, a: Value, b: Value, d: Value) -> Expr:
+        return op.sum(a, b, d)
+
+    found = [tuple(bound(m).values()) for m in matches(pattern, graph("z = Add(Add(x, y), Relu(x))"))]
+    assert sorted(found) == sorted(itertools.permutations(["x", "y", "relu"]))
+
+
+# ---- constants -------------------------------------------------------------------------------------------------------
+
+SPELLINGS = {
+    "initializer": "k = {}",
+    "a vector of one": "k = [{}]",
+    "Constant node": "k = Constant(value_float={})",
+    "Constant node with a tensor": "k = Constant(value=float32[1] {})",
+    "through Identity": "k = Identity({})",
+    "through a Cast to the same type": "k = Cast({}, to=float32)",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS.keys())
+@pytest.mark.parametrize("call", ["Mul(x, k)", "Mul(k, x)", "Div(x, k)"])
+def test_scaled_reads_a_constant_however_it_is_written(spelling: str, call: str) -> None:
+    def pattern(op: Ops, x: Value, k: Number) -> Expr:
+        return op.Erf(op.scaled(x, k))
+
+    number = 4.0 if "Div" in call else 0.25
+    (match,) = matches(pattern, graph(f"{spelling.format(number)} z = Erf({call})"))
+    assert match.bindings["k"] == 0.25
+    assert fits(lambda op, x: op.Erf(op.scaled(x, 0.25)), f"{spelling.format(number)} z = Erf({call})")
+
+
+def test_scaled_needs_a_constant_that_is_not_zero_below() -> None:
+    def pattern(op: Ops, a: Value, k: Number) -> Expr:
+        return op.scaled(a, k)
+
+    assert not fits(pattern, "z = Div(x, 0.0)")
+    assert not fits(pattern, "z = Div(2.0, x)")
+    assert not fits(pattern, "z = Mul(x, y)")
+    assert not fits(pattern, "z = Mul(x, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])")
+    assert not fits(pattern, "(x: float32[N], k = 2.0) -> (z) { z = Mul(x, k) }"), "it may be overridden"
+    assert not fits(pattern, "(x: float32[N], k: float32[]) -> (z) { z = Mul(x, k) }")
+
+
+@pytest.mark.parametrize(
+    ("number", "good"), [("0.70710678", True), ("0.7071068", True), ("0.7071", False), ("-0.70710678", False)]
+)
+def test_numbers_match_within_their_tolerance(number: str, good: bool) -> None:
+    assert fits(lambda op, x: op.scaled(x, math.sqrt(0.5)), f"z = Mul(x, {number})") is good
+    assert fits(lambda op, x: op.prod(x, math.sqrt(0.5)), f"z = Mul(x, {number})") is good
+    assert fits(lambda op, x: op.Pow(x, math.sqrt(0.5)), f"z = Pow(x, {number})") is good
+
+
+@pytest.mark.parametrize("call", ["Mul(x, float16 0.70710678)", "Div(x, float16 1.41421356)"])
+def test_numbers_match_within_the_tolerance_of_their_own_type(call: str) -> None:
+    text = f"(x: float16[N]) -> (z) {{ z = {call} }}"
+    assert fits(lambda op, x: op.scaled(x, math.sqrt(0.5)), text)
+    assert fits(lambda op, x: op.prod(x, math.sqrt(0.5)), text)
+    assert not fits(lambda op, x: op.scaled(x, 0.70), text)
+
+
+def test_one_number_in_two_places_is_one_number() -> None:
+    def pattern(op: Ops, a: Value, k: Number) -> Expr:
+        return op.Sub(op.scaled(a, k), op.Pow(a, k))
+
+    assert fits(pattern, "z = Sub(Mul(x, 0.5), Pow(x, 0.5))")
+    assert fits(pattern, "z = Sub(Div(x, 2.0), Pow(x, 0.5))")
+    assert not fits(pattern, "z = Sub(Div(x, 2.0), Pow(x, 2.0))")
+
+
+def test_a_number_that_is_absent_in_one_place_is_absent_in_the_other() -> None:
+    def pattern(op: Ops, a: Value, k: Number | None = None) -> Expr:
+        return op.Sub(op.Clip(a, k, 6.0), op.Clip(a, k, 7.0))
+
+    assert fits(pattern, "z = Sub(Clip(x, _, 6.0), Clip(x, _, 7.0))")
+    assert fits(pattern, "z = Sub(Clip(x, 1.0, 6.0), Clip(x, 1.0, 7.0))")
+    assert not fits(pattern, "z = Sub(Clip(x, _, 6.0), Clip(x, 1.0, 7.0))")
+    assert not fits(pattern, "z = Sub(Clip(x, 1.0, 6.0), Clip(x, _, 7.0))")
+
+
+@pytest.mark.parametrize("shape", ["float32[1]", "float32[1, 1]"])
+def test_a_constant_that_keeps_the_rank_is_a_number(shape: str) -> None:
+    for call in ("Mul(x, K)", "Mul(K, x)"):
+        text = f"(x: float32[N, 4]) -> (z) {{ z = {call.replace('K', shape + ' 0.5')} }}"
+        assert fits(lambda op, x: op.scaled(x, 0.5), text)
+        assert fits(lambda op, x: op.prod(x, 0.5), text)
+        assert fits(lambda op, x: op.Mul(x, 0.5), text)
+
+
+def number_in_pow(op: Ops, x: Value, k: Number) -> Expr:
+    return op.Pow(x, k)
+
+
+def either_number(op: Ops, x: Value, k: Number) -> Expr:
+    return op.prod(x, op.Relu(x) | k)
+
+
+def number_in_where(op: Ops, x: Value, k: Number) -> Expr:
+    return op.Where(op.IsNaN(x), k, x)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "call"),
+    [
+        (lambda op, x: op.scaled(x, 0.5), "Mul(x, K)"),
+        (lambda op, x: op.scaled(x, 2.0), "Div(x, K)"),
+        (lambda op, x: op.prod(x, 0.5), "Mul(K, x)"),
+        (lambda op, x: op.prod(x, 2.0), "Div(x, K)"),
+        (lambda op, x: op.sum(x, -0.5), "Sub(x, K)"),
+        (lambda op, x: op.Pow(x, 0.5), "Pow(x, K)"),
+        (lambda op, x: op.sum(op.Relu(x), 0.5, x), "Add(Relu(x), Add(x, K))"),
+        (lambda op, x: op.prod(x, 0.5, 1.0 + op.Erf(x)), "Mul(x, Mul(K, Add(Erf(x), 1.0)))"),
+        (lambda op, x: op.prod(x, 0.5, 0.25), "Mul(Mul(x, K), float32[1, 1, 1, 1] 0.25)"),
+        (number_in_pow, "Pow(x, K)"),
+        (either_number, "Mul(x, K)"),
+        (number_in_where, "Where(IsNaN(x), K, x)"),
+    ],
+)
+def test_a_constant_that_raises_the_rank_is_no_number(pattern: Callable[..., Any], call: str) -> None:
+    def text(constant: str) -> str:
+        return f"(x: float32[N, 4]) -> (z) {{ z = {call.replace('K', constant).replace('[1, 1, 1, 1]', shape)} }}"
+
+    for shape, good in (("[1, 1]", True), ("[1, 1, 1, 1]", False)):
+        assert fits(pattern, text(f"float32{shape} 0.5")) is good
+
+
+def test_a_constant_beside_a_value_of_unknown_rank_must_be_a_scalar() -> None:
+    assert fits(lambda op, x: op.scaled(x, 0.5), "(x: float32) -> (z) { z = Mul(x, 0.5) }")
+    assert not fits(lambda op, x: op.scaled(x, 0.5), "(x: float32) -> (z) { z = Mul(x, [0.5]) }")
+
+
+def test_an_overridable_initializer_is_no_constant() -> None:
+    def pattern(op: Ops, x: Value, w: Const) -> Expr:
+        return op.MatMul(x, w)
+
+    assert fits(pattern, "(x: float32[N, 2]) -> (z) { z = MatMul(x, float32[2, 2] random(1)) }")
+    assert not fits(pattern, "(x: float32[N, 2], w = float32[2, 2] random(1)) -> (z) { z = MatMul(x, w) }")
+    assert not fits(pattern, "(x: float32[N, 2], w: float32[2, 2]) -> (z) { z = MatMul(x, w) }")
+
+
+def test_two_equal_constants_are_the_same_value_and_two_others_are_not() -> None:
+    def pattern(op: Ops, a: Value, w: Const) -> Expr:
+        return op.Sub(op.MatMul(a, w), op.Add(a, w))
+
+    text = "(x: float32[2, 2]) -> (z) {{ z = Sub(MatMul(x, float32[2, 2] random(1)), Add(x, float32[2, 2] {})) }}"
+    assert fits(pattern, text.format("random(1)"))
+    assert not fits(pattern, text.format("random(2)"))
+
+
+# ---- operands, alternatives, options ---------------------------------------------------------------------------------
+
+
+def test_operands_of_a_commutative_operation_match_in_both_orders_and_of_others_in_one() -> None:
+    for op in ("Add", "Mul", "Max", "Min"):
+        assert fits(lambda ops, a, op=op: getattr(ops, op)(ops.Exp(a), a), f"z = {op}(x, Exp(x))")
+    for op in ("Sub", "Div", "Pow", "MatMul"):
+        assert not fits(lambda ops, a, op=op: getattr(ops, op)(ops.Exp(a), a), f"z = {op}(x, Exp(x))")
+
+
+def norm(op: Ops, x: Value, g: Value, b: Value | None = None) -> Expr:
+    return op.LayerNormalization(x, g, b)
+
+
+def test_an_optional_operand_is_bound_or_none() -> None:
+    weights = "g = float32[8] random(1) b = float32[8] random(2) "
+    (match,) = matches(norm, graph(weights + "z = LayerNormalization(x, g, b)"))
+    assert bound(match) == {"x": "x", "g": "g", "b": "b"}
+    for call in ("LayerNormalization(x, g)", "LayerNormalization(x, g, _)"):
+        (match,) = matches(norm, graph(weights + f"z = {call}"))
+        assert match.bindings["b"] is None
+
+
+def test_an_operand_that_is_not_optional_must_be_there() -> None:
+    def pattern(op: Ops, x: Value, g: Value, b: Value) -> Expr:
+        return op.LayerNormalization(x, g, b)
+
+    assert not fits(pattern, "z = LayerNormalization(x, float32[8] 1.0)")
+
+
+def test_an_empty_slot_is_matched_by_an_empty_slot() -> None:
+    def lower_only(op: Ops, x: Value, lo: Number) -> Expr:
+        return op.Clip(x, lo)
+
+    def upper_only(op: Ops, x: Value, hi: Number) -> Expr:
+        return op.Clip(x, None, hi)
+
+    assert fits(lower_only, "z = Clip(x, 0.0)")
+    assert not fits(lower_only, "z = Clip(x, 0.0, 6.0)")
+    assert not fits(lower_only, "z = Clip(x, _, 6.0)")
+    assert fits(upper_only, "z = Clip(x, _, 6.0)")
+    assert not fits(upper_only, "z = Clip(x, 0.0, 6.0)")
+
+
+def test_an_optional_operand_may_stand_in_an_alternative() -> None:
+    def pattern(op: Ops, x: Value, g: Value, b: Value | None = None) -> Expr:
+        return op.LayerNormalization(x, g, op.Neg(b) | b)
+
+    weights = "g = float32[8] random(1) b = float32[8] random(2) "
+    assert fits(pattern, weights + "z = LayerNormalization(x, g)")
+    (first, *_) = matches(pattern, graph(weights + "z = LayerNormalization(x, g, Neg(b))"))
+    assert bound(first)["b"] == "b"
+
+
+def test_the_rest_does_not_matter() -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return op.Reshape(x, ...)
+
+    assert fits(pattern, "z = Reshape(x, [0, -1])")
+    assert fits(pattern, "z = Reshape(x, Shape(y), allowzero=1)")
+    assert not fits(lambda op, x, s: op.Reshape(x, s), "z = Reshape(x, Shape(y), allowzero=1)")
+    assert fits(lambda op, x, s: op.Reshape(x, s, allowzero=1, *()), "z = Reshape(x, Shape(y), allowzero=1)")
+
+
+def test_outputs_of_one_operation_belong_together() -> None:
+    def swapped(op: Ops, x: Value) -> Expr:
+        parts = op.Split(x, axis=-1, num_outputs=2)
+        return op.Concat(op.Neg(parts[1]), parts[0], axis=-1)
+
+    one = "a, b = Split(x, axis=-1, num_outputs=2) z = Concat(Neg({}), {}, axis=-1)"
+    assert fits(swapped, one.format("b", "a"))
+    assert not fits(swapped, one.format("a", "b"))
+    assert not fits(swapped, one.format("b", "b"))
+    two = "a, b = Split(x, axis=-1, num_outputs=2) c, d = Split(x, axis=-1, num_outputs=2) "
+    assert not fits(swapped, f"(x: float32[N, 8]) -> (z) {{ {two} z = Concat(Neg(b), c, axis=-1) }}")
+
+
+def test_a_root_may_be_another_output_than_the_first() -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return op.Split(x, axis=-1, num_outputs=2)[1]
+
+    model = graph("(x: float32[N, 8]) -> (a, z) { a, z = Split(x, axis=-1, num_outputs=2) }")
+    (match,) = matches(pattern, model)
+    assert [root.name for root in match.roots] == ["z"]
+
+
+# ---- attributes ------------------------------------------------------------------------------------------------------
+
+
+def softmax_2(op: Ops, a: Value) -> Expr:
+    return op.Softmax(a, axis=2)
+
+
+def softmax_last(op: Ops, a: Value) -> Expr:
+    return op.Softmax(a, axis=-1)
+
+
+def test_an_axis_counts_from_either_end() -> None:
+    for pattern in (softmax_2, softmax_last):
+        assert fits(pattern, "z = Softmax(x, axis=-1)")
+        assert fits(pattern, "z = Softmax(x, axis=2)")
+        assert fits(pattern, "z = Softmax(x)"), "the default is the last axis"
+        assert not fits(pattern, "z = Softmax(x, axis=1)")
+    assert not fits(softmax_last, "z = Softmax(x)", opset=11), "the default was 1"
+
+
+def mean_last(op: Ops, a: Value) -> Expr:
+    return op.ReduceMean(a, axes=[-1])
+
+
+@pytest.mark.parametrize(
+    ("call", "opset", "good"),
+    [
+        ("ReduceMean(x, axes=[-1])", 11, True),
+        ("ReduceMean(x, axes=[2])", 13, True),
+        ("ReduceMean(x, [2])", 18, True),
+        ("ReduceMean(x, Constant(value_ints=[-1]))", 18, True),
+        ("ReduceMean(x, axes=[1])", 13, False),
+        ("ReduceMean(x, [1])", 18, False),
+        ("ReduceMean(x, [1, 2])", 18, False),
+        ("ReduceMean(x)", 18, False),
+        ("ReduceMean(x, [-1], keepdims=0)", 18, False),
+        ("ReduceMean(x, [-1], keepdims=1)", 18, True),
+        ("ReduceMean(x, Cast(Shape(x), to=int64))", 18, False),
+    ],
+)
+def test_axes_mean_the_same_as_attribute_and_as_input(call: str, opset: int, good: bool) -> None:
+    assert fits(mean_last, f"z = {call}", opset) is good
+
+
+def test_axes_that_are_computed_bind_no_variable() -> None:
+    def pattern(op: Ops, a: Value, axes: Attr) -> Expr:
+        return op.ReduceMean(a, axes=axes)
+
+    text = "(x: float32[N, 4, 8], axes: int64[1]) -> (z) { z = ReduceMean(x, axes) }"
+    assert not matches(pattern, graph(text))
+    (match,) = matches(pattern, graph("z = ReduceMean(x)"))
+    assert match.bindings["axes"] is None
+
+
+def test_axes_of_an_unsqueeze_count_in_its_output() -> None:
+    def before_last(op: Ops, a: Value) -> Expr:
+        return op.Unsqueeze(a, axes=[2])
+
+    def last(op: Ops, a: Value) -> Expr:
+        return op.Unsqueeze(a, axes=[3])
+
+    assert fits(last, "z = Unsqueeze(x, [-1])")
+    assert not fits(before_last, "z = Unsqueeze(x, [-1])")
+    assert fits(before_last, "z = Unsqueeze(x, [-2])")
+
+
+def test_axes_of_a_slice_keep_their_order() -> None:
+    def pattern(op: Ops, a: Value) -> Expr:
+        return op.Slice(a, axes=[0, 1], starts=[1, 2], ends=[3, 4])
+
+    assert fits(pattern, "z = Slice(x, [1, 2], [3, 4], [0, 1])")
+    assert not fits(pattern, "z = Slice(x, [1, 2], [3, 4], [1, 0])")
+
+
+def test_an_attribute_left_out_must_have_its_default() -> None:
+    def transposed(op: Ops, a: Value, b: Value) -> Expr:
+        return op.Gemm(a, b)
+
+    text = "(x: float32[4, 4], y: float32[4, 4]) -> (z) {{ z = Gemm(x, y{}) }}"
+    for attributes, good in (("", True), (", alpha=1.0", True), (", transA=0", True), (", transA=1", False)):
+        assert fits(transposed, text.format(attributes)) is good
+    assert fits(norm, "z = LayerNormalization(x, float32[8] 1.0, epsilon=1e-5)")
+    assert fits(norm, "z = LayerNormalization(x, float32[8] 1.0, axis=2)")
+    assert not fits(norm, "z = LayerNormalization(x, float32[8] 1.0, epsilon=1e-6)")
+
+
+def test_an_attribute_the_schema_does_not_know_is_no_default() -> None:
+    assert not fits(lambda op, a: op.Relu(a), "z = Relu(x, consumed=1)")
+
+
+def test_an_attribute_may_be_a_variable_in_two_places() -> None:
+    def pattern(op: Ops, a: Value, p: Attr) -> Expr:
+        return op.Transpose(op.Transpose(a, perm=p), perm=p)
+
+    assert fits(pattern, "z = Transpose(Transpose(x, perm=[0, 2, 1]), perm=[0, 2, 1])")
+    assert not fits(pattern, "z = Transpose(Transpose(x, perm=[0, 2, 1]), perm=[1, 0, 2])")
+
+
+def test_a_list_may_be_written_as_a_tuple() -> None:
+    assert fits(lambda op, a: op.Transpose(a, perm=(0, 2, 1)), "z = Transpose(x, perm=[0, 2, 1])")
+
+
+def test_a_predicate_answers_true_or_a_reason() -> None:
+    def pattern(op: Ops, a: Value) -> Expr:
+        return op.Transpose(a, perm=lambda perm: perm[0] == 0 or "the batch moves")
+
+    assert fits(pattern, "z = Transpose(x, perm=[0, 2, 1])")
+    model = graph("z = Transpose(x, perm=[1, 0, 2])")
+    matcher = Matcher(trace(pattern))
+    assert not list(matcher.matches(model.graph.names["z"].node))
+    assert "the batch moves" in matcher.miss.reason
+
+
+def test_an_attribute_that_the_caller_of_a_function_gives_is_not_known() -> None:
+    model = parse(
+        "(x: float32[2, 2]) -> (y) { y = my.F(x, p=[1, 0]) } function my.F (a, p = @) -> (b) { b = Transpose(a, perm=@p) }"
+    )
+    infer(model)
+    (body,) = [function.graph for function in model.functions.values()]
+
+    def pattern(op: Ops, a: Value, p: Attr) -> Expr:
+        return op.Transpose(a, perm=p)
+
+    assert not list(Matcher(trace(pattern)).matches(body.names["b"].node))
+
+
+# ---- constraints -----------------------------------------------------------------------------------------------------
+
+
+def test_ranks_and_types() -> None:
+    def matrix(op: Ops, x: Value, w: Annotated[Value, const(rank=2)]) -> Expr:
+        return op.MatMul(x, w)
+
+    def half(op: Ops, x: Annotated[Value, like(rank=(2, 3), dtype=("float16", "bfloat16"))]) -> Expr:
+        return op.Relu(x)
+
+    assert fits(matrix, "z = MatMul(x, float32[8, 8] random(1))")
+    assert not fits(matrix, "z = MatMul(x, float32[2, 8, 8] random(1))")
+    assert not fits(half, "z = Relu(x)")
+    assert fits(half, "(x: float16[N, 2]) -> (z) { z = Relu(x) }")
+    assert not fits(half, "(x: float16[N]) -> (z) { z = Relu(x) }")
+
+
+def test_dimensions_with_one_name_are_equal_across_parameters() -> None:
+    def pattern(
+        op: Ops, x: Annotated[Value, like(dims=("M", "K"))], w: Annotated[Value, like(dims=("K", "K"))]
+    ) -> Expr:
+        return op.MatMul(x, w)
+
+    text = "(x: float32[N, 4], w: float32[4, {}]) -> (z) {{ z = MatMul(x, w) }}"
+    assert fits(pattern, text.format(4))
+    assert not fits(pattern, text.format(5))
+
+
+def test_dimensions_are_forgotten_when_a_choice_is_reopened() -> None:
+    def pattern(op: Ops, a: Annotated[Value, like(dims=("M", 4))], b: Annotated[Value, like(dims=(4, "M"))]) -> Expr:
+        return op.Sub(op.sum(a, b), op.Neg(a))
+
+    text = "(x: float32[4, 4], y: float32[4, 4]) -> (z) { z = Sub(Add(x, y), Neg(y)) }"
+    assert bound(matches(pattern, graph(text))[0]) == {"a": "y", "b": "x"}
+
+
+# ---- what is seen through --------------------------------------------------------------------------------------------
+
+COPIES = {
+    "Identity": "Identity({})",
+    "Cast": "Cast({}, to=float32)",
+    "Dropout": "Dropout({})",
+    "Dropout in inference": "Dropout({}, 0.5, false)",
+    "all of them": "Identity(Cast(Dropout(Identity({})), to=float32))",
+}
+
+
+@pytest.mark.parametrize("copy", COPIES.values(), ids=COPIES.keys())
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (lambda op, x: op.Exp(op.Relu(x)), "z = Exp(C[Relu(x)])"),
+        (lambda op, x: op.Exp(op.scaled(x, 0.5)), "z = Exp(C[Mul(x, 0.5)])"),
+        (lambda op, x: op.Exp(op.sum(x, 0.5, op.Relu(x))), "z = Exp(C[Add(x, C[Add(C[Relu(x)], 0.5)])])"),
+        (lambda op, x: op.sum(x, op.Relu(x)), "z = Add(C[x], Relu(x))"),
+        (lambda op, x: op.Exp(op.Relu(x) | op.Abs(x)), "z = Exp(C[Abs(x)])"),
+    ],
+)
+def test_plain_copies_are_seen_through_and_join_the_match(copy: str, pattern: Callable[..., Any], text: str) -> None:
+    while "C[" in text:
+        head, _, tail = text.rpartition("C[")
+        inner, _, tail = tail.partition("]")
+        text = head + copy.format(inner) + tail
+    model = graph(text)
+    match = matches(pattern, model)[0]
+    inside = set(match.nodes)
+    leaves = {v for node in inside for v in node.inputs if v is not None and v.node not in inside}
+    assert all(
+        reader in inside
+        for node in inside
+        if node is not match.roots[0].node
+        for value in node.outputs
+        for reader, _ in model.graph.consumers(value)
+    )
+    assert {leaf.name for leaf in leaves if leaf.tensor is None} <= {"x", "identity", "cast", "dropout"} or leaves
+
+
+@pytest.mark.parametrize(
+    ("call", "opset"),
+    [
+        ("Dropout(Relu(x), 0.5, true)", 20),
+        ("Dropout(Relu(x), 0.5, c)", 20),
+        ("Cast(Cast(Relu(x), to=float16), to=float32)", 20),
+        ("Dropout(Relu(x))", 6),
+    ],
+)
+def test_what_changes_something_is_not_seen_through(call: str, opset: int) -> None:
+    assert not fits(lambda op, x: op.Exp(op.Relu(x)), f"z = Exp({call})", opset)
+
+
+def test_a_chain_of_copies_may_be_long() -> None:
+    text = "a0 = Relu(x) " + " ".join(f"a{i + 1} = Identity(a{i})" for i in range(3000)) + " z = Exp(a3000)"
+    (match,) = matches(lambda op, x: op.Exp(op.Relu(x)), graph(text))
+    assert len(match.nodes) == 3002
+
+
+def test_a_copy_may_be_asked_for_by_name() -> None:
+    assert fits(lambda op, x: op.Exp(op.Identity(x)), "z = Exp(Identity(x))")
+    assert fits(lambda op, x: op.Exp(op.Identity(op.Relu(x))), "z = Exp(Identity(Dropout(Relu(x))))")
+    assert not fits(lambda op, x: op.Exp(op.Identity(x)), "z = Exp(Dropout(x))")
+
+
+# ---- several roots ---------------------------------------------------------------------------------------------------
+
+
+def two_products(op: Ops, x: Value, v: Const, w: Const) -> tuple[Expr, Expr]:
+    return op.MatMul(x, v), op.MatMul(x, w)
+
+
+def test_further_roots_are_found_through_uses() -> None:
+    text = "(x: float32[N, 2]) -> (z, u) { a = float32[2, 2] random(1) b = float32[2, 2] random(2) z = MatMul(x, a) u = MatMul(%s, b) }"
+    for way in ("x", "Identity(x)", "Dropout(Identity(x))"):
+        (match,) = matches(two_products, graph(text % way))
+        assert [root.name for root in match.roots] == ["z", "u"]
+    assert not matches(two_products, graph(text % "Relu(x)"))
+    (match,) = matches(two_products, graph(text % "x"), root="u")
+    assert [root.name for root in match.roots] == ["u", "z"]
+
+
+def test_a_further_root_may_be_a_chain_or_an_alternative() -> None:
+    def pattern(op: Ops, x: Value) -> tuple[Expr, Expr]:
+        return op.Relu(x), op.sum(x, op.Exp(x), 1.0)
+
+    def either(op: Ops, x: Value) -> tuple[Expr, Expr]:
+        return op.Relu(x), op.Abs(x) | op.Neg(op.Exp(x))
+
+    text = "(x: float32[N]) -> (z, u) {{ z = Relu(x) u = {} }}"
+    assert matches(pattern, graph(text.format("Add(Exp(x), Add(x, 1.0))")))
+    assert matches(pattern, graph(text.format("Add(Add(Exp(x), x), 1.0)")))
+    assert matches(either, graph(text.format("Abs(x)")))
+    assert matches(either, graph(text.format("Neg(Exp(x))")))
+
+
+def test_a_root_may_lie_inside_another() -> None:
+    def pattern(op: Ops, x: Value) -> tuple[Expr, Expr]:
+        inner = op.Exp(x)
+        return op.Relu(inner), inner
+
+    model = graph("(x: float32[N]) -> (z, h) { h = Exp(x) z = Relu(h) other = Exp(x) }")
+    (match,) = matches(pattern, model)
+    assert [root.name for root in match.roots] == ["z", "h"]
+
+
+def each(op: Ops, x: Value, w: Const) -> Expr:
+    return op.each_use(op.Relu(x), lambda y: op.MatMul(y, w))
+
+
+def test_each_use_takes_all_consumers_or_none() -> None:
+    text = "(x: float32[2, 2]) -> (a, b, u) {{ z = Relu(x) a = MatMul(z, float32[2, 2] random(1)) b = MatMul({}) u = Neg({}) }}"
+    (match,) = matches(each, graph(text.format("z, float32[2, 2] random(2)", "a")))
+    assert [root.name for root in match.roots] == ["a", "b"]
+    assert len(match.bindings["w"]) == 2
+    assert not matches(each, graph(text.format("z, float32[2, 2] random(2)", "z"))), "another operation"
+    assert not matches(each, graph(text.format("z, x", "a"))), "no constant"
+    assert not matches(each, graph(text.format("float32[2, 2] random(2), z", "a"))), "the other operand"
+    assert not matches(
+        each, graph("(x: float32[2, 2]) -> (z, a) { z = Relu(x) a = MatMul(z, float32[2, 2] random(1)) }")
+    )
+    captured = "(x: float32[2, 2], c: bool[]) -> (a, u) { z = Relu(x) a = MatMul(z, float32[2, 2] random(1)) u = If(c, then_branch=() -> (p) { p = Neg(z) }, else_branch=() -> (q) { q = Neg(x) }) }"
+    assert not matches(each, graph(captured))
+
+
+def test_each_use_counts_a_consumer_once_that_reads_the_value_twice() -> None:
+    def pattern(op: Ops, x: Value, w: Value) -> Expr:
+        return op.each_use(op.Relu(x), lambda y: op.Add(y, w))
+
+    model = graph("(x: float32[N]) -> (a) { z = Relu(x) a = Add(z, z) }")
+    assert [[root.name for root in match.roots] for match in matches(pattern, model)] == [["a"]]
+
+
+def test_each_use_unifies_dimensions_with_what_is_bound_outside() -> None:
+    def pattern(
+        op: Ops,
+        x: Annotated[Value, like(dims=("N", "K"))],
+        w: Annotated[Value, const(rank=2)],
+        b: Annotated[Value, like(dims=("K",))],
+    ) -> Expr:
+        return op.each_use(op.Relu(x), lambda y: op.Add(op.MatMul(y, w), b) | op.Add(y, b))
+
+    text = "(x: float32[N, {}]) -> (a) {{ z = Relu(x) a = Add(z, float32[4] random(1)) }}"
+    assert matches(pattern, graph(text.format(4)))
+    assert not matches(pattern, graph(text.format(1)))
+
+
+def anchored(op: Ops, x: Value) -> Expr:
+    a, b = op.Exp(op.Relu(x)), op.Abs(x)
+    return op.anchor(op.Concat(op.Neg(a), b, axis=0), a, b)
+
+
+def test_an_anchor_finds_the_whole_and_replaces_parts() -> None:
+    (match,) = matches(anchored, graph("z = Concat(Neg(Exp(Relu(x))), Abs(x), axis=0)"))
+    assert [root.name for root in match.roots] == ["exp", "abs"]
+    assert sorted(node.op for node in match.nodes) == ["Abs", "Exp", "Relu"]
+
+
+def test_parts_of_an_anchor_are_seen_through_copies() -> None:
+    (match,) = matches(anchored, graph("z = Concat(Neg(Identity(Exp(Relu(x)))), Abs(x), axis=0)"))
+    assert sorted(node.op for node in match.nodes) == ["Abs", "Exp", "Identity", "Relu"]
+
+
+def test_parts_of_an_anchor_are_two_values_in_branches_that_are_taken() -> None:
+    def same(op: Ops, x: Value) -> Expr:
+        a, b = op.Exp(x), op.Exp(x)
+        return op.anchor(op.Concat(a, b, axis=0), a, b)
+
+    def branch(op: Ops, x: Value) -> Expr:
+        a = op.Exp(op.Relu(x))
+        return op.anchor(op.Neg(op.Abs(a) | op.Abs(op.Exp(op.Abs(x)))), a)
+
+    assert not fits(same, "e = Exp(x) z = Concat(e, e, axis=0)")
+    assert fits(same, "z = Concat(Exp(x), Exp(x), axis=0)")
+    assert fits(branch, "z = Neg(Abs(Exp(Relu(x))))")
+    assert not fits(branch, "z = Neg(Abs(Exp(Abs(x))))")
+
+
+# ---- patterns that cannot be read ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        lambda op, x: None,
+        lambda op, x: x,
+        lambda op, x: 1.0,
+        lambda op, x: (),
+        lambda op, x: op.Relu("x"),
+        lambda op, x: op.Relu(x) / 0,
+        lambda op, x: op.anchor(op.Relu(x), x),
+    ],
+)
+def test_a_pattern_that_is_no_operation_is_refused(pattern: Callable[..., Any]) -> None:
+    with pytest.raises((TypeError, ArithmeticError)):
+        trace(pattern)
