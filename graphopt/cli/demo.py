@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -10,6 +10,7 @@ import click
 
 from graphopt.cli.options import screen
 from graphopt.cli.screen import Screen
+from graphopt.errors import UsageError
 
 
 @click.command(short_help="Build a transformer, fuse it, verify it, show the gain.")
@@ -21,8 +22,16 @@ def demo(screen: Screen, keep: str | None) -> int:
     from graphopt.bench import BertConfig
     from graphopt.report import schema, terminal
 
-    with nullcontext(keep) if keep is not None else TemporaryDirectory(prefix="graphopt-demo-") as folder:
+    with _folder(keep) if keep is not None else TemporaryDirectory(prefix="graphopt-demo-") as folder:
         with screen.progress() as progress:
             done = pipeline.demo(Path(folder), BertConfig(), progress=progress)
         screen.show(schema.demo(done), lambda: terminal.demo(done, verbose=screen.verbose))
     return screen.fail(done.fusion.error) if done.fusion.error is not None else 0
+
+
+def _folder(path: str) -> AbstractContextManager[str]:
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError("GO019", f"not a folder to write to: {error.strerror}", path) from error
+    return nullcontext(path)

@@ -424,17 +424,16 @@ class Matcher:
         a, b = node.inputs[:2]
         if a is None or b is None:
             return
+        number = inverse_of(inverse, b) if node.op == inverse else None
         for _ in self._enter(node):
-            if node.op == inverse:
-                number = inverse_of(inverse, b)
-                if number is not None and keeps_rank(b, a):
-                    for left in self._cuts(op, a, count - 1):
-                        yield [*left, Scalar(number, b.dtype, node)]
-                return
-            for split in range(1, count):
-                for left in self._cuts(op, a, split):
-                    for right in self._cuts(op, b, count - split):
-                        yield [*left, *right]
+            if node.op == op:
+                for split in range(1, count):
+                    for left in self._cuts(op, a, split):
+                        for right in self._cuts(op, b, count - split):
+                            yield [*left, *right]
+            elif number is not None and keeps_rank(b, a):
+                for left in self._cuts(op, a, count - 1):
+                    yield [*left, Scalar(number, b.dtype, node)]
 
     def _assign(self, operands: list[Expr], leaves: list[Leaf]) -> Iterator[None]:
         if not operands:

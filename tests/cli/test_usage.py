@@ -42,6 +42,7 @@ BARE = re.compile(r"error\[GO\d{3}\]: .+\n(  --> .+\n)?  hint: .+\n")
         (["rules", "GeluErv"], "did you mean GeluErf"),
         (["verify", "MODEL"], "missing argument 'CANDIDATE'"),
         (["verify", "MODEL", "MODEL", "--dim", "M=3"], "known: N"),
+        (["demo", "--keep", "MODEL"], "not a folder"),
         (["bench"], "missing argument"),
         (["bench", "MODEL", "--dim", "M=3"], "known: N"),
         (["bench", "MODEL", "--shape", "z=1,16"], "known: x"),
