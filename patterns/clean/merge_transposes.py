@@ -8,6 +8,7 @@ class MergeTransposes(Rule):
     Why: a layout that one operation undoes is the first thing that hides a fused kernel.
     Before: Transpose(Transpose(x, p), q)
     After: Transpose(x, [p[i] for i in q])
+    Safety: permutations compose exactly; an inner Transpose that others read stays.
     """
 
     stage = "clean"

@@ -8,6 +8,7 @@ class RemoveCast(Rule):
     Why: exporters write `.float()` and `.type_as(x)` whether they change anything or not.
     Before: Cast(x, to=T) with x of type T
     After: x
+    Safety: the operand's type is known and is the one asked for.
     """
 
     stage = "clean"

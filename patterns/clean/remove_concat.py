@@ -8,6 +8,7 @@ class RemoveConcat(Rule):
     Why: tracers write lists of one.
     Before: Concat(x)
     After: x
+    Safety: a Concat of one value copies it, whatever the axis.
     """
 
     stage = "clean"

@@ -8,6 +8,7 @@ class RemoveTranspose(Rule):
     Why: what is left when two layouts meet.
     Before: Transpose(x, perm=[0, 1, 2])
     After: x
+    Safety: perm is the identity, or is not written and the rank is at most 1.
     """
 
     stage = "clean"

@@ -9,6 +9,7 @@ class SoftmaxOfView(Rule):
     Why: the view between a mask and its softmax hides attention.
     Before: Softmax(Reshape(x, (B·N, S, T)), axis=-1) with x of shape (B, N, S, T)
     After: Reshape(Softmax(x, axis=-1), (B·N, S, T))
+    Safety: the view keeps the axis the softmax runs over; shapes are equal as polynomials.
     """
 
     stage = "clean"

@@ -8,6 +8,7 @@ class AttentionToParts(Rule):
     Why: where the target has no kernel that is exact for this mask, the plain form is at least as fast as it came.
     Before: ir.Attention(q, k, v, bias)
     After: softmax(scale · q·kᵀ + bias)·v, with the guard where there was one
+    Safety: this is the definition of `ir.Attention`.
     """
 
     stage = "lower"

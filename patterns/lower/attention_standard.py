@@ -2,7 +2,7 @@ import numpy as np
 
 from graphopt.ir import Value, dtypes
 from graphopt.ir.facts import Fill, fills
-from graphopt.patterns.lower.heads import heads_apart, merge_heads, sizes_known, split_heads, whole_mask
+from graphopt.patterns.lower.heads import heads_apart, mask_known, merge_heads, sizes_known, split_heads, whole_mask
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
 
 
@@ -14,7 +14,8 @@ class AttentionToStandard(Rule):
     After: Attention(q, k, v, mask), with mask = max(bias, the number above the lowest) where the fill is the lowest
     Safety: a row with no allowed key is 0 in the runtime's kernel. That is the source's result only behind a guard with
     a fill of −∞; with a finite fill the source's weights are uniform, and stay so when the fill is not the lowest
-    number itself; a fill that is not proved, or −∞ without a guard (NaN), makes no match.
+    number itself; a fill that is not proved, or −∞ without a guard (NaN), makes no match, unless it is promised that
+    there are no such rows.
     """
 
     stage = "lower"
@@ -26,7 +27,7 @@ class AttentionToStandard(Rule):
     ) -> Expr:
         return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
 
-    def where(self, q: Value, bias: Value | None, guard: int) -> Reason:
+    def where(self, q: Value, k: Value, bias: Value | None, guard: int) -> Reason:
         if bias is None:
             return True
         found = fills(bias)
@@ -34,7 +35,7 @@ class AttentionToStandard(Rule):
             return "what the mask holds is not proved"
         if Fill.NEGATIVE_INFINITY in found and (not guard or Fill.LOWEST in found):
             return "a fully masked row is NaN in the model, and 0 in the kernel"
-        return True
+        return mask_known(bias, q, k)
 
     def rewrite(self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float) -> Value:
         mask = None if bias is None else whole_mask(op, _above_lowest(op, bias), q, k)

@@ -7,6 +7,7 @@ class GeluToMicrosoft(Rule):
 
     Before: Gelu(x) in a model of an opset before 20
     After: com.microsoft.Gelu(x), or FastGelu(x) for the tanh form
+    Safety: the same two formulas.
     """
 
     stage = "lower"

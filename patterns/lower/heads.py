@@ -14,6 +14,12 @@ def sizes_known(*operands: Value) -> Reason:
     return True
 
 
+def mask_known(bias: Value | None, q: Value, k: Value) -> Reason:
+    """Whether enough is known of the shapes for `whole_mask`."""
+    known = bias is None or None not in (bias.shape, q.shape, k.shape)
+    return known or "the shape of the mask or of the scores is not known"
+
+
 def heads_apart(x: Value) -> bool:
     """Whether (B, N, S, D) is a transposed view of (B, S, N, D), which costs nothing to undo."""
     return x.node.is_op("Transpose") and x.node.attr("perm") == [0, 2, 1, 3]

@@ -7,6 +7,7 @@ class SwishToQuickGelu(Rule):
 
     Before: Swish(x, alpha=α)
     After: com.microsoft.QuickGelu(x, alpha=α)
+    Safety: the same formula, x · σ(α·x).
     """
 
     stage = "lower"

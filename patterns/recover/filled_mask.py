@@ -11,8 +11,8 @@ class FilledMask(Rule):
     After: Softmax(s + Where(allow, b, f))
     Safety: s + f must be f. For −∞ it is, and in float32 for a fill below −1e30 where s is a scaled product of matrices: then
     a score is less than half a unit in the last place. (Of a sum, b may be the lowest number already; that is why it is
-    overwritten, too.) A smaller fill gives the same weights except in a row with nothing allowed: it needs the promise
-    `no-empty-rows`.
+    overwritten, too.) A smaller fill gives the same weights, though not the same scores, except in a row with nothing
+    allowed: it needs the promise `no-empty-rows`, and nobody else may read the scores.
     """
 
     stage = "recover"
@@ -30,14 +30,16 @@ class FilledMask(Rule):
         filled = op.Where(allow, scores, fill) | op.Where(deny, fill, scores)
         return op.anchor(op.Softmax(filled, axis=-1), filled)
 
-    def where(self, s: Value, fill: float, allow: Value | None, deny: Value | None, ctx: Context) -> Reason:
+    def where(
+        self, s: Value, fill: float, allow: Value | None, deny: Value | None, root: Value, ctx: Context
+    ) -> Reason:
         mask = allow if allow is not None else deny
         if s.shape is None or s.dtype not in dtypes.FLOATS or mask is None or mask.shape is None:
             return "the types are not known"
         if len(mask.shape) > len(s.shape):
             return f"the mask {mask.shape} widens the scores {s.shape}"
         swallows = fill == -np.inf or (fill < -1e30 and s.dtype == dtypes.FLOAT and _is_product(s))
-        promised = fill <= -1e4 and "no-empty-rows" in ctx.assume
+        promised = fill <= -1e4 and "no-empty-rows" in ctx.assume and root.uses == 1
         return swallows or promised or f"a fully masked row is uniform with a fill of {fill:g}, and would not be"
 
     def rewrite(

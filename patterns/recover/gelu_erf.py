@@ -10,6 +10,7 @@ class GeluErf(Rule):
     Why: five elementwise passes over the widest activation of a transformer become one.
     Before: x · ½ · (1 + erf(x / √2)), in any order and bracketing
     After: Gelu(x)
+    Safety: the constants are those of the formula, within the precision of their type.
     Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
     """
 

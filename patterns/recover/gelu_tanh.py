@@ -10,6 +10,7 @@ class GeluTanh(Rule):
     Why: eight elementwise passes become one; the approximation is kept, not replaced by the exact form.
     Before: x · ½ · (1 + tanh(√(2/π) · (x + 0.044715 · x³))), or with the inner term as √(2/π)·x·(1 + 0.044715·x²)
     After: Gelu(x, approximate="tanh")
+    Safety: the constants are those of the formula, within the precision of their type.
     Source: Hendrycks and Gimpel, Gaussian Error Linear Units, 2016.
     """
 
