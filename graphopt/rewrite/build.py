@@ -7,7 +7,7 @@ from typing import Any
 
 from graphopt.ir import Graph, Node, Shape, Tensor, Value
 from graphopt.ir.infer import infer_node
-from graphopt.ir.schema import IR_DOMAIN, MICROSOFT, first_version
+from graphopt.ir.schema import IR_DOMAIN, MICROSOFT, Signature, first_version, signature
 
 
 class Declined(Exception):
@@ -119,22 +119,31 @@ class Builder:
 
     def split(self, x: Value, sizes: Sequence[int], axis: int) -> tuple[Value, ...]:
         """`x` cut along `axis` into parts of the given sizes."""
-        return self._add("Split", [x, self.ints(*sizes)], {"axis": axis}, len(sizes)).outputs
+        return self._add("Split", [x], {"axis": axis, "split": list(sizes)}, len(sizes)).outputs
 
     def _add(
         self, name: str, inputs: Sequence[Value | None], attrs: dict[str, Any], outputs: int = 1, domain: str = ""
     ) -> Node:
-        slots = list(inputs)
-        while slots and slots[-1] is None:
-            slots.pop()
         self._graph.import_domain(domain)
         version = _version(self._graph, domain, name)
+        slots = self._slots(signature(domain, name, version), list(inputs), attrs)
         node = self._graph.add_op(
             name, slots, attrs, domain=domain, version=version, outputs=outputs, before=self._before
         )
         infer_node(node)
         self._made.append(node)
         return node
+
+    def _slots(self, known: Signature | None, slots: list[Value | None], attrs: dict[str, Any]) -> list[Value | None]:
+        """The inputs, with what `attrs` calls by the name of an input in its slot: `axes=[-1]` is right in any opset."""
+        names = known.inputs if known is not None else ()
+        for slot, name in enumerate(names):
+            if name in attrs and known is not None and name not in known.attributes:
+                slots += [None] * (slot + 1 - len(slots))
+                slots[slot] = self.ints(*attrs.pop(name))
+        while slots and slots[-1] is None:
+            slots.pop()
+        return slots
 
 
 def _version(graph: Graph, domain: str, op: str) -> int:

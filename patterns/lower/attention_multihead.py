@@ -29,9 +29,7 @@ class AttentionToMultiHead(Rule):
             return known
         return mask_known(bias, q, k) if q.shape[1] == k.shape[1] else "grouped heads"
 
-    def rewrite(
-        self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float, guard: int
-    ) -> Value:
+    def rewrite(self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float, guard: int) -> Value:
         assert q.shape is not None
         mask = None if bias is None else whole_mask(op, bias, q, k)
         flat = [merge_heads(op, x) for x in (q, k, v)]

@@ -3,7 +3,7 @@ import numpy as np
 from graphopt.ir import Value, dtypes
 from graphopt.ir.facts import Fill, fills
 from graphopt.patterns.lower.heads import heads_apart, mask_known, merge_heads, sizes_known, split_heads, whole_mask
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
+from graphopt.rewrite import Attr, Builder, Context, Expr, Ops, Reason, Rule, kernel
 
 
 class AttentionToStandard(Rule):
@@ -27,10 +27,10 @@ class AttentionToStandard(Rule):
     ) -> Expr:
         return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
 
-    def where(self, q: Value, k: Value, bias: Value | None, guard: int) -> Reason:
+    def where(self, q: Value, k: Value, bias: Value | None, guard: int, ctx: Context) -> Reason:
         if bias is None:
             return True
-        found = fills(bias)
+        found = Fill.ORDINARY if "no-empty-rows" in ctx.assume else fills(bias)
         if Fill.OTHER in found:
             return "what the mask holds is not proved"
         if Fill.NEGATIVE_INFINITY in found and (not guard or Fill.LOWEST in found):
