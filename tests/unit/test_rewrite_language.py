@@ -691,17 +691,19 @@ def each(op: Ops, x: Value, w: Const) -> Expr:
 
 
 def test_each_use_takes_all_consumers_or_none() -> None:
-    begin = "(x: float32[2, 2], c: bool[]) -> (a, {}) {{ z = Relu(x) a = MatMul(z, float32[2, 2] random(1)) {} }}"
-    text = begin.format("b, u", "b = MatMul({}) u = Neg({})").replace(") { z", ") {{ z").replace(") }", ") }}")
-    (match,) = matches(each, graph(text.format("z, float32[2, 2] random(2)", "a")))
+    def found(output: str, rest: str = "") -> list[Match]:
+        first = "z = Relu(x) a = MatMul(z, float32[2, 2] random(1))"
+        return matches(each, graph(f"(x: float32[2, 2], c: bool[]) -> (a, {output}) {{ {first} {rest} }}"))
+
+    (match,) = found("b", "b = MatMul(z, float32[2, 2] random(2))")
     assert [root.name for root in match.roots] == ["a", "b"]
     assert len(match.bindings["w"]) == 2
-    assert not matches(each, graph(text.format("z, float32[2, 2] random(2)", "z"))), "another operation"
-    assert not matches(each, graph(text.format("z, x", "a"))), "no constant"
-    assert not matches(each, graph(text.format("float32[2, 2] random(2), z", "a"))), "the other operand"
-    assert not matches(each, graph(begin.format("z", ""))), "an output of the graph"
+    assert not found("b", "b = Neg(z)"), "another operation"
+    assert not found("b", "b = MatMul(z, x)"), "no constant"
+    assert not found("b", "b = MatMul(float32[2, 2] random(2), z)"), "the other operand"
+    assert not found("z"), "an output of the graph"
     branches = "then_branch=() -> (p) { p = Neg(z) }, else_branch=() -> (q) { q = Neg(x) }"
-    assert not matches(each, graph(begin.format("u", f"u = If(c, {branches})"))), "captured"
+    assert not found("b", f"b = If(c, {branches})"), "captured"
 
 
 def test_each_use_counts_a_consumer_once_that_reads_the_value_twice() -> None:

@@ -1,0 +1,81 @@
+"""Fuse a folder of models that another optimizer's tests expect fusions in; count what is reached, wrong, unloadable.
+
+`expect.json` in the folder lists `{"file": ..., "expected_fused": {"Attention": 12, ...}}`. Expectations are counted by
+meaning, whatever an op was lowered to: a residual and a LayerNormalization are a SkipLayerNormalization, so are the
+embedding and its norm. A model that onnxruntime refuses before anything is done cannot count as unloadable afterwards.
+
+    python tools/corpus.py FOLDER
+"""
+
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+import graphopt
+from graphopt.errors import GraphoptError
+from graphopt.pipeline.meanings import MEANINGS
+from graphopt.runtime import RunError, Runner
+
+ALSO = {"com.microsoft.FastGelu": "Gelu", "com.microsoft.EmbedLayerNormalization": "LayerNormalization"}
+
+
+def by_meaning(ops: Iterable[tuple[str, int]]) -> Counter[str]:
+    """Counts by meaning; an op that has no other name counts as itself."""
+    counts: Counter[str] = Counter()
+    for op, number in ops:
+        counts[ALSO.get(op) or MEANINGS.get(op, op)] += number
+    return counts
+
+
+def loads(runner: Runner, path: Path) -> bool:
+    try:
+        runner.load(path, optimize=False).close()
+    except RunError:
+        return False
+    return True
+
+
+def judge(runner: Runner, source: Path, expected: dict[str, int], output: Path) -> tuple[str, str]:
+    """(verdict, what is missing or wrong) for one model."""
+    try:
+        result = graphopt.fuse(source, output, allow_unverified=True, timeout=120)
+    except GraphoptError as error:
+        return "refused", str(error.message)
+    found = by_meaning(result.ops_after.items())
+    wanted = by_meaning(expected.items())
+    missing = {name: f"{found[name]} of {count}" for name, count in wanted.items() if found[name] < count}
+    if loads(runner, source) and result.output is not None and not loads(runner, output):
+        return "unloadable", str(missing)
+    if result.verdict == "unequal":
+        return "wrong", str(result.error)
+    return ("missed" if missing else "reached"), ", ".join(f"{name} {text}" for name, text in missing.items())
+
+
+@click.command(help=__doc__)
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(folder: Path) -> None:
+    entries = json.loads((folder / "expect.json").read_text())
+    table = Table("model", "verdict", "")
+    total: Counter[str] = Counter()
+    with Runner() as runner, tempfile.TemporaryDirectory() as scratch:
+        for number, entry in enumerate(entries):
+            output = Path(scratch, f"{number}.onnx")
+            verdict, text = judge(runner, folder / entry["file"], entry["expected_fused"], output)
+            total[verdict] += 1
+            if verdict != "reached":
+                table.add_row(entry["file"].removesuffix(".onnx"), verdict, text)
+            print(f"{number + 1}/{len(entries)}", entry["file"], verdict, file=sys.stderr)
+    console = Console(width=180)
+    console.print(table)
+    console.print(", ".join(f"{verdict} {count}" for verdict, count in sorted(total.items())), f"of {len(entries)}")
+
+
+if __name__ == "__main__":
+    main()
