@@ -21,9 +21,9 @@ class Fill(Flag):
     """What elements of a float tensor may be."""
 
     ORDINARY = auto()
-    """Finite, above half of the lowest number of the type: sums of two such stay finite."""
+    """Finite, and so small beside the lowest number of the type that it is lost in it: their sum stays finite."""
     LOWEST = auto()
-    """Finite, at or near the lowest number of the type."""
+    """Finite, and lower than that: two such may be −∞ in sum."""
     NEGATIVE_INFINITY = auto()
     OTHER = auto()
     """Anything: not proved."""
@@ -52,16 +52,18 @@ def _fills(value: Value, depth: int) -> Fill:
 
 def _of_numbers(numbers: np.ndarray) -> Fill:
     floats = numbers.astype(np.float64)
-    lowest = float(np.finfo(np.float32).min if numbers.dtype != np.float16 else np.finfo(np.float16).min)
+    kind = np.finfo(np.float16 if numbers.dtype == np.float16 else np.float32)
+    # An eighth of a unit in the last place of the lowest number.
+    small = float(kind.max) * float(kind.eps) / 16
     found = NOTHING
     if np.isneginf(floats).any():
         found |= Fill.NEGATIVE_INFINITY
-    if (np.isnan(floats) | np.isposinf(floats) | (floats > -lowest / 2)).any():
+    if (np.isnan(floats) | np.isposinf(floats) | (floats > float(kind.max) / 2)).any():
         found |= Fill.OTHER
     finite = floats[np.isfinite(floats)]
-    if (finite <= lowest / 2).any():
+    if (finite < -small).any():
         found |= Fill.LOWEST
-    if (finite > lowest / 2).any():
+    if (finite >= -small).any():
         found |= Fill.ORDINARY
     return found
 
@@ -75,10 +77,12 @@ def _first(node: Node, depth: int) -> Fill:
     return _input(node, 0, depth)
 
 
-def _union(*slots: int) -> Callable[[Node, int], Fill]:
+def _any_from(first: int) -> Callable[[Node, int], Fill]:
+    """Each element is one of an operand's, from slot `first` on."""
+
     def rule(node: Node, depth: int) -> Fill:
         found = NOTHING
-        for slot in slots:
+        for slot in range(first, node.arity):
             found |= _input(node, slot, depth)
         return found
 
@@ -97,17 +101,19 @@ def _cast(node: Node, depth: int) -> Fill:
     value = node.input(0)
     if value is None or node.attr("to") not in dtypes.FLOATS:
         return ANYTHING
-    if value.dtype in (dtypes.BOOL, *dtypes.INTEGERS):
+    # An integer may be too large for float16, and the lowest number of it.
+    if value.dtype == dtypes.BOOL or (value.dtype in dtypes.INTEGERS and node.attr("to") != dtypes.FLOAT16):
         return Fill.ORDINARY
     return _fills(value, depth) if value.dtype == node.attr("to") else ANYTHING
 
 
 def _mul(node: Node, depth: int) -> Fill:
-    """c · x for a constant c and x made of a boolean: each element is 0 or c."""
+    """c · x for a finite constant c and x made of a boolean: each element is 0 or c."""
     for slot, other in ((0, 1), (1, 0)):
         number, x = node.input(slot), node.input(other)
         if number is not None and number.tensor is not None and x is not None and _is_indicator(x, depth):
-            return _of_numbers(number.tensor.numpy()) | Fill.ORDINARY
+            found = _of_numbers(number.tensor.numpy()) | Fill.ORDINARY
+            return ANYTHING if Fill.NEGATIVE_INFINITY in found else found
     return ANYTHING
 
 
@@ -135,9 +141,9 @@ _SAME_ELEMENTS = (
 )
 _RULES: dict[tuple[str, str], Callable[[Node, int], Fill]] = {
     **{("", op): _first for op in _SAME_ELEMENTS},
-    ("", "Where"): _union(1, 2),
-    ("", "Max"): _union(0, 1),
-    ("", "Min"): _union(0, 1),
+    ("", "Where"): _any_from(1),
+    ("", "Max"): _any_from(0),
+    ("", "Min"): _any_from(0),
     ("", "Add"): _add,
     ("", "Cast"): _cast,
     ("", "Mul"): _mul,

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphopt.errors import GraphoptError
-from graphopt.ir import CycleError, Graph, Model, Node, Shape, ValidationError, Value, dtypes, validate_site
+from graphopt.ir import IR_DOMAIN, CycleError, Graph, Model, Node, Shape, ValidationError, Value, dtypes, validate_site
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.facts import see_through
 from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
@@ -33,7 +33,7 @@ class Limits:
     """Step budgets, and how often a rule may fire before it is said to cycle."""
 
     steps_per_root: int = 20_000
-    steps_per_node: int = 200
+    steps_per_node: int = 100
     """What one rule may use in one run, for each node of the model and `spare` more."""
     sites_per_node: int = 4
     """How often one rule may fire in one scope, for each node it had and `spare` more."""
@@ -183,6 +183,8 @@ class Engine:
                     graph.replace(old, value, take_name=value.node in builder.made)
                 _remove_dead(graph, match.nodes)
                 _remove_dead(graph, builder.made)
+                # A capture is a use in the scope around it.
+                _remove_dead(graph, (value.node for value in reads if value.node.is_op("Capture", IR_DOMAIN)))
                 alive = [node for node in builder.made if node in graph]
                 validate_site(alive)
             except (_Rejected, Declined, CycleError) as error:
@@ -226,6 +228,7 @@ class Engine:
             names = sorted({site.rule for site in self.trace.sites[-self.limits.sites_per_root :]})
             cycle = f"with {', '.join(name for name in names if name != rule.name)}" if names[1:] else "alone"
             self._set_aside(rule, f"fired {fired[rule.name]} times: it undoes itself, {cycle}", site.root)
+            fired.clear()
 
     def _refuse(self, rule: CompiledRule, root: Node, node: Node, reason: str) -> None:
         self.trace.count(rule.name).reasons[reason] += 1

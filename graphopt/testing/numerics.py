@@ -83,7 +83,8 @@ def _differs(name: str, a: Array, b: Array) -> str:
     x, y = a.astype(np.float64), b.astype(np.float64)
     if not np.isfinite(x).any():
         return f"output '{name}' has no finite element: nothing was checked"
-    apart = np.abs(x - y)[np.isfinite(x) & np.isfinite(y)].max(initial=0.0)
+    finite = np.isfinite(x) & np.isfinite(y)
+    apart = np.abs(x[finite] - y[finite]).max(initial=0.0)
     allowed = _TOLERANCE.get(a.dtype, _TOLERANCE_BFLOAT16) * np.abs(x[np.isfinite(x)]).max()
     if apart > allowed or not np.array_equal(np.where(np.isfinite(x), 0, x), np.where(np.isfinite(y), 0, y), True):
         return f"output '{name}' differs by {apart:.3g}, {allowed:.3g} is allowed"

@@ -37,7 +37,7 @@ class Feed:
     def label(self) -> str:
         """What the report calls it."""
         shapes = {"x".join(map(str, np.shape(array))) for array in self.arrays.values() if np.ndim(array) > 1}
-        return f"{self.kind} {min(shapes, key=len)}" if shapes else self.kind
+        return f"{self.kind} {min(shapes, key=lambda shape: (len(shape), shape))}" if shapes else self.kind
 
     def records(self) -> list[FedInput]:
         """The lines of the report."""

@@ -1,4 +1,4 @@
-from graphopt.ir import Value
+from graphopt.ir import Value, dtypes
 from graphopt.ir.facts import Fill, fills
 from graphopt.patterns.lower.heads import mask_known, merge_heads, sizes_known, split_heads, whole_mask
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
@@ -27,6 +27,8 @@ class AttentionToMultiHead(Rule):
         known = sizes_known(q, k, v)
         if known is not True or q.shape is None or k.shape is None:
             return known
+        if q.dtype == dtypes.DOUBLE:
+            return "the kernel takes no float64"
         return mask_known(bias, q, k) if q.shape[1] == k.shape[1] else "grouped heads"
 
     def rewrite(self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float, guard: int) -> Value:

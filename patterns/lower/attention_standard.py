@@ -15,7 +15,7 @@ class AttentionToStandard(Rule):
     Safety: a row with no allowed key is 0 in the runtime's kernel. That is the source's result only behind a guard with
     a fill of −∞; with a finite fill the source's weights are uniform, and stay so when the fill is not the lowest
     number itself; a fill that is not proved, or −∞ without a guard (NaN), makes no match, unless it is promised that
-    there are no such rows.
+    there are no such rows. In float16 a fill takes some digits of the scores or all, as kernel and parts please.
     """
 
     stage = "lower"
@@ -28,11 +28,15 @@ class AttentionToStandard(Rule):
         return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
 
     def where(self, q: Value, k: Value, bias: Value | None, guard: int, ctx: Context) -> Reason:
+        if q.dtype == dtypes.DOUBLE:
+            return "the kernel takes no float64"
         if bias is None:
             return True
         found = Fill.ORDINARY if "no-empty-rows" in ctx.assume else fills(bias)
         if Fill.OTHER in found:
             return "what the mask holds is not proved"
+        if Fill.LOWEST in found and q.dtype != dtypes.FLOAT:
+            return "the weights of a fully masked row depend on how the scores are rounded"
         if Fill.NEGATIVE_INFINITY in found and (not guard or Fill.LOWEST in found):
             return "a fully masked row is NaN in the model, and 0 in the kernel"
         return mask_known(bias, q, k)

@@ -1,6 +1,6 @@
 from typing import Annotated
 
-from graphopt.ir import Value
+from graphopt.ir import Value, dtypes
 from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, kernel
 
 
@@ -21,9 +21,10 @@ class BiasGelu(Rule):
         return op.Gelu(op.sum(x, b), approximate="none")
 
     def where(self, x: Value, b: Value) -> Reason:
-        return (
-            x.shape is not None and x.shape[-1:] == b.shape
-        ) or f"the bias {b.shape} is not the last size of {x.shape}"
+        if x.dtype == dtypes.DOUBLE:
+            return "the kernel takes no float64"
+        fits = x.shape is not None and x.shape[-1:] == b.shape
+        return fits or f"the bias {b.shape} is not the last size of {x.shape}"
 
     def rewrite(self, op: Builder, x: Value, b: Value) -> Value:
         return op.ms.BiasGelu(x, b)

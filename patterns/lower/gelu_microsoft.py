@@ -1,4 +1,4 @@
-from graphopt.ir import Value
+from graphopt.ir import Value, dtypes
 from graphopt.rewrite import Attr, Builder, Context, Expr, Ops, Reason, Rule, kernel
 
 
@@ -16,7 +16,9 @@ class GeluToMicrosoft(Rule):
     def pattern(self, op: Ops, x: Value, approximate: Attr) -> Expr:
         return op.Gelu(x, approximate=approximate)
 
-    def where(self, root: Value, ctx: Context) -> Reason:
+    def where(self, x: Value, root: Value, ctx: Context) -> Reason:
+        if x.dtype == dtypes.DOUBLE:
+            return "the kernel takes no float64"
         opset = root.node.graph.opsets.get("", 1)
         return (ctx.keep_opset and root.node.version > opset) or "the standard operator may be written"
 

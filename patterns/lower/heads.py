@@ -51,7 +51,7 @@ def whole_mask(op: Builder, bias: Value, q: Value, k: Value) -> Value:
     assert q.shape is not None
     assert k.shape is not None
     if len(bias.shape) < 4:
-        bias = op.Unsqueeze(bias, op.ints(*range(4 - len(bias.shape))))
+        bias = op.Unsqueeze(bias, axes=list(range(4 - len(bias.shape))))
         assert bias.shape is not None
     whole = (*bias.shape[:2], q.shape[2], k.shape[2])
     return op.expand(bias, whole, [1, 1, op.size(q, 2), op.size(k, 2)])

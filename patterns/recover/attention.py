@@ -90,9 +90,9 @@ class AttentionFromParts(Rule):
         if q.rank == 4:
             return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
         # (B·N, S, D) is one batch of B·N heads.
-        q, k, v = (op.Unsqueeze(x, op.ints(0)) for x in (q, k, v))
+        q, k, v = (op.Unsqueeze(x, axes=[0]) for x in (q, k, v))
         y = op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
-        return op.Squeeze(y, op.ints(0))
+        return op.Squeeze(y, axes=[0])
 
 
 def _product(*factors: float | None) -> float:

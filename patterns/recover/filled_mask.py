@@ -9,10 +9,10 @@ class FilledMask(Rule):
 
     Before: Softmax(Where(allow, s + b, f)), or Softmax(Where(deny, f, s + b)), b optional
     After: Softmax(s + Where(allow, b, f))
-    Safety: s + f must be f. For −∞ it is, and in float32 for a fill below −1e30 where s is a scaled product of matrices: then
-    a score is less than half a unit in the last place. (Of a sum, b may be the lowest number already; that is why it is
-    overwritten, too.) A smaller fill gives the same weights, though not the same scores, except in a row with nothing
-    allowed: it needs the promise `no-empty-rows`, and nobody else may read the scores.
+    Safety: s + f must be f. For −∞ it is, and in float32 for a fill below −1e30 where s is a scaled matrix product:
+    then a score is less than half a unit in the last place. (Of a sum, b may be the lowest number already; that is why
+    it is overwritten, too.) A smaller fill gives the same weights, though not the same scores, except in a row with
+    nothing allowed: it needs the promise `no-empty-rows`, and nobody else may read the scores.
     """
 
     stage = "recover"

@@ -1,7 +1,7 @@
 import math
 
-from graphopt.ir import Value
-from graphopt.rewrite import Builder, Expr, Ops, Rule, kernel
+from graphopt.ir import Value, dtypes
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, kernel
 
 
 class GeluErf(Rule):
@@ -21,6 +21,9 @@ class GeluErf(Rule):
         # Some write √2 with five digits; the argument then is off by 2.5e-6, below what float32 erf resolves.
         scaled = op.scaled(x, math.sqrt(0.5)) | op.scaled(x, 1 / 1.41421)
         return op.prod(x, 0.5, 1.0 + op.Erf(scaled))
+
+    def where(self, x: Value) -> Reason:
+        return x.dtype != dtypes.DOUBLE or "the operator has its constants in float32"
 
     def rewrite(self, op: Builder, x: Value) -> Value:
         return op.Gelu(x, approximate="none")

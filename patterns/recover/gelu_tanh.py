@@ -1,7 +1,7 @@
 import math
 
-from graphopt.ir import Value
-from graphopt.rewrite import Builder, Expr, Ops, Rule, kernel
+from graphopt.ir import Value, dtypes
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, kernel
 
 
 class GeluTanh(Rule):
@@ -22,6 +22,9 @@ class GeluTanh(Rule):
         cubic = x + op.prod(x, x, x, c) | x + op.scaled(op.Pow(x, 3.0), c)
         inner = op.scaled(cubic, k) | op.prod(x, k, 1.0 + op.prod(x, x, c))
         return op.prod(x, 0.5, 1.0 + op.Tanh(inner))
+
+    def where(self, x: Value) -> Reason:
+        return x.dtype != dtypes.DOUBLE or "the operator has its constants in float32"
 
     def rewrite(self, op: Builder, x: Value) -> Value:
         return op.Gelu(x, approximate="tanh")

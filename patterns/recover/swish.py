@@ -1,4 +1,6 @@
-from graphopt.ir import Value
+import numpy as np
+
+from graphopt.ir import Value, dtypes
 from graphopt.rewrite import Builder, Expr, Number, Ops, Reason, Rule, kernel
 
 
@@ -8,7 +10,7 @@ class SwishFromParts(Rule):
     Why: three elementwise passes become one.
     Before: x · σ(α·x)
     After: Swish(x, alpha=α)
-    Safety: α is positive and finite.
+    Safety: α is positive and finite, and in float64 a number that float32 has, too: attributes are float32.
     Source: Ramachandran, Zoph and Le, Searching for Activation Functions, 2017.
     """
 
@@ -18,8 +20,12 @@ class SwishFromParts(Rule):
     def pattern(self, op: Ops, x: Value, alpha: Number | None = None) -> Expr:
         return op.prod(x, op.Sigmoid(op.scaled(x, alpha)) | op.Sigmoid(x))
 
-    def where(self, alpha: float | None) -> Reason:
-        return alpha is None or 0 < alpha < float("inf") or f"alpha is {alpha}"
+    def where(self, x: Value, alpha: float | None) -> Reason:
+        if alpha is None:
+            return True
+        if x.dtype == dtypes.DOUBLE and float(np.float32(alpha)) != alpha:
+            return f"an attribute cannot hold {alpha} exactly"
+        return 0 < alpha < float("inf") or f"alpha is {alpha}"
 
     def rewrite(self, op: Builder, x: Value, alpha: float | None) -> Value:
         return op.Swish(x, alpha=1.0 if alpha is None else alpha)

@@ -44,7 +44,11 @@ TABLE = "float32[50, 4] random(1)"
         ("int32[N]", f"y = Gather({TABLE}, Cast(Unsqueeze(x, [0]), to=int64), axis=1)", Meaning("index", 0, 4)),
         ("int64[N]", f"y = Gather({TABLE}, Add(x, 2))", Meaning("index", 0, 48)),
         ("int64[N]", f"y = Gather({TABLE}, Sub(x, 1))", Meaning("index", 1, 51)),
-        ("int64[N]", f"a = Gather({TABLE}, x)\n y = Add(a, Gather(float32[9, 4] random(2), x))", Meaning("index", 0, 9)),
+        (
+            "int64[N]",
+            f"a = Gather({TABLE}, x)\n y = Add(a, Gather(float32[9, 4] random(2), x))",
+            Meaning("index", 0, 9),
+        ),
         # A comparison with the padding token does not make a mask of tokens.
         ("int64[N]", f"p = Equal(x, 1)\n y = Where(p, 0.0, ReduceSum(Gather({TABLE}, x)))", Meaning("index", 0, 50)),
         ("int64[B, S]", "y = Mul(Sub(1.0, Cast(x, to=float32)), -10000.0)", Meaning("mask")),
@@ -70,7 +74,8 @@ def test_a_mask_that_is_added_to_scores_is_additive() -> None:
 
 
 def test_captured_inputs_are_followed_into_subgraphs() -> None:
-    body = f"y = If(Identity(true), then_branch=() -> (p) {{ p = Gather({TABLE}, x) }}, else_branch=() -> (q) {{ q = Gather({TABLE}, x) }})"
+    branch = f"{{ p = Gather({TABLE}, x) }}"
+    body = f"y = If(Identity(true), then_branch=() -> (p) {branch}, else_branch=() -> (p) {branch})"
     assert meaning("int64[N]", body) == Meaning("index", 0, 50)
 
 
@@ -160,44 +165,46 @@ def model_of(*shapes: str) -> Model:
 
 
 def test_a_name_has_one_size_in_a_run_and_two_in_all() -> None:
-    assert chosen(model_of("B, S", "B, S"), lambda B, S: True) == [{"B": 2, "S": 16}, {"B": 3, "S": 7}]
+    assert chosen(model_of("b, s", "b, s"), lambda **sizes: True) == [{"b": 2, "s": 16}, {"b": 3, "s": 7}]
 
 
 def test_names_get_different_sizes_where_they_may() -> None:
-    first, _ = chosen(model_of("B, S", "B, T"), lambda B, S, T: True)
+    first, _ = chosen(model_of("b, s", "b, t"), lambda **sizes: True)
     assert len(set(first.values())) == 3
-    first, _ = chosen(model_of("B, S", "B, T"), lambda B, S, T: S == T)
-    assert first == {"B": 2, "S": 16, "T": 16}
+    first, _ = chosen(model_of("b, s", "b, t"), lambda b, s, t: s == t)
+    assert first == {"b": 2, "s": 16, "t": 16}
 
 
 def test_a_total_is_the_sum_of_its_parts() -> None:
-    model = model_of("B, S", "B, past", "B, total")
-    first, _ = chosen(model, lambda B, S, past, total: S + past == total)
-    assert first["total"] == first["S"] + first["past"]
+    model = model_of("b, s", "b, past", "b, total")
+    first, _ = chosen(model, lambda b, s, past, total: s + past == total)
+    assert first["total"] == first["s"] + first["past"]
 
 
 def test_sums_of_names_are_computed() -> None:
-    model = model_of("B, S", "B, P + S")
-    feed = Feeder(model, 0).feed("plain", {"B": 2, "S": 3, "P": 4})
+    model = model_of("b, s", "b, p + s")
+    feed = Feeder(model, 0).feed("plain", {"b": 2, "s": 3, "p": 4})
     assert feed.arrays["x1"].shape == (2, 7)
 
 
 def test_what_is_given_stays() -> None:
-    assert {b["S"] for b in chosen(model_of("B, S"), lambda B, S: True, S=5)} == {5}
-    assert chosen(model_of("B, S"), lambda B, S: True, B=1, S=5) == [{"B": 1, "S": 5}]
-    with pytest.raises(UsageError, match="GO016.*'Seq'") as raised:
-        check_names(model_of("B, S"), {"Seq": 3})
+    assert {sizes["s"] for sizes in chosen(model_of("b, s"), lambda **sizes: True, s=5)} == {5}
+    assert chosen(model_of("b, s"), lambda **sizes: True, b=1, s=5) == [{"b": 1, "s": 5}]
+    with pytest.raises(UsageError, match=r"GO016.*'seq'") as raised:
+        check_names(model_of("b, s"), {"seq": 3})
     assert raised.value.hint
 
 
 def test_one_size_that_works_is_enough() -> None:
-    assert chosen(model_of("N"), lambda N: N == 1) == [{"N": 1}]
+    assert chosen(model_of("n"), lambda n: n == 1) == [{"n": 1}]
 
 
 def test_no_size_at_all_is_said_as_the_command_line_says_it(tmp_path: Path) -> None:
     model = model_of("N")
     model.path = Path("model.onnx")
-    message = "Non-zero status code returned while running Reshape node. Name:'Reshape_12' Status Message: x {7} {1,128}"
+    message = (
+        "Non-zero status code returned while running Reshape node. Name:'Reshape_12' Status Message: x {7} {1,128}"
+    )
     with pytest.raises(InconclusiveError) as raised:
         choose(model, {}, lambda binding: RunError("run", "FAIL", message))
     assert str(raised.value) == (
@@ -238,7 +245,9 @@ def test_arrays_that_do_not_fit_are_named(change: dict[str, Any], message: str, 
     assert hint in raised.value.hint
 
 
-@pytest.mark.parametrize(("content", "kind"), [(None, UsageError), (b"", ModelError), (b"PK\x03\x04 garbage", ModelError)])
+@pytest.mark.parametrize(
+    ("content", "kind"), [(None, UsageError), (b"", ModelError), (b"PK\x03\x04 garbage", ModelError)]
+)
 def test_files_that_cannot_be_read_are_named(tmp_path: Path, content: bytes | None, kind: type[GraphoptError]) -> None:
     path = tmp_path / "inputs.npz"
     if content is not None:

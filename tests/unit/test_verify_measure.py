@@ -115,7 +115,9 @@ def test_only_nan_is_never_a_pass() -> None:
 
 
 def test_over_feeds_the_worst_decides_and_a_chaotic_one_does_not_count() -> None:
-    good, bad, lost = (Comparison("y", v, ratio=r) for v, r in [("equal", 2.0), ("unequal", 99.0), ("inconclusive", 1.0)])
+    good, bad, lost = (
+        Comparison("y", v, ratio=r) for v, r in [("equal", 2.0), ("unequal", 99.0), ("inconclusive", 1.0)]
+    )
     assert over_feeds([good, bad, lost]).verdict == "unequal"
     assert over_feeds([good, lost]) == good
     assert over_feeds([lost, lost]).verdict == "inconclusive"
@@ -135,5 +137,7 @@ def test_one_ulp_moves_every_fraction_and_no_whole_number(dtype: Any) -> None:
     assert moved.dtype == a.dtype
     same = (moved == a) | np.isnan(a.astype(np.float64))
     assert same.tolist() == [True, True, True, False, False, True, True, True, True]
-    assert np.abs(moved.astype(np.float64)[3:5] / a.astype(np.float64)[3:5] - 1).max() <= float(ml_dtypes.finfo(dtype).eps)
+    assert np.abs(moved.astype(np.float64)[3:5] / a.astype(np.float64)[3:5] - 1).max() <= float(
+        ml_dtypes.finfo(dtype).eps
+    )
     assert one_ulp(np.arange(3), np.random.default_rng(0)).tolist() == [0, 1, 2]
