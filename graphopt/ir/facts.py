@@ -7,6 +7,7 @@ masked rows in its own way may be used.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Flag, auto
 
 import numpy as np
@@ -14,7 +15,8 @@ import numpy as np
 from graphopt.ir import dtypes
 from graphopt.ir.node import Node, Value
 
-_DEPTH = 48
+# Masks are made in a few dozen operations; a longer history is not looked at.
+_NODES = 1000
 
 
 class Fill(Flag):
@@ -33,21 +35,52 @@ NOTHING = Fill(0)
 ANYTHING = Fill.ORDINARY | Fill.LOWEST | Fill.NEGATIVE_INFINITY | Fill.OTHER
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What is proved of one value: its fills, and whether every element is 0 or 1."""
+
+    fill: Fill
+    indicator: bool = False
+
+
+_UNKNOWN = _Known(ANYTHING)
+_Ask = Callable[[int], _Known]
+"""What is known of the operand in a slot."""
+
+
 def fills(value: Value) -> Fill:
     """What the elements of `value` may be, as far as it can be proved from how it is made."""
-    return _fills(value, _DEPTH)
+    known: dict[Value, _Known] = {}
+    for node in _history(value):
+
+        def ask(slot: int, node: Node = node) -> _Known:
+            return _of(node.input(slot), known)
+
+        known[node.output] = _RULES[node.op](node, ask)
+    return _of(value, known).fill
 
 
-def _fills(value: Value, depth: int) -> Fill:
+def _history(value: Value) -> list[Node]:
+    """The operations with a rule that `value` is made by, in order; none where there are too many."""
+    found: dict[Node, None] = {}
+    stack = [value.node]
+    while stack and len(found) <= _NODES:
+        node = stack.pop()
+        if node not in found and not node.domain and node.op in _RULES:
+            found[node] = None
+            stack.extend(node.producers())
+    return sorted(found, key=lambda node: node.rank) if not stack else []
+
+
+def _of(value: Value | None, known: dict[Value, _Known]) -> _Known:
+    if value is None:
+        return _UNKNOWN
+    if value.dtype == dtypes.BOOL:
+        return _Known(Fill.ORDINARY, indicator=True)
     tensor = value.tensor
     if tensor is not None:
-        return _of_numbers(tensor.numpy()) if tensor.dtype in dtypes.FLOATS else Fill.ORDINARY
-    if value.dtype == dtypes.BOOL:
-        return Fill.ORDINARY
-    rule = _RULES.get((value.node.domain, value.node.op))
-    if rule is None or depth == 0 or value.index:
-        return ANYTHING
-    return rule(value.node, depth - 1)
+        return _Known(_of_numbers(tensor.numpy()) if tensor.dtype in dtypes.FLOATS else Fill.ORDINARY)
+    return known.get(value, _UNKNOWN)
 
 
 def _of_numbers(numbers: np.ndarray) -> Fill:
@@ -68,83 +101,66 @@ def _of_numbers(numbers: np.ndarray) -> Fill:
     return found
 
 
-def _input(node: Node, slot: int, depth: int) -> Fill:
-    value = node.input(slot)
-    return ANYTHING if value is None else _fills(value, depth)
+def _same(node: Node, ask: _Ask) -> _Known:
+    return ask(0)
 
 
-def _first(node: Node, depth: int) -> Fill:
-    return _input(node, 0, depth)
-
-
-def _any_from(first: int) -> Callable[[Node, int], Fill]:
+def _any_from(first: int) -> Callable[[Node, _Ask], _Known]:
     """Each element is one of an operand's, from slot `first` on."""
 
-    def rule(node: Node, depth: int) -> Fill:
+    def rule(node: Node, ask: _Ask) -> _Known:
         found = NOTHING
         for slot in range(first, node.arity):
-            found |= _input(node, slot, depth)
-        return found
+            found |= ask(slot).fill
+        return _Known(found)
 
     return rule
 
 
-def _add(node: Node, depth: int) -> Fill:
-    a, b = _input(node, 0, depth), _input(node, 1, depth)
-    found = a | b
-    if Fill.LOWEST in a and Fill.LOWEST in b:
-        found |= Fill.NEGATIVE_INFINITY
-    return found
+def _add(node: Node, ask: _Ask) -> _Known:
+    a, b = ask(0).fill, ask(1).fill
+    both_low = Fill.LOWEST in a and Fill.LOWEST in b
+    return _Known(a | b | (Fill.NEGATIVE_INFINITY if both_low else NOTHING))
 
 
-def _cast(node: Node, depth: int) -> Fill:
-    value = node.input(0)
-    if value is None or node.attr("to") not in dtypes.FLOATS:
-        return ANYTHING
+def _sub(node: Node, ask: _Ask) -> _Known:
+    """1 - x for x of 0 and 1."""
+    one = node.input(0)
+    ones = one is not None and one.tensor is not None and bool((one.tensor.numpy() == 1).all())
+    return _Known(Fill.ORDINARY, indicator=True) if ones and ask(1).indicator else _UNKNOWN
+
+
+def _cast(node: Node, ask: _Ask) -> _Known:
+    value, to = node.input(0), node.attr("to")
+    if value is None or to not in dtypes.FLOATS:
+        return _Known(ANYTHING, ask(0).indicator)
     # An integer may be too large for float16, and the lowest number of it.
-    if value.dtype == dtypes.BOOL or (value.dtype in dtypes.INTEGERS and node.attr("to") != dtypes.FLOAT16):
-        return Fill.ORDINARY
-    return _fills(value, depth) if value.dtype == node.attr("to") else ANYTHING
+    if value.dtype == dtypes.BOOL or (value.dtype in dtypes.INTEGERS and to != dtypes.FLOAT16):
+        return _Known(Fill.ORDINARY, ask(0).indicator)
+    return ask(0) if value.dtype == to or ask(0).indicator else _UNKNOWN
 
 
-def _mul(node: Node, depth: int) -> Fill:
-    """c · x for a finite constant c and x made of a boolean: each element is 0 or c."""
+def _mul(node: Node, ask: _Ask) -> _Known:
+    """c · x for a finite constant c and x of 0 and 1: each element is 0 or c."""
     for slot, other in ((0, 1), (1, 0)):
-        number, x = node.input(slot), node.input(other)
-        if number is not None and number.tensor is not None and x is not None and _is_indicator(x, depth):
-            found = _of_numbers(number.tensor.numpy()) | Fill.ORDINARY
-            return ANYTHING if Fill.NEGATIVE_INFINITY in found else found
-    return ANYTHING
-
-
-def _is_indicator(value: Value, depth: int) -> bool:
-    """Whether every element is 0 or 1: a cast boolean, or one minus such."""
-    node = value.node
-    if node.op == "Cast" and not node.domain and node.inputs[0] is not None:
-        return node.inputs[0].dtype == dtypes.BOOL or _is_indicator(node.inputs[0], depth)
-    if node.op == "Sub" and not node.domain:
-        one, x = node.inputs[0], node.inputs[1]
-        return (
-            one is not None
-            and one.tensor is not None
-            and bool((one.tensor.numpy() == 1).all())
-            and (x is not None and _is_indicator(x, depth))
-        )
-    if node.op in _SAME_ELEMENTS and not node.domain and node.inputs[0] is not None:
-        return _is_indicator(node.inputs[0], depth)
-    return False
+        number = node.input(slot)
+        if number is not None and number.tensor is not None and ask(other).indicator:
+            found = ask(slot).fill | Fill.ORDINARY
+            return _UNKNOWN if Fill.NEGATIVE_INFINITY in found else _Known(found)
+    return _UNKNOWN
 
 
 _SAME_ELEMENTS = (
     *("Identity", "Reshape", "Transpose", "Expand", "Unsqueeze", "Squeeze", "Flatten"),
     *("Slice", "Gather", "GatherND", "Tile"),
 )
-_RULES: dict[tuple[str, str], Callable[[Node, int], Fill]] = {
-    **{("", op): _first for op in _SAME_ELEMENTS},
-    ("", "Where"): _any_from(1),
-    ("", "Max"): _any_from(0),
-    ("", "Min"): _any_from(0),
-    ("", "Add"): _add,
-    ("", "Cast"): _cast,
-    ("", "Mul"): _mul,
+_RULES: dict[str, Callable[[Node, _Ask], _Known]] = {
+    **dict.fromkeys(_SAME_ELEMENTS, _same),
+    "Where": _any_from(1),
+    "Max": _any_from(0),
+    "Min": _any_from(0),
+    "Add": _add,
+    "Sub": _sub,
+    "Cast": _cast,
+    "Mul": _mul,
 }

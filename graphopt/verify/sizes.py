@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 
-from graphopt.errors import InconclusiveError, UsageError, near
+from graphopt.errors import GraphoptError, InconclusiveError, UsageError, near
 from graphopt.ir import Model, Value, dims
 from graphopt.ir.dims import Shape, Size
 from graphopt.runtime import RunError
@@ -112,7 +112,7 @@ def _spellings(names: list[str], batches: set[str], given: Binding, batch: int, 
     yield {**same, **given}
 
 
-def _no_size(model: Model, given: Binding, error: RunError | None) -> Exception:
+def _no_size(model: Model, given: Binding, error: RunError | None) -> GraphoptError:
     first = {name: where for name, where in symbols_of(model).items() if name not in given}
     if not first:
         return error or InconclusiveError("GO012", "the sizes given make no shape", str(model.path or "model"))
@@ -125,6 +125,7 @@ def _no_size(model: Model, given: Binding, error: RunError | None) -> Exception:
 
 
 def _shown(name: str) -> str:
+    # A dimension without a name has a number in the IR.
     return "?" if name.startswith("?") else name
 
 

@@ -15,6 +15,7 @@ import onnxruntime as ort
 import pytest
 
 from graphopt.ir import Model, dtypes, model_to_proto, validate
+from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
 from graphopt.pipeline.optimize import optimize
 from graphopt.rewrite import Trace, built_in_rules
@@ -64,6 +65,7 @@ def run(model: Model, runs: list[Arrays]) -> list[Arrays]:
 
 def assert_same_numbers(text: str, after: Model, opset: int = 20) -> None:
     before = parse(text, opset=opset)
+    infer(before)
     runs = [feeds(before, seed) for seed in range(3)]
     for wanted, found in zip(run(before, runs), run(after, runs), strict=True):
         assert list(wanted) == list(found)
@@ -199,7 +201,7 @@ def _numbered(text: str, names: list[str], index: int) -> str:
 # ---- mutants ---------------------------------------------------------------------------------------------------------
 
 X = "(x: float32[B, S, 16], z: float32[B, S, 16], c: bool[])"
-IF = "If(c, then_branch=() -> (p) {{ p = Neg({0}) }}, else_branch=() -> (o) {{ o = Abs({0}) }})"
+IF = "If(c, then_branch=() -> (this) {{ this = Neg({0}) }}, else_branch=() -> (that) {{ that = Abs({0}) }})"
 
 
 def seen_from_outside(signature: str, body: str, inner: list[str]) -> Iterator[str]:
