@@ -215,7 +215,7 @@ def seen_from_outside(signature: str, body: str, inner: list[str]) -> Iterator[s
 def gelu_mutants() -> Iterator[str]:
     base = "Mul(Mul(x, 0.5), Add(Erf(Div(x, 1.4142135)), 1.0))"
     swaps = [
-        *(("0.5", number) for number in ("0.501", "0.49", "0.500002", "1.0", "-0.5", "0.0", "nan", "[0.5, 0.5]")),
+        *(("0.5", number) for number in ("0.501", "0.49", "0.500002", "1.0", "-0.5", "0.0", "nan")),
         *(("1.0)", number) for number in ("1.001)", "-1.0)", "0.0)", "1.00001)", "nan)", "inf)")),
         *(("1.4142135", number) for number in ("1.414", "1.5", "2.0", "-1.4142135", "0.0", "1.4143", "z")),
         ("Div(x, 1.4142135)", "Div(1.4142135, x)"),
@@ -226,7 +226,7 @@ def gelu_mutants() -> Iterator[str]:
         ("Erf(Div(x, 1.4142135))", "Div(Erf(x), 1.4142135)"),
         ("Erf", "Tanh"),
         ("Erf", "Sigmoid"),
-        ("Erf", "Erf(Erf"),
+        ("Erf(Div(x, 1.4142135))", "Erf(Erf(Div(x, 1.4142135)))"),
         ("Add(", "Sub("),
         ("Add(Erf(Div(x, 1.4142135)), 1.0)", "Sub(1.0, Erf(Div(x, 1.4142135)))"),
         ("Mul(x, 0.5)", "Mul(z, 0.5)"),
@@ -243,9 +243,7 @@ def gelu_mutants() -> Iterator[str]:
         ("1.4142135)", "float32[16] random(1))"),
     ]
     for old, new in swaps:
-        body = base.replace(old, new, 1) + (")" if new == "Erf(Erf" else "")
-        if new != "[0.5, 0.5]":
-            yield f"{X} -> (y) {{ y = {body} }}"
+        yield f"{X} -> (y) {{ y = {base.replace(old, new, 1)} }}"
     parts = "h = Mul(x, 0.5) d = Div(x, 1.4142135) e = Erf(d) a = Add(e, 1.0) y = Mul(h, a)"
     yield from seen_from_outside(X, parts, ["h", "d", "e", "a"])
     for name in ("half", "root", "one"):
@@ -254,11 +252,9 @@ def gelu_mutants() -> Iterator[str]:
         number = {"half": 0.5, "root": 1.4142135, "one": 1.0}[name]
         yield f"(x: float32[B, S, 16], {name} = {number}) -> (y) {{ {body} }}"
         yield f"(x: float32[B, S, 16], {name}: float32[]) -> (y) {{ {body} }}"
-    yield (
-        f"(x: float64[B, 16]) -> (y) {{ {'y = ' + base} }}".replace("0.5", "float64 0.5")
-        .replace("1.0)", "float64 1.0)")
-        .replace("1.4142135", "float64 1.4142135623730951")
-    )
+    half = "Mul(Mul(x, float16 0.5), Add(Erf(Div(x, float16 {})), float16 1.0))"
+    for divisor in ("1.4142135", "1.40625"):
+        yield f"(x: float16[B, 16]) -> (y) {{ y = {half.format(divisor)} }}"
     yield "(x: float32[16]) -> (y) { y = Mul(Mul(x, float32[1, 1] 0.5), Add(Erf(Div(x, 1.4142135)), 1.0)) }"
 
 
@@ -277,7 +273,6 @@ def layer_norm_mutants() -> Iterator[str]:
         ("ReduceMean(x, [-1])", "ReduceMax(x, [-1])"),
         ("ReduceMean(x, [-1])", "ReduceMean(z, [-1])"),
         ("ReduceMean(s, [-1])", "ReduceSum(s, [-1])"),
-        ("ReduceMean(s, [-1])", "ReduceMean(s, [-1], keepdims=0)"),
         *(("1e-5", number) for number in ("0.0", "-1e-5", "nan", "inf", "1.0", "float32[16] 1e-5")),
         ("1e-5", "float32[1, 1, 1, 1] 1e-5"),
         ("1e-5", "float32[3, 1] random(1)"),
@@ -324,6 +319,8 @@ def layer_norm_mutants() -> Iterator[str]:
             yield f"(x: float32[B, S, 16], {name}: float32{shape}) -> (y) {{ {body.replace(old, name)} }}"
     computed = body.replace("ReduceMean(x, [-1])", "ReduceMean(x, Mul(axes, 0))")
     yield f"(x: float32[B, S, 16], axes: int64[1]) -> (y) {{ {computed} }}"
+    flat = base.replace("ReduceMean(s, [-1])", "ReduceMean(s, [-1], keepdims=0)")
+    yield f"(x: float32[16, 16]) -> (y) {{ {flat} y = Div(d, r) }}"
     yield f"(x: float32[B, 16, S]) -> (y) {{ {base} y = Div(d, r) }}"
     yield f"(x: float32[16]) -> (y) {{ {base} y = Div(d, r) }}"
     yield f"(x: float32[B, S, 16]) -> (y) {{ {base.replace('1e-5', '[1e-5]')} y = Add(Div(d, r), x) }}"
@@ -337,7 +334,6 @@ def attention_mutants() -> Iterator[str]:
         *(("axis=-1", f"axis={axis}") for axis in (0, 1, 2, -2)),
         ("Softmax(b", "LogSoftmax(b"),
         ("Softmax(b, axis=-1)", "Softmax(Softmax(b, axis=-1), axis=-1)"),
-        ("Softmax(b, axis=-1)", "Softmax(b, axis=-1, what=1)"),
         *(("0.25", number) for number in ("0.0", "-0.25", "nan", "inf", "1e-30", "1.0", "100.0")),
         ("0.25", "float32[2, 1, 1] random(1)"),
         ("0.25", "float32[1, 1, 1, 1, 1] 0.25"),
@@ -379,19 +375,13 @@ def attention_mutants() -> Iterator[str]:
         ("MatMul(p, v)", "MatMul(Add(p, w), v)"),
         ("MatMul(p, v)", "MatMul(Dropout(p, 0.5, false), v)"),
         ("MatMul(p, v)", "MatMul(Cast(Cast(p, to=float16), to=float32), v)"),
-        ("MatMul(p, v)", "MatMul(p, kt)"),
         ("MatMul(p, v)", "MatMul(Transpose(v, perm=[0, 1, 3, 2]), Transpose(p, perm=[0, 1, 3, 2]))"),
-        ("MatMul(q, kt)", "MatMul(Transpose(kt, perm=[0, 1, 3, 2]), Transpose(q, perm=[0, 1, 3, 2]))"),
         ("MatMul(q, kt)", "Add(MatMul(q, kt), MatMul(q, kt))"),
         ("MatMul(q, kt)", "MatMul(Relu(q), Mul(kt, float32[8, 1] random(1)))"),
         ("Add(f, m)", "Add(f, Where(allowed, 0.0, -inf))"),
     ]
     masked = f"Add(f, Where(allowed, 0.0, {lowest}))"
     for old, new in swaps:
-        if new in ("MatMul(Transpose(v, perm=[0, 1, 3, 2]), Transpose(p, perm=[0, 1, 3, 2]))", "MatMul(p, kt)"):
-            continue
-        if "what=1" in new or new.startswith("MatMul(Transpose(kt") or new == "Mul(s, 0.25)":
-            continue
         yield f"{inputs} -> (y) {{ {base.replace(old, new, 1)} }}"
     for fill in ("-inf", lowest, "-1e9"):
         guarded = base.replace("MatMul(p, v)", "MatMul(Where(IsNaN(p), 0.0, p), v)")
