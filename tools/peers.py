@@ -88,7 +88,7 @@ def main(models: tuple[Path, ...], batches: tuple[int, ...], length: int, thread
             made, failed = built(source, Path(scratch))
             for batch in batches:
                 timing = time_models(list(made.values()), feeds(source, batch, length), runs=runs, threads=threads)
-                cells = {name: one for name, one in zip(made, timing.latencies, strict=True)}
+                cells = dict(zip(made, timing.latencies, strict=True))
                 row = [f"{cells['as exported'].median * 1e3:.1f} ms"]
                 for name in OPTIMIZERS:
                     one = cells.get(name)

@@ -15,7 +15,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 import onnx
@@ -47,7 +47,7 @@ def blocks(nodes: int) -> onnx.ModelProto:
             helper.make_tensor(weight, TensorProto.FLOAT, [2, 2], [1.0, 2.0, 3.0, 4.0]),
             helper.make_tensor(bias, TensorProto.FLOAT, [2], [1.0, 2.0]),
         ]
-        steps = [
+        steps: list[tuple[str, list[str], dict[str, Any]]] = [
             ("MatMul", [last, weight], {}),
             ("Add", [f"{name}/MatMul_output_0", bias], {}),
             ("Softmax", [f"{name}/Add_output_0"], {"axis": -1}),

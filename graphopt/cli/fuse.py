@@ -32,6 +32,7 @@ from graphopt.cli.screen import Screen
 @click.option("--disable", metavar="RULE", multiple=True, help="Leave a rule out; repeatable.")
 @click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add rules; repeatable.")
 @click.option("--keep-opset", is_flag=True, help="Do not raise the opset, even where that lets a fused op be written.")
+@click.option("--assume", metavar="FACT", multiple=True, help="Promise of the inputs: no-empty-rows. Repeatable.")
 @click.option(
     "--external-data",
     "external",

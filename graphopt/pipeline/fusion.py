@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from graphopt.errors import GraphoptError, InconclusiveError, RuleError, RuntimeCrash
+from graphopt.errors import GraphoptError, InconclusiveError, RuleError, RuntimeCrash, UsageError, near
 from graphopt.ir import Model, load, save
 from graphopt.ir.save import External, check_output
 from graphopt.pipeline.meanings import count_ops
-from graphopt.pipeline.optimize import Progress, optimize
+from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimize
 from graphopt.pipeline.result import Result, Rewrite
 from graphopt.pipeline.rulebook import all_rules
 from graphopt.pipeline.verification import Inputs, Source, arrays, error_of
@@ -41,6 +41,7 @@ def fuse(
     disable: Iterable[str] = (),
     rules: Iterable[str] = (),
     keep_opset: bool = False,
+    assume: Iterable[str] = (),
     dims: Mapping[str, int] | None = None,
     inputs: Inputs | None = None,
     providers: Iterable[str] = ("cpu",),
@@ -63,14 +64,15 @@ def fuse(
     watch = Watch()
     chosen = select(all_rules(rules), only, disable)
     runs_on = _target(target)
-    rewrite = partial(optimize, target=runs_on, rules=chosen, keep_opset=keep_opset, progress=progress)
+    promises = _promises(assume)
+    rewrite = partial(optimize, target=runs_on, rules=chosen, keep_opset=keep_opset, assume=promises, progress=progress)
     with watch("load"):
         fresh = partial(load, source)
         original = fresh()
     if output is not None:
         check_output(original, output, in_place=in_place)
     level: Literal["sites", "full"] = "full" if verify == "full" else "sites"
-    options = Options(dims or {}, arrays(inputs), tuple(providers), timeout, memory, level=level)
+    options = Options(dims or {}, arrays(inputs), tuple(providers), timeout, memory, level=level, assume=promises)
     checker = Checker(original, options)
     with checker if verify != "off" else nullcontext() as active:
         attempt = _attempt(fresh, rewrite, active, watch, progress)
@@ -90,8 +92,17 @@ def fuse(
         trace=attempt.trace,
         verification=attempt.verification,
         seconds=watch.seconds,
+        assume=tuple(sorted(promises)),
         error=attempt.error or _rule_error(attempt.trace.failures),
     )
+
+
+def _promises(names: Iterable[str]) -> frozenset[str]:
+    """The promises called `names`. Raises: UsageError GO019 for one that nobody knows."""
+    for name in (promises := frozenset(names)):
+        if name not in ASSUMPTIONS:
+            raise UsageError("GO019", f"no assumption is called '{name}'", "", near(name, ASSUMPTIONS))
+    return promises
 
 
 def _target(name: str) -> Target:

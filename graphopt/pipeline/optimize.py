@@ -15,6 +15,9 @@ from graphopt.targets import Target
 Progress = Callable[[str, int, int], None]
 """Called with (stage, how many stages are done, how many there are)."""
 
+ASSUMPTIONS = {"no-empty-rows": "no row of an attention is fully masked"}
+"""Promises about inputs that a rule may ask for."""
+
 # Each round can enable the next; exporters nest about three deep, and a round that changes nothing ends the loop.
 _ROUNDS = 8
 
@@ -31,9 +34,12 @@ def optimize(
 ) -> Trace:
     """Rewrites `model` in place for `target`; returns the trace of what was done.
 
+    `assume` are promises about inputs, names of `ASSUMPTIONS`, and stand in the model's metadata afterwards.
     `exclude` names sites that must not be taken again: what a verifier found guilty. The same arguments give the same
     model on every machine.
     """
+    for promise in sorted(assume):
+        model.proto.metadata_props.add(key=f"graphopt.assume.{promise}", value=ASSUMPTIONS[promise])
     trace = Trace()
     pinned = keep_opset or can_raise(model, target.opset) is not None
     context = Context(target, assume, keep_opset=pinned)

@@ -30,6 +30,7 @@ def fusion(result: Result) -> Report:
         "model": result.source,
         "output": str(result.output) if result.output is not None else None,
         "target": result.target,
+        "assume": list(result.assume),
         "verdict": result.verdict,
         "error": _error(result.error),
         "nodes": {"before": result.ops_before.total(), "after": result.ops_after.total()},

@@ -53,7 +53,7 @@ class Builder:
     def reshape(self, x: Value, shape: Shape) -> Value:
         """`x` in another shape, of whose dimensions all but one are numbers or dimensions of `x`.
 
-        The target is a constant where each of them stands in its place in `x`, otherwise made from x's shape at run time.
+        The target is a constant where each of them stands in its place in `x`, else made from x's shape at run time.
         Raises: Declined when two dimensions are neither.
         """
         own = x.shape or ()
@@ -135,7 +135,7 @@ class Builder:
         return node
 
     def _slots(self, known: Signature | None, slots: list[Value | None], attrs: dict[str, Any]) -> list[Value | None]:
-        """The inputs, with what `attrs` calls by the name of an input in its slot: `axes=[-1]` is right in any opset."""
+        """The inputs, with what `attrs` calls by an input's name in its slot: `axes=[-1]` is right in any opset."""
         names = known.inputs if known is not None else ()
         for slot, name in enumerate(names):
             if name in attrs and known is not None and name not in known.attributes:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from graphopt.errors import InconclusiveError
 from graphopt.ir import Model
 from graphopt.runtime import RunError
 from graphopt.verify.batch import MOST_NODES, Batch, CannotRun, Tap
@@ -68,7 +69,13 @@ class Checker:
             return Verification("skipped", "regions", skipped[0].reason, providers=tuple(skipped), counts=counts)
         try:
             inputs = self._run(candidate, todo, installed)
-        except RunError as error:
+        except (InconclusiveError, RunError) as error:
+            refusal = self._runs.refusal(candidate)
+            if refusal and not self._runs.refusal(self._original):
+                reason = f"onnxruntime loads the original, but not the candidate: {refusal}"
+                return Verification("unequal", "structure", reason, counts=counts)
+            if isinstance(error, InconclusiveError):
+                raise
             reason = f"onnxruntime does not run the original: {error.message}"
             ran = tuple(ProviderResult(name, "inconclusive") for name in installed)
             return Verification("inconclusive", "regions", reason, providers=(*ran, *skipped), counts=counts)

@@ -20,6 +20,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 PLAIN: Final = "plain"
 MASKS: Final = ("right-padded", "left-padded", "holes", "empty row", "full")
+# Padding on the left leaves rows with nothing allowed where the model is causal.
+_WITH_EMPTY_ROWS: Final = ("left-padded", "empty row")
 _OVERRIDDEN: Final = "overridden"
 _DEFAULT: Final = "default"
 
@@ -50,9 +52,10 @@ class Feed:
 class Feeder:
     """Makes feeds for one model. Inputs that cannot be made raise InconclusiveError GO017 when first asked for."""
 
-    def __init__(self, model: Model, seed: int) -> None:
+    def __init__(self, model: Model, seed: int, assume: frozenset[str] = frozenset()) -> None:
         self._model = model
         self._seed = seed
+        self._masks = [kind for kind in MASKS if not ("no-empty-rows" in assume and kind in _WITH_EMPTY_ROWS)]
         self._meanings = meanings(model)
         self._inputs = [node for node in model.graph.inputs if node.op == "Input"]
 
@@ -78,7 +81,7 @@ class Feeder:
         """Feeds that together show every form of mask, every size, and other values of overridable initializers."""
         values = [node.output for node in self._inputs]
         masks = [value for value in values if self._meanings[value.name].kind in ("mask", "bias")]
-        kinds = list(MASKS) if masks else [PLAIN] * 3
+        kinds = list(self._masks) if masks else [PLAIN] * 3
         if any(len(mask.shape or ()) > 2 for mask in masks):
             kinds.append("causal")
         if any(node.data is not None for node in self._inputs):

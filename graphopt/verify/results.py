@@ -21,7 +21,8 @@ class Options:
 
     `dims` binds symbolic dimensions by name; `inputs` is an .npz file, or arrays by input name, to run on; `providers`
     are execution providers, `timeout` seconds for each request to the child process, `memory` bytes that it may
-    allocate. `level` is `sites` (regions) or `full` (regions, then whole models).
+    allocate. `assume` are promises about the inputs: what they rule out is not fed. `level` is `sites` (regions) or
+    `full` (regions, then whole models).
     """
 
     dims: Mapping[str, int] = field(default_factory=dict)
@@ -31,6 +32,7 @@ class Options:
     memory: int | None = None
     seed: int = 0
     level: Literal["sites", "full"] = "sites"
+    assume: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from graphopt.ir.infer import infer
 from graphopt.runtime import PROVIDERS, RunError, Runner
 from graphopt.verify.feeds import MASKS, Feed, Feeder, given_feed
 from graphopt.verify.noise import data_values
-from graphopt.verify.parts import PartSession
+from graphopt.verify.parts import PartSession, part
 from graphopt.verify.results import Options, ProviderResult
 from graphopt.verify.sizes import Binding, check_names, choose
 from graphopt.verify.tolerance import DRAWS, epsilon, one_ulp
@@ -59,6 +59,14 @@ class Runs:
         skipped = [ProviderResult(name, "skipped", reason) for name in missing]
         return [name for name in self.options.providers if name in installed], skipped
 
+    def refusal(self, model: Model) -> str:
+        """Why onnxruntime does not load a whole model; empty when it does."""
+        try:
+            part(model, model.graph.outputs, self.weights).load(self.runner, "the whole model").close()
+        except RunError as error:
+            return error.message
+        return ""
+
     def feeds(self, session: PartSession) -> list[Feed]:
         """The feeds under which `session`, a part of the model, runs.
 
@@ -82,7 +90,7 @@ class Runs:
             yield moved
 
     def _generated(self, session: PartSession) -> list[Feed]:
-        feeder = Feeder(self._model, self.options.seed)
+        feeder = Feeder(self._model, self.options.seed, self.options.assume)
 
         def attempt(binding: Binding) -> RunError | None:
             return _refusal(session, feeder.feed(MASKS[-1], binding))
