@@ -1,8 +1,8 @@
 """Fuse a folder of exports and say what came out; compare with the snapshot of the last commit.
 
 For each `<name>.onnx` with torch's own inputs and outputs beside it (`<name>.npz`, as tools/zoo.py writes them) and
-each target: what is fused, by meaning, how many attention kernels onnxruntime's profile shows, which parts are left, the
-verdict, and the error against torch before and after. What depends on the machine (seconds, errors) is printed but is
+each target: what is fused, by meaning, how many attention kernels onnxruntime's profile shows, which parts are left,
+the verdict, and the error against torch before and after. What depends on the machine (seconds, errors) is printed but is
 not in the snapshot, so a change of the snapshot is a change of the compiler.
 
     python tools/zoo.py export bert-tiny --out exports

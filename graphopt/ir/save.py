@@ -94,7 +94,7 @@ def _refuse_internal(model: Model) -> None:
     for graph in model.scopes():
         for node in graph.ops():
             if node.domain == IR_DOMAIN:
-                raise GraphoptError("GO051", f"{node.op} of the domain ir was not lowered: no file has it", node.place)
+                raise GraphoptError("GO072", f"{node.op} of the domain ir was not lowered: no file has it", node.place)
 
 
 def _cannot_write(error: OSError, target: Path) -> ModelError:

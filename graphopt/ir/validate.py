@@ -26,7 +26,7 @@ class ValidationError(GraphoptError):
     """An invariant of the IR does not hold; `where` names the node."""
 
     def __init__(self, invariant: str, where: str) -> None:
-        super().__init__("GO050", invariant, where)
+        super().__init__("GO071", invariant, where)
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message, self.where)

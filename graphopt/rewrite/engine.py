@@ -62,7 +62,6 @@ class Engine:
         self._rules = sorted(self.rules, key=lambda rule: (-rule.rule.priority, rule.name))
         self._reach = max((rule.pattern.depth for rule in self.rules), default=0)
         self._size = max((rule.pattern.size for rule in self.rules), default=0)
-        self._made_by: dict[Node, str] = {}
 
     def run(self, model: Model) -> int:
         """Applies the rules in every scope until none fires; returns the number of sites."""
@@ -113,7 +112,7 @@ class Engine:
 
     def _try(self, model: Model, rule: CompiledRule, node: Node) -> _Change | None:
         """Tries one rule with its root at `node`; None when it did not fire."""
-        if rule.rule.once and self._made_by.get(node) == rule.name:
+        if rule.rule.once and any((rule.name, value.name) in self.trace.once for value in node.outputs):
             return None
         if self.exclude and any((rule.name, value.name) in self.exclude for value in node.outputs):
             return None
@@ -197,8 +196,9 @@ class Engine:
                 count.rolled_back += 1
                 raise
         count.applied += 1
-        self._made_by.update((node, rule.name) for node in alive)
         made = tuple(value.name for node in alive for value in node.outputs)
+        if rule.rule.once:
+            self.trace.once.update((rule.name, name) for name in made)
         self.trace.sites.append(Site(rule.name, roots[0], roots, names, made, tuple(v.name for v in reads)))
         # A value that has lost a reader may now be inside a match; not so a source, or one with too many others.
         freed = [v for v in reads if not v.node.is_source and v.uses <= self._size]

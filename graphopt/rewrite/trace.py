@@ -56,12 +56,16 @@ class RuleFailure:
 
 @dataclass
 class Trace:
-    """The ordered list of sites, and what is known about what did not happen."""
+    """The ordered list of sites, and what is known about what did not happen.
+
+    `once` holds (rule, value) where a rule that must not fire on its own output wrote the value.
+    """
 
     sites: list[Site] = field(default_factory=list)
     counts: dict[str, RuleCount] = field(default_factory=dict)
     refusals: list[Refusal] = field(default_factory=list)
     failures: list[RuleFailure] = field(default_factory=list)
+    once: set[tuple[str, str]] = field(default_factory=set)
 
     def count(self, rule: str) -> RuleCount:
         found = self.counts.get(rule)

@@ -166,11 +166,11 @@ STEPS = st.lists(
 
 
 def graph(steps: list[Any], outputs: list[int]) -> Model:
-    """A graph whose steps read earlier values by number; some are outputs, the last always."""
+    """A graph whose steps read what is a few steps before; some are outputs, the last always."""
     names, body = ["x", "y"], ""
     for index, (op, first, *second) in enumerate(steps):
-        operands = [names[first % len(names)]]
-        operands += [str(one) if isinstance(one, float) else names[one % len(names)] for one in second]
+        operands = [names[-1 - first % min(len(names), 4)]]
+        operands += [str(one) if isinstance(one, float) else names[-1 - one % min(len(names), 4)] for one in second]
         body += f"v{index} = {op}({', '.join(operands)})\n"
         names.append(f"v{index}")
     results = dict.fromkeys([names[2 + index % len(steps)] for index in outputs] + [names[-1]])

@@ -132,7 +132,7 @@ def test_a_broken_invariant_is_found(case: str) -> None:
         validate(model)
     assert blamed in caught.value.where
     assert words in caught.value.message
-    assert (caught.value.code, caught.value.exit_code) == ("GO050", 70)
+    assert (caught.value.code, caught.value.exit_code) == ("GO071", 70)
 
 
 def test_a_site_is_checked_with_its_neighbours() -> None:

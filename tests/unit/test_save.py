@@ -340,7 +340,7 @@ def test_an_op_of_our_own_is_not_written(tmp_path: Path) -> None:
     model.graph.set_op(model.graph.names["a"].node, "Attention", "ir", 1)
     with pytest.raises(GraphoptError) as caught:
         save(model, tmp_path / "out.onnx")
-    assert (caught.value.code, caught.value.where) == ("GO051", "node 'a' (Attention)")
+    assert (caught.value.code, caught.value.where) == ("GO072", "node 'a' (Attention)")
     assert names(tmp_path) == []
 
 
