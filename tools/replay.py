@@ -2,8 +2,8 @@
 
 For each `<name>.onnx` with torch's own inputs and outputs beside it (`<name>.npz`, as tools/zoo.py writes them) and
 each target: what is fused, by meaning, how many attention kernels onnxruntime's profile shows, which parts are left,
-the verdict, and the error against torch before and after. What depends on the machine (seconds, errors) is printed but is
-not in the snapshot, so a change of the snapshot is a change of the compiler.
+the verdict, and the error against torch before and after. What depends on the machine (seconds, errors) is printed but
+is not in the snapshot, so a change of the snapshot is a change of the compiler.
 
     python tools/zoo.py export bert-tiny --out exports
     python tools/replay.py exports --snapshot tools/replay.json        # prints what differs; exit 1 if something does

@@ -322,8 +322,9 @@ def _may_equal(a: Shape, b: Shape) -> bool:
 
 
 def _adopt_type(graph: Graph, old: Value, new: Value) -> None:
-    """What inference does not know of `new` is what was known of `old`."""
-    graph.set_type(new, new.dtype or old.dtype, new.shape if new.shape is not None else old.shape)
+    """What inference does not know of `new` is what was known of `old`; what a graph input declares stays."""
+    if not new.node.is_source:
+        graph.set_type(new, new.dtype or old.dtype, new.shape if new.shape is not None else old.shape)
 
 
 def _remove_dead(graph: Graph, nodes: Iterable[Node]) -> None:
