@@ -9,6 +9,7 @@ import click
 
 from graphopt.cli.options import checking, screen
 from graphopt.cli.screen import Screen
+from graphopt.cli.types import SIZE
 
 
 @click.command(short_help="Recover, fuse, lower; verify; write.")
@@ -33,6 +34,14 @@ from graphopt.cli.screen import Screen
 @click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add rules; repeatable.")
 @click.option("--keep-opset", is_flag=True, help="Do not raise the opset, even where that lets a fused op be written.")
 @click.option("--assume", metavar="FACT", multiple=True, help="Promise of the inputs: no-empty-rows. Repeatable.")
+@click.option(
+    "--max-new-weights",
+    type=SIZE,
+    default="512MiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Leave out a rule whose rewrites would together add more than this.",
+)
 @click.option(
     "--external-data",
     "external",

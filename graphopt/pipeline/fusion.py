@@ -13,12 +13,12 @@ from graphopt.errors import GraphoptError, InconclusiveError, RuleError, Runtime
 from graphopt.ir import Model, load, save
 from graphopt.ir.save import External, check_output
 from graphopt.pipeline.meanings import count_ops
-from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimize
+from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimized
 from graphopt.pipeline.result import Result, Rewrite
 from graphopt.pipeline.rulebook import all_rules
 from graphopt.pipeline.verification import Inputs, Source, arrays, error_of
 from graphopt.pipeline.watch import Watch
-from graphopt.rewrite import RuleFailure, Site, Trace, select
+from graphopt.rewrite import Limits, RuleFailure, Site, Trace, select
 from graphopt.rewrite.engine import SiteKey
 from graphopt.rewrite.rule import STAGES
 from graphopt.runtime import Runner
@@ -42,6 +42,7 @@ def fuse(
     rules: Iterable[str] = (),
     keep_opset: bool = False,
     assume: Iterable[str] = (),
+    max_new_weights: int = Limits.new_bytes,
     dims: Mapping[str, int] | None = None,
     inputs: Inputs | None = None,
     providers: Iterable[str] = ("cpu",),
@@ -58,24 +59,33 @@ def fuse(
     Nothing is written without `output`, with `dry_run`, where the check finds a difference that cannot be taken back,
     or where it cannot decide (unless `allow_unverified`); the result says so. Options mean what the command line's do:
     `only` and `disable` name rules, `rules` are files or modules that add some, `timeout` (seconds) and `memory`
-    (bytes) limit the process that runs models. Raises: UsageError for a name that is not known and for an output that
-    would overwrite the input, ModelError for a model or data that is bad.
+    (bytes) limit the process that runs models, `max_new_weights` (bytes) what the rewrites of one rule may add.
+    Raises: UsageError for a name that is not known and for an output that would overwrite the input, ModelError for a
+    model or data that is bad.
     """
     watch = Watch()
     chosen = select(all_rules(rules), only, disable)
     runs_on = _target(target)
     promises = _promises(assume)
-    rewrite = partial(optimize, target=runs_on, rules=chosen, keep_opset=keep_opset, assume=promises, progress=progress)
+    rewrite = partial(
+        optimized,
+        partial(load, source),
+        target=runs_on,
+        rules=chosen,
+        keep_opset=keep_opset,
+        assume=promises,
+        max_new_weights=max_new_weights,
+        progress=progress,
+    )
     with watch("load"):
-        fresh = partial(load, source)
-        original = fresh()
+        original = load(source)
     if output is not None:
         check_output(original, output, in_place=in_place)
     level: Literal["sites", "full"] = "full" if verify == "full" else "sites"
     options = Options(dims or {}, arrays(inputs), tuple(providers), timeout, memory, level=level, assume=promises)
     checker = Checker(original, options)
     with checker if verify != "off" else nullcontext() as active:
-        attempt = _attempt(fresh, rewrite, active, watch, progress)
+        attempt = _attempt(rewrite, active, watch, progress)
     written = None
     if output is not None and not dry_run and attempt.acceptable(allow_unverified):
         with watch("save"):
@@ -135,8 +145,7 @@ class _Attempt:
 
 
 def _attempt(
-    fresh: Callable[[], Model],
-    rewrite: Callable[..., Trace],
+    rewrite: Callable[..., tuple[Model, Trace]],
     checker: Checker | None,
     watch: Watch,
     progress: Progress | None,
@@ -144,7 +153,7 @@ def _attempt(
     """Rewrites and checks until what is left is equal, or nobody is found guilty of what is not."""
     guilty: tuple[Site, ...] = ()
     for _ in range(_ROUNDS):
-        model, trace = _rewritten(fresh, rewrite, map(key_of, guilty), watch)
+        model, trace = _rewritten(rewrite, map(key_of, guilty), watch)
         if checker is None:
             return _Attempt(model, trace, "skipped")
         if progress is not None:
@@ -152,9 +161,7 @@ def _attempt(
         try:
             with watch("verify"):
                 verification = checker.check(model)
-            found = _guilty_sites(
-                verification, trace, guilty, partial(_rewritten, fresh, rewrite, watch=watch), checker
-            )
+            found = _guilty_sites(verification, trace, guilty, partial(_rewritten, rewrite, watch=watch), checker)
         except (InconclusiveError, RuntimeCrash) as error:
             return _Attempt(model, trace, "inconclusive", guilty, error=error)
         if not found:
@@ -164,11 +171,10 @@ def _attempt(
 
 
 def _rewritten(
-    fresh: Callable[[], Model], rewrite: Callable[..., Trace], exclude: Iterable[SiteKey], watch: Watch
+    rewrite: Callable[..., tuple[Model, Trace]], exclude: Iterable[SiteKey], watch: Watch
 ) -> tuple[Model, Trace]:
     with watch("rewrite"):
-        model = fresh()
-        return model, rewrite(model, exclude=frozenset(exclude))
+        return rewrite(exclude=frozenset(exclude))
 
 
 def _guilty_sites(

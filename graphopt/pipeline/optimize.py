@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from graphopt.ir import Model
 from graphopt.ir.infer import infer
 from graphopt.ir.versions import can_raise, raise_opset
 from graphopt.passes import fold_constants, merge_common, remove_dead, simplify_shapes
-from graphopt.rewrite import CompiledRule, Context, Engine, Trace
-from graphopt.rewrite.engine import SiteKey
+from graphopt.rewrite import CompiledRule, Context, Engine, Limits, Trace
+from graphopt.rewrite.engine import NewWeightsLimit, SiteKey
+from graphopt.rewrite.rule import STAGES
 from graphopt.targets import Target
 
 Progress = Callable[[str, int, int], None]
@@ -22,6 +24,23 @@ ASSUMPTIONS = {"no-empty-rows": "no row of an attention is fully masked"}
 _ROUNDS = 8
 
 
+def optimized(fresh: Callable[[], Model], *, rules: Sequence[CompiledRule], **options: Any) -> tuple[Model, Trace]:
+    """`optimize` on a fresh model; a rule that would write too many new weights is left out whole.
+
+    `options` are those of `optimize`.
+    """
+    left_out: dict[str, str] = {}
+    while True:
+        model = fresh()
+        try:
+            trace = optimize(model, rules=[rule for rule in rules if rule.name not in left_out], **options)
+        except NewWeightsLimit as limit:
+            left_out[limit.rule] = limit.message
+        else:
+            trace.left_out = left_out
+            return model, trace
+
+
 def optimize(
     model: Model,
     *,
@@ -30,31 +49,33 @@ def optimize(
     assume: frozenset[str] = frozenset(),
     keep_opset: bool = False,
     exclude: frozenset[SiteKey] = frozenset(),
+    max_new_weights: int = Limits.new_bytes,
     progress: Progress | None = None,
 ) -> Trace:
     """Rewrites `model` in place for `target`; returns the trace of what was done.
 
     `assume` are promises about inputs, names of `ASSUMPTIONS`, and stand in the model's metadata afterwards.
     `exclude` names sites that must not be taken again: what a verifier found guilty. The same arguments give the same
-    model on every machine.
+    model on every machine. Raises: NewWeightsLimit when one rule writes more than `max_new_weights` bytes.
     """
     for promise in sorted(assume):
         model.proto.metadata_props.add(key=f"graphopt.assume.{promise}", value=ASSUMPTIONS[promise])
+    infer(model)
     trace = Trace()
     pinned = keep_opset or can_raise(model, target.opset) is not None
     context = Context(target, assume, keep_opset=pinned)
     # Clean rules run inside every stage: what one rule leaves is in the way of the next.
-    stages = {
-        stage: Engine([r for r in rules if r.stage in ("clean", stage)], context, exclude=exclude, trace=trace)
-        for stage in ("clean", "recover", "fuse", "lower")
+    limits = Limits(new_bytes=max_new_weights)
+    engines = {
+        stage: Engine([r for r in rules if r.stage in ("clean", stage)], context, limits, exclude, trace)
+        for stage in STAGES
     }
-    infer(model)
-    for number, stage in enumerate(("clean", "recover", "fuse", "lower")):
+    for number, (stage, engine) in enumerate(engines.items()):
         if progress is not None:
-            progress(stage, number, len(stages))
+            progress(stage, number, len(engines))
         if stage != "clean":
-            stages[stage].run(model)
-        _clean(model, stages["clean"])
+            engine.run(model)
+        _clean(model, engines["clean"])
     _settle_opset(model)
     return trace
 
@@ -62,7 +83,8 @@ def optimize(
 def _clean(model: Model, engine: Engine) -> None:
     """Passes and clean rules in turn until none changes anything."""
     for _ in range(_ROUNDS):
-        changes = fold_constants(model) + simplify_shapes(model) + merge_common(model)
+        # Merging before folding keeps equal transposes of one weight from becoming copies of it.
+        changes = simplify_shapes(model) + merge_common(model) + fold_constants(model)
         changes += engine.run(model)
         changes += remove_dead(model)
         if not changes:

@@ -48,6 +48,7 @@ def fusion(result: Result) -> Report:
             }
             for name, count in sorted(result.trace.counts.items())
         ],
+        "left_out": result.trace.left_out,
         "failures": [asdict(failure) for failure in result.trace.failures],
         "verification": _verification(checked) if checked is not None else None,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},

@@ -165,6 +165,8 @@ def _outcome(result: Result) -> Table:
     facts.add_row("check", _check(result))
     for site in result.rolled_back:
         facts.add_row("rolled back", f"{site.rule} at '{site.root}': it changed what the model computes")
+    for rule, reason in result.trace.left_out.items():
+        facts.add_row("left out", f"{rule}: {reason}")
     for failure in result.trace.failures:
         facts.add_row("set aside", f"{failure.rule} ({failure.place}): {failure.message}")
     facts.add_row("time", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items()))

@@ -21,11 +21,12 @@ class Builder:
     makes a constant of `x`'s element type. `op.ms` and `op.ir` make contrib and internal operations.
     """
 
-    def __init__(self, graph: Graph, before: Node, domain: str = "", made: list[Node] | None = None) -> None:
+    def __init__(self, graph: Graph, before: Node, domain: str = "") -> None:
         self._domain = domain
         self._graph = graph
         self._before = before
-        self._made: list[Node] = [] if made is None else made
+        self._made: list[Node] = []
+        self._constants: list[Value] = []
 
     @property
     def made(self) -> list[Node]:
@@ -33,18 +34,28 @@ class Builder:
         return self._made
 
     @property
+    def new_bytes(self) -> int:
+        """Bytes of the constants added that somebody reads."""
+        return sum(value.tensor.nbytes for value in self._constants if value.uses and value.tensor is not None)
+
+    @property
     def ms(self) -> Builder:
-        return Builder(self._graph, self._before, MICROSOFT, self._made)
+        return self._in(MICROSOFT)
 
     @property
     def ir(self) -> Builder:
-        return Builder(self._graph, self._before, IR_DOMAIN, self._made)
+        return self._in(IR_DOMAIN)
+
+    def _in(self, domain: str) -> Builder:
+        other = Builder(self._graph, self._before, domain)
+        other._made, other._constants = self._made, self._constants
+        return other
 
     def const(self, data: Any, like: Value | None = None, name: str = "constant") -> Value:
         """A new initializer; `like` gives the element type, otherwise NumPy's of `data`."""
-        if isinstance(data, Tensor):
-            return self._graph.add_constant(data, name)
-        return self._graph.add_constant(data, name, like.dtype if like is not None else None)
+        dtype = like.dtype if like is not None and not isinstance(data, Tensor) else None
+        self._constants.append(self._graph.add_constant(data, name, dtype))
+        return self._constants[-1]
 
     def ints(self, *values: int) -> Value:
         """A new int64 vector: axes, shapes, split sizes."""

@@ -38,7 +38,17 @@ class Limits:
     sites_per_node: int = 4
     """How often one rule may fire in one scope, for each node it had and `spare` more."""
     sites_per_root: int = 100
+    new_bytes: int = 512 << 20
+    """How much new weight data the rewrites of one rule may write together, in bytes."""
     spare: int = 1000
+
+
+class NewWeightsLimit(GraphoptError):
+    """A rule writes more new weights than is allowed: the model is half done, start again without the rule."""
+
+    def __init__(self, rule: str, limit: int) -> None:
+        super().__init__("GO065", f"its rewrites would write more than {limit / 1e6:g} MB of new weights", rule)
+        self.rule = rule
 
 
 class _Rejected(Exception):
@@ -196,6 +206,9 @@ class Engine:
                 count.rolled_back += 1
                 raise
         count.applied += 1
+        count.new_bytes += builder.new_bytes
+        if count.new_bytes > self.limits.new_bytes:
+            raise NewWeightsLimit(rule.name, self.limits.new_bytes)
         made = tuple(value.name for node in alive for value in node.outputs)
         if rule.rule.once:
             self.trace.once.update((rule.name, name) for name in made)

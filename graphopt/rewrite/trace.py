@@ -40,6 +40,8 @@ class RuleCount:
     matched: int = 0
     applied: int = 0
     rolled_back: int = 0
+    new_bytes: int = 0
+    """Weights that its rewrites wrote, in bytes."""
     steps: int = 0
     seconds: float = 0.0
     reasons: Counter[str] = field(default_factory=Counter)
@@ -58,7 +60,8 @@ class RuleFailure:
 class Trace:
     """The ordered list of sites, and what is known about what did not happen.
 
-    `once` holds (rule, value) where a rule that must not fire on its own output wrote the value.
+    `left_out` says of rules that were not tried at all, why; `once` holds (rule, value) where a rule that must not fire
+    on its own output wrote the value.
     """
 
     sites: list[Site] = field(default_factory=list)
@@ -66,6 +69,7 @@ class Trace:
     refusals: list[Refusal] = field(default_factory=list)
     failures: list[RuleFailure] = field(default_factory=list)
     once: set[tuple[str, str]] = field(default_factory=set)
+    left_out: dict[str, str] = field(default_factory=dict)
 
     def count(self, rule: str) -> RuleCount:
         found = self.counts.get(rule)
