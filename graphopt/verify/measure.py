@@ -149,7 +149,7 @@ def _numbers(name: str, a: Array, b: Array, noise: Array, eps: float, tiny: floa
     floor = max(float(noise.max()), least)
     rms = _rms(error)
     ratio = max(float((error / np.maximum(floor, eps * np.abs(a))).max()), rms / max(_rms(noise), least))
-    cosine = float((a / scale) @ (b / _rms(b))) / a.size if scale and b.any() else None
+    cosine = float(np.mean((a / scale) * (b / _rms(b)))) if scale and b.any() else None
     found = Comparison(
         name,
         "equal" if ratio <= allowed else "unequal",
@@ -169,10 +169,9 @@ def _numbers(name: str, a: Array, b: Array, noise: Array, eps: float, tiny: floa
 
 
 def _rms(x: Array) -> float:
-    # Scaled, so that the lowest float64 does not overflow.
+    # Scaled, so that the lowest float64 does not overflow; no BLAS, whose threads wait for each other on small arrays.
     largest = float(np.abs(x).max())
-    scaled = x / largest if largest else x
-    return largest * math.sqrt(float(scaled @ scaled) / x.size)
+    return largest * math.sqrt(float(np.square(x / largest).mean())) if largest else 0.0
 
 
 def lost_numbers(before: Any, after: Any) -> bool:
