@@ -4,7 +4,7 @@ from graphopt.ir import Value
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.engine import Engine, Limits
 from graphopt.rewrite.facts import constant_of, number_of, see_through
-from graphopt.rewrite.pattern import Attr, Expr, Number, Ops, Reason, const, like
+from graphopt.rewrite.pattern import Attr, Expr, Factor, Number, Ops, Reason, const, like
 from graphopt.rewrite.registry import built_in_rules, rules_from, select
 from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
 from graphopt.rewrite.trace import Refusal, RuleCount, RuleFailure, Site, Trace
@@ -17,6 +17,7 @@ __all__ = [
     "Declined",
     "Engine",
     "Expr",
+    "Factor",
     "Limits",
     "Number",
     "Ops",

@@ -117,7 +117,7 @@ def is_default(node: Node, name: str) -> bool:
     """Whether an attribute that is written has the schema's default."""
     known = signature(node.domain, node.op, node.version)
     default = known.attributes.get(name) if known is not None else None
-    return default is not None and same_attribute(node, name, default, node.attrs[name])
+    return same_attribute(node, name, default, node.attrs[name])
 
 
 def same_attribute(node: Node, name: str, want: Any, found: Any) -> bool:

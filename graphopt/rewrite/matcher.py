@@ -119,7 +119,8 @@ class Matcher:
                     yield from self._more_roots(number + 1, [*found, candidate])
 
     def _bindings(self) -> dict[str, Any]:
-        return {name: self._bound.get(name) for name in self.pattern.variables}
+        unbound = {name: 1.0 if var.kind == "factor" else None for name, var in self.pattern.variables.items()}
+        return {name: self._bound.get(name, default) for name, default in unbound.items()}
 
     def _anchored(self, e: Anchor, node: Node) -> Iterator[Match]:
         value = _output(e.whole, node)
@@ -231,7 +232,7 @@ class Matcher:
             yield from self._match(branch, value)
 
     def _match_var(self, e: Var, value: Value) -> Iterator[None]:
-        if e.kind == "number":
+        if e.kind in ("number", "factor"):
             yield from self._match_constant(e, value)
             return
         bound = self._bound.get(e.name, _UNBOUND)
@@ -277,6 +278,11 @@ class Matcher:
                     yield
                 else:
                     self._fail(node, "'{}' is {:.9g} here and {} there", name, number, bound)
+            case Var(name=name, kind="factor"):
+                before = self._bound.get(name, 1.0)
+                self._bound[name] = before * number
+                yield
+                self._bound[name] = before
             case Alt(branches=branches):
                 for branch in branches:
                     yield from self._match_number(branch, leaf)
@@ -455,7 +461,7 @@ class Matcher:
             return self._match_number(operand, leaf)
         if isinstance(operand, Alt) and operand not in self.pattern.parts:
             return (found for branch in operand.branches for found in self._match_leaf(branch, leaf, others))
-        is_number = isinstance(operand, Literal) or (isinstance(operand, Var) and operand.kind == "number")
+        is_number = isinstance(operand, Literal) or (isinstance(operand, Var) and operand.kind in ("number", "factor"))
         if is_number and _raises_rank(leaf, others):
             self._fail(leaf.node, "a constant that raises the rank")
             return iter(())
@@ -541,7 +547,7 @@ def _cost(e: Expr | None) -> int:
     match e:
         case None | Literal():
             return 0
-        case Var(kind="number"):
+        case Var(kind="number" | "factor"):
             return 1
         case Var(constraint=c):
             return 4 if c.constant else 5

@@ -7,6 +7,7 @@ and bracketing; `a | b` are alternatives; a number is a constant. Annotations co
     w: Annotated[Value, const(rank=2)]         a constant matrix
     b: Annotated[Value, const(rank=1)] | None = None     may be absent: the slot is empty, or the branch not taken
     k: Number                                  a constant with one element; `rewrite` gets it as a float
+    s: Factor                                  the product of the constants it stands for, 1 where for none
     axis: Attr                                 the value of an attribute; `rewrite` gets it as it is
 
 An attribute that an operation leaves out must have its schema's default, unless its last operand is `...`:
@@ -68,6 +69,7 @@ class Kind:
 
 
 Number = Annotated[float, Kind("number")]
+Factor = Annotated[float, Kind("factor")]
 Attr = Annotated[Any, Kind("attribute")]
 
 

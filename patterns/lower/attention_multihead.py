@@ -19,9 +19,9 @@ class AttentionToMultiHead(Rule):
     priority = 20
 
     def pattern(
-        self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, guard: Attr, bias: Value | None = None
+        self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, guard: Attr, wide: Attr, bias: Value | None = None
     ) -> Expr:
-        return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
+        return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard, softmax_dtype=wide)
 
     def where(self, q: Value, k: Value, v: Value, bias: Value | None) -> Reason:
         known = sizes_known(q, k, v)

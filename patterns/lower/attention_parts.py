@@ -15,15 +15,20 @@ class AttentionToParts(Rule):
     priority = -10
 
     def pattern(
-        self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, guard: Attr, bias: Value | None = None
+        self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, guard: Attr, wide: Attr, bias: Value | None = None
     ) -> Expr:
-        return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
+        return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard, softmax_dtype=wide)
 
-    def rewrite(self, op: Builder, q: Value, k: Value, v: Value, scale: float, guard: int, bias: Value | None) -> Value:
+    def rewrite(
+        self, op: Builder, q: Value, k: Value, v: Value, scale: float, guard: int, wide: int, bias: Value | None
+    ) -> Value:
         scores = op.scaled(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), scale)
         if bias is not None:
             scores = op.Add(scores, bias)
-        weights = op.Softmax(scores, axis=-1)
+        if wide:
+            weights = op.Cast(op.Softmax(op.Cast(scores, to=wide), axis=-1), to=q.dtype)
+        else:
+            weights = op.Softmax(scores, axis=-1)
         if guard:
             weights = op.Where(op.IsNaN(weights), op.const(0.0, like=q), weights)
         return op.MatMul(weights, v)

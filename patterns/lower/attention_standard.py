@@ -23,9 +23,9 @@ class AttentionToStandard(Rule):
     priority = 30
 
     def pattern(
-        self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, guard: Attr, bias: Value | None = None
+        self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, guard: Attr, wide: Attr, bias: Value | None = None
     ) -> Expr:
-        return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard)
+        return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard, softmax_dtype=wide)
 
     def where(self, q: Value, k: Value, bias: Value | None, guard: int, ctx: Context) -> Reason:
         if q.dtype == dtypes.DOUBLE:
@@ -41,15 +41,16 @@ class AttentionToStandard(Rule):
             return "a fully masked row is NaN in the model, and 0 in the kernel"
         return mask_known(bias, q, k)
 
-    def rewrite(self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float) -> Value:
+    def rewrite(self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float, wide: int) -> Value:
         mask = None if bias is None else whole_mask(op, _above_lowest(op, bias), q, k)
+        attrs = {"scale": scale, "softmax_precision": wide or None}
         if not (all(map(heads_apart, (q, k, v))) and sizes_known(q, k, v) is True):
-            return op.Attention(q, k, v, mask, scale=scale)
+            return op.Attention(q, k, v, mask, **attrs)
         # Operands of rank 3 save the kernel three copies.
         assert q.shape is not None
         assert k.shape is not None
         flat = [merge_heads(op, x) for x in (q, k, v)]
-        y = op.Attention(*flat, mask, scale=scale, q_num_heads=q.shape[1], kv_num_heads=k.shape[1])
+        y = op.Attention(*flat, mask, q_num_heads=q.shape[1], kv_num_heads=k.shape[1], **attrs)
         return split_heads(op, y, q, v)
 
 

@@ -658,7 +658,7 @@ def test_further_roots_are_found_through_uses() -> None:
         (match,) = matches(two_products, graph(text % way))
         assert [root.name for root in match.roots] == ["z", "u"]
     assert not matches(two_products, graph(text % "Relu(x)"))
-    (match,) = matches(two_products, graph(text % "x"), root="u")
+    (match,) = matches(two_products, graph(text % "Identity(x)"), root="u")
     assert [root.name for root in match.roots] == ["u", "z"]
 
 
