@@ -1,0 +1,97 @@
+"""The stages together: what targets, promises, pinned opsets and budgets change."""
+
+from __future__ import annotations
+
+from collections import Counter
+from functools import partial
+
+import pytest
+
+from graphopt.ir import Model
+from graphopt.ir.text import parse, to_text
+from graphopt.pipeline.optimize import optimize, optimized
+from graphopt.pipeline.rulebook import all_rules
+from graphopt.rewrite import Trace
+from graphopt.targets import target_named
+
+PRE_NORM = """(x: float32[B, S, 64]) -> (y: float32[B, S, 64]) {
+  n = LayerNormalization(x, float32[64] random(1), float32[64] random(2))
+  h = Gelu(Add(MatMul(n, float32[64, 128] random(3)), float32[128] random(4)))
+  y = Add(MatMul(h, float32[128, 64] random(5)), x)
+}"""
+POST_NORM = """(x: float32[B, S, 64]) -> (y: float32[B, S, 64]) {
+  n = LayerNormalization(x, float32[64] random(1), float32[64] random(2))
+  y = Add(MatMul(n, float32[64, 64] random(3)), n)
+}"""
+ATTENTION = """(q: float32[B, 4, S, 16], k: float32[B, 4, S, 16], v: float32[B, 4, S, 16], m: bool[B, 1, S, S])
+-> (y: float32[B, 4, S, 16]) {
+  s = Mul(MatMul(q, Transpose(k, perm=[0, 1, 3, 2])), 0.25)
+  y = MatMul(Softmax(Add(s, Where(m, 0.0, FILL)), axis=-1), v)
+}"""
+
+
+def fused(text: str, target: str = "ort-cpu", opset: int = 20, **options: object) -> tuple[Model, Trace]:
+    model = parse(text, opset=opset)
+    trace = optimize(model, target=target_named(target), rules=all_rules(()), **options)  # type: ignore[arg-type]
+    assert not trace.failures
+    return model, trace
+
+
+def ops(model: Model) -> Counter[str]:
+    return Counter(f"{node.domain}.{node.op}".lstrip(".") for node in model.graph.ops())
+
+
+def test_a_norm_is_folded_where_only_products_read_it() -> None:
+    assert "FoldNormIntoProducts" in {site.rule for site in fused(PRE_NORM)[1].sites}
+    assert "FoldNormIntoProducts" not in {site.rule for site in fused(POST_NORM)[1].sites}
+
+
+def test_a_rule_that_writes_too_much_is_left_out_whole() -> None:
+    make = partial(parse, PRE_NORM)
+    options = {"target": target_named("ort-cpu"), "rules": all_rules(())}
+    model, trace = optimized(make, max_new_weights=64 * 128 * 4 - 1, **options)
+    assert list(trace.left_out) == ["FoldNormIntoProducts"]
+    assert "FoldNormIntoProducts" not in {site.rule for site in trace.sites}
+    assert "folded" not in to_text(model)
+    assert optimized(make, max_new_weights=64 * 128 * 4 + 4096, **options)[1].left_out == {}
+
+
+@pytest.mark.parametrize(
+    ("fill", "assume", "op"),
+    [
+        ("-1e4", (), "Attention"),
+        ("-3.4028235e38", (), "Attention"),
+        ("-inf", (), "com.microsoft.MultiHeadAttention"),
+        ("-inf", ("no-empty-rows",), "Attention"),
+    ],
+)
+def test_the_fill_of_a_mask_decides_the_kernel(fill: str, assume: tuple[str, ...], op: str) -> None:
+    model, _ = fused(ATTENTION.replace("FILL", fill), assume=frozenset(assume))
+    assert ops(model)[op] == 1
+    assert ops(model)["Softmax"] == 0
+    keys = [entry.key for entry in model.proto.metadata_props]
+    assert keys == [f"graphopt.assume.{name}" for name in assume]
+
+
+@pytest.mark.parametrize("target", ["ort-cpu", "ort-cuda", "onnx"])
+@pytest.mark.parametrize("text", [PRE_NORM, POST_NORM, ATTENTION.replace("FILL", "-1e4")], ids=["pre", "post", "mask"])
+def test_a_fused_model_stays_as_it_is(text: str, target: str) -> None:
+    model, _ = fused(text, target)
+    before = to_text(model)
+    again = optimize(model, target=target_named(target), rules=all_rules(()))
+    assert not again.sites
+    assert to_text(model) == before
+
+
+def test_a_pinned_opset_stays() -> None:
+    raised, _ = fused(ATTENTION.replace("FILL", "-1e4"), opset=17)
+    assert (raised.opset, ops(raised)["Attention"]) == (23, 1)
+    kept, _ = fused(ATTENTION.replace("FILL", "-1e4"), opset=17, keep_opset=True)
+    assert (kept.opset, ops(kept)["com.microsoft.MultiHeadAttention"]) == (17, 1)
+    plain, _ = fused(ATTENTION.replace("FILL", "-1e4"), "onnx", opset=17, keep_opset=True)
+    assert (plain.opset, ops(plain)["Softmax"]) == (17, 1)
+
+
+def test_the_standard_target_writes_no_contrib_domain() -> None:
+    for text in (PRE_NORM, POST_NORM, ATTENTION.replace("FILL", "-inf")):
+        assert all(not node.domain for node in fused(text, "onnx")[0].graph.ops())
