@@ -23,14 +23,12 @@ from graphopt.errors import GraphoptError
 from graphopt.pipeline.meanings import MEANINGS
 from graphopt.runtime import RunError, Runner
 
-ALSO = {"com.microsoft.FastGelu": "Gelu", "com.microsoft.EmbedLayerNormalization": "LayerNormalization"}
-
 
 def by_meaning(ops: Iterable[tuple[str, int]]) -> Counter[str]:
     """Counts by meaning; an op that has no other name counts as itself."""
     counts: Counter[str] = Counter()
     for op, number in ops:
-        counts[ALSO.get(op) or MEANINGS.get(op, op)] += number
+        counts[MEANINGS.get(op, op)] += number
     return counts
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import ast
 import itertools
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 
 Monomial = tuple[str, ...]
 
@@ -133,6 +134,13 @@ def product(sizes: Iterable[Size]) -> Size:
 def symbols(a: Size) -> set[str]:
     """The names that `a` is made of."""
     return set() if isinstance(a, int) else {name for names, _ in a.terms for name in names}
+
+
+def evaluate(a: Size, numbers: Mapping[str, int]) -> int:
+    """`a` where each name is that number. Raises: KeyError for a name that has none."""
+    if isinstance(a, int):
+        return a
+    return sum(factor * math.prod(numbers[name] for name in names) for names, factor in a.terms)
 
 
 class Unknowns:

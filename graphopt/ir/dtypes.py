@@ -28,6 +28,8 @@ FLOATS: Final = frozenset({FLOAT, FLOAT16, BFLOAT16, DOUBLE})
 INTEGERS: Final = frozenset(
     NUMBERS[name] for name in ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 )
+COUNTED: Final = INTEGERS | {BOOL}
+"""Types whose elements shape inference follows as dimensions."""
 
 # Elements narrower than a byte are packed, in raw data and in files.
 _PACKED: Final = {

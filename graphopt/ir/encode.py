@@ -76,11 +76,7 @@ def value_info(value: Value, name: str | None = None) -> onnx.ValueInfoProto:
 
 def written_name(value: Value | None) -> str:
     """The name `value` has in a file: a capture is called what it captures."""
-    while value is not None and value.node.slot >= 0:
-        holder = value.node.graph.holder
-        assert holder is not None
-        value = holder.inputs[value.node.slot]
-    return value.name if value is not None else ""
+    return value.resolved.name if value is not None else ""
 
 
 def _write_opsets(entries: Any, opsets: Mapping[str, int]) -> None:

@@ -104,20 +104,24 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         """Whether `value` is an output of this graph."""
         return value.uses > 0 and self.output in self._succ[value.node] and value in self.output.inputs
 
+    def needs_identity(self, old: Value, new: Value) -> bool:
+        """Whether `new` can stand for `old` only behind an Identity, which gives a graph output its name."""
+        return self.is_output(old) and (new.node.is_source or self.is_output(new))
+
     def scopes(self) -> Iterator[Graph]:
         """This graph and every subgraph in it, outer before inner."""
         stack = [self]
         while stack:
             graph = stack.pop()
             yield graph
-            inner = [sub for node in graph.ops() if node.graphs for subs in node.graphs.values() for sub in subs]
+            inner = [subgraph for node in graph.ops() if node.graphs for subgraph in node.subgraphs]
             stack.extend(reversed(inner))
 
     # ---- building ----------------------------------------------------------------------------------------------
 
     def add_input(self, name: str, dtype: int = 0, shape: Shape | None = None, default: Tensor | None = None) -> Value:
         """A graph input; with `default`, an initializer that the caller may override."""
-        node = self._source("Input", name)
+        node = self.add_source("Input", name)
         node.data = default
         value = node.output
         value.dtype, value.shape = dtype, shape
@@ -127,7 +131,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
 
     def add_constant(self, data: Any, name: str = "constant", dtype: int | None = None) -> Value:
         """An initializer that holds `data`: a Tensor, or what `numpy.asarray` takes. `name` is made fresh."""
-        node = self._source("Constant", self.ledger.fresh(name))
+        node = self.add_source("Constant", self.ledger.fresh(name))
         node.data = data if isinstance(data, Tensor) else Tensor.of(data, dtype)
         value = node.output
         value.dtype, value.shape = node.data.dtype, node.data.shape
@@ -144,7 +148,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
             if slot in self.captures:
                 return self.captures[slot].output
         slot = slots[0] if slots else parent.add_slot(self.holder, outer)
-        node = self._source("Capture", outer.name, register=False)
+        node = self.add_source("Capture", outer.name, register=False)
         node.slot = slot
         node.output.dtype, node.output.shape, node.output.content = outer.dtype, outer.shape, outer.content
         self.captures[slot] = node
@@ -172,7 +176,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         fresh = self.ledger.fresh
         node.outputs = tuple(Value(node, index, fresh(stem) if stem else "") for index, stem in enumerate(names))
         node.name = name
-        node._edits = {key: value for key, value in (attrs or {}).items() if value is not None} or None
+        node.edits = {key: value for key, value in (attrs or {}).items() if value is not None}
         node.inputs = [None] * len(inputs)
         node.arity = len(inputs)
         self._attach(node, before or self.output)
@@ -266,6 +270,47 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
             if node is not maker:
                 self._connect(node, slot, new)
 
+    # ---- for loaders: nothing is taken back, but for a source ------------------------------------------------------
+
+    def add_source(self, op: str, name: str, register: bool = True) -> Node:
+        """A source without data. The `name` is taken as it is, and found unless `register` is off."""
+        node = Node(self, op, IR_DOMAIN)
+        node.inputs = _NO_INPUTS
+        node.outputs = (Value(node, 0, name),)
+        node.rank = self.ledger.serial()
+        if register:
+            self.register(node)
+        self.add_node(node)
+        self.ledger.log(self._detach_source, node)
+        return node
+
+    def append(self, node: Node) -> None:
+        """Takes `node` in, last in the order."""
+        self.add_node(node)
+        self.register(node)
+        self._link(node, self.output)
+
+    def join(self, node: Node, slot: int, value: Value) -> None:
+        """Makes `node` read `value` in an empty slot, wherever they stand: `reorder` follows."""
+        node.inputs[slot] = value
+        value.uses += 1
+        self.add_edge(value.node, node, slot)
+
+    def register(self, node: Node) -> None:
+        """Lets the outputs of `node` be found by their names."""
+        for value in node.outputs:
+            if value.name:
+                self.names[value.name] = value
+                self.ledger.names.add(value.name)
+
+    def reorder(self, order: Sequence[Node]) -> None:
+        """Makes `order`, a topological order of all operations, the graph's order."""
+        self._first = self.output
+        self.output.previous = None
+        self.output.rank = _RANK_STEP
+        for node in order:
+            self._link(node, self.output)
+
     # ---- networkx ----------------------------------------------------------------------------------------------
 
     def add_edge(self, u: Node, v: Node, key: int) -> int:
@@ -285,17 +330,6 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
 
     # ---- primitives: each logs its own inverse -----------------------------------------------------------------
 
-    def _source(self, op: str, name: str, register: bool = True) -> Node:
-        node = Node(self, op, IR_DOMAIN)
-        node.inputs = _NO_INPUTS
-        node.outputs = (Value(node, 0, name),)
-        node.rank = self.ledger.serial()
-        if register:
-            self._register(node)
-        self.add_node(node)
-        self.ledger.log(self._detach_source, node)
-        return node
-
     def _captured_slots(self, holder: Node, outer: Value) -> list[int]:
         """The slots through which subgraphs of `holder` see `outer`."""
         slots = self._succ[outer.node].get(holder, _NO_SLOTS)
@@ -307,39 +341,12 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         assert holder is not None
         del self.captures[slot]
         self.ledger.log(self.captures.__setitem__, slot, capture)
-        siblings = (graph for graphs in (holder.graphs or {}).values() for graph in graphs)
-        if not any(slot in graph.captures for graph in siblings):
+        if not any(slot in graph.captures for graph in holder.subgraphs):
             holder.graph._connect(holder, slot, None)
 
     def _set_arity(self, node: Node, arity: int) -> None:
         self.ledger.log(self._set_arity, node, node.arity)
         node.arity = arity
-
-    def _append(self, node: Node) -> None:
-        """`_attach` at the end, for a loader: nothing to take back."""
-        self.add_node(node)
-        self._register(node)
-        self._link(node, self.output)
-
-    def _join(self, node: Node, slot: int, value: Value) -> None:
-        """`_connect` into an empty slot, for a loader that sorts afterwards."""
-        node.inputs[slot] = value
-        value.uses += 1
-        self.add_edge(value.node, node, slot)
-
-    def _reorder(self, order: Sequence[Node]) -> None:
-        """Makes `order`, a topological order of all operations, the graph's order."""
-        self._first = self.output
-        self.output.previous = None
-        self.output.rank = _RANK_STEP
-        for node in order:
-            self._link(node, self.output)
-
-    def _register(self, node: Node) -> None:
-        for value in node.outputs:
-            if value.name:
-                self.names[value.name] = value
-                self.ledger.names.add(value.name)
 
     def _unregister(self, node: Node) -> None:
         for value in node.outputs:
@@ -353,11 +360,11 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
     def _attach_source(self, node: Node) -> None:
         self.add_node(node)
         if node.op != "Capture":
-            self._register(node)
+            self.register(node)
 
     def _attach(self, node: Node, before: Node) -> None:
         self.add_node(node)
-        self._register(node)
+        self.register(node)
         self._link(node, before)
         self.ledger.log(self._detach, node)
 
@@ -446,8 +453,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
 
     def _set_edits(self, node: Node, edits: dict[str, Any]) -> None:
         self.ledger.log(self._set_edits, node, node.edits)
-        node._edits = edits or None
-        node._decoded = None
+        node.edits = edits
 
     def _set_info(self, value: Value, info: Any) -> None:
         self.ledger.log(self._set_info, value, value.info)

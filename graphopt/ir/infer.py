@@ -98,7 +98,7 @@ def _order(graph: Graph) -> Iterator[Node]:
 
 
 def _enter(holder: Node) -> Iterator[Node]:
-    for graph in control.subgraphs(holder):
+    for graph in holder.subgraphs:
         control.seed(graph)
         _constants(graph)
         yield from graph.ops()

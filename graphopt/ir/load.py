@@ -208,7 +208,7 @@ class _Loader:
         for sparse in proto.sparse_initializer:
             name = sparse.values.name
             self._claim(graph, name, "sparse initializer")
-            value = graph._source("Constant", name).output
+            value = graph.add_source("Constant", name).output
             value.dtype, value.shape = sparse.values.data_type, tuple(sparse.dims)
             graph.sparse[value.node] = sparse
             self._tensor(sparse.values)
@@ -252,7 +252,7 @@ class _Loader:
         self.files[location] = path
 
     def _constant(self, graph: Graph, name: str, tensor: Tensor) -> Value:
-        value = graph._source("Constant", name).output
+        value = graph.add_source("Constant", name).output
         value.node.data = tensor
         value.dtype, value.shape = tensor.dtype, tensor.shape
         return value
@@ -278,7 +278,7 @@ class _Loader:
                     info = infos.get(value.name)
                     if info is not None:
                         self._type(value, info)
-            graph._append(node)
+            graph.append(node)
         inner: list[tuple[Graph, onnx.GraphProto]] = []
         for node in graph.ops():
             proto = protos[node.origin]
@@ -287,7 +287,7 @@ class _Loader:
             node.arity = len(names)
             for slot, name in enumerate(names):
                 if name:
-                    graph._join(node, slot, self._lookup(graph, name, node))
+                    graph.join(node, slot, self._lookup(graph, name, node))
             inner.extend(self._subgraphs(node, proto))
         return inner
 
@@ -337,7 +337,7 @@ class _Loader:
         output.inputs = [None] * len(names)
         output.arity = len(names)
         for slot, name in enumerate(names):
-            graph._join(output, slot, self._lookup(graph, name, output))
+            graph.join(output, slot, self._lookup(graph, name, output))
 
     def _claim(self, graph: Graph, name: str, claimant: Node | str) -> None:
         if name in graph.names:
@@ -361,16 +361,16 @@ class _Loader:
 
     def _sort(self, graph: Graph) -> None:
         """Puts the operations in a topological order: the file's own where it is one."""
-        if all(p.rank < n.rank for n in graph.ops() for p in graph._pred[n]):
+        if all(p.rank < n.rank for n in graph.ops() for p in graph.predecessors(n)):
             return
-        waiting = {n: sum(1 for p in graph._pred[n] if not p.is_source) for n in graph.ops()}
+        waiting = {n: sum(1 for p in graph.predecessors(n) if not p.is_source) for n in graph.ops()}
         ready = [(node.rank, node) for node, count in waiting.items() if count == 0]
         heapq.heapify(ready)
         order = []
         while ready:
             _, node = heapq.heappop(ready)
             order.append(node)
-            for reader in graph._succ[node]:
+            for reader in graph.successors(node):
                 if reader in waiting:
                     waiting[reader] -= 1
                     if waiting[reader] == 0:
@@ -378,7 +378,7 @@ class _Loader:
         if len(order) < len(waiting):
             stuck = min((n for n, count in waiting.items() if count), key=lambda n: n.rank)
             raise self._error("GO045", "the graph has a cycle", stuck.place)
-        graph._reorder(order)
+        graph.reorder(order)
 
     def _error(self, code: str, message: str, place: str = "", hint: str = "") -> ModelError:
         return ModelError(code, message, f"{self.where}: {place}" if place else self.where, hint)

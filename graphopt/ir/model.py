@@ -32,8 +32,7 @@ class Model:
     """An ONNX model.
 
     `opsets` maps domains to versions ('' is the standard domain), `proto` keeps what is neither graph nor function,
-    `path` is the file it was read from, `data_files` are the external files
-    that its weights live in, by location.
+    `path` is the file it was read from, `data_files` are the external files that its weights live in, by location.
     """
 
     graph: Graph

@@ -57,6 +57,17 @@ class Value:
             return None
         return node.data if node.domain == IR_DOMAIN else attributes.constant_tensor(node)
 
+    @property
+    def resolved(self) -> Value:
+        """The value itself; of a capture, the value of an outer scope that it stands for."""
+        value = self
+        while value.node.slot >= 0:
+            holder = value.node.graph.holder
+            outer = holder.inputs[value.node.slot] if holder is not None else None
+            assert outer is not None
+            value = outer
+        return value
+
     def __repr__(self) -> str:
         return f"<Value {self.name} of {self.node.op}>"
 
@@ -174,12 +185,22 @@ class Node:
         """Attributes that differ from the proto this node was read from; None marks one that was removed."""
         return self._edits or {}
 
+    @edits.setter
+    def edits(self, edits: dict[str, Any]) -> None:
+        self._edits = edits or None
+        self._decoded = None
+
     @property
     def place(self) -> str:
         """How an error names this node."""
         if self.op == "Output" and self.domain == IR_DOMAIN:
             return "the graph's outputs"
         return f"node '{self.name or (self.outputs[0].name if self.outputs else '')}' ({self.op})"
+
+    @property
+    def subgraphs(self) -> list[Graph]:
+        """The subgraphs, in the order of their attributes."""
+        return [graph for graphs in (self.graphs or {}).values() for graph in graphs]
 
     def producers(self) -> Iterator[Node]:
         for value in self.inputs:

@@ -11,19 +11,11 @@ from dataclasses import dataclass
 from graphopt.ir import dtypes
 from graphopt.ir.dims import Size
 from graphopt.ir.node import Node, Value
-from graphopt.ir.tensor import Array
 
 CONTENT_LIMIT = 64
 """The elements of an integer tensor are followed up to this many."""
 
 Content = tuple[Size, ...]
-_COUNTED = dtypes.INTEGERS | {dtypes.BOOL}
-
-
-def constant(value: Value | None) -> Array | None:
-    """The numbers of a constant."""
-    tensor = value.tensor if value is not None else None
-    return tensor.numpy() if tensor is not None else None
 
 
 def scalar(value: Value | None) -> float | int | None:
@@ -41,7 +33,8 @@ def known_content(value: Value | None) -> Content | None:
         return None
     if value.content is None:
         tensor = value.tensor
-        if tensor is not None and tensor.dtype in _COUNTED and len(tensor.shape) <= 1 and tensor.size <= CONTENT_LIMIT:
+        counted = tensor is not None and tensor.dtype in dtypes.COUNTED
+        if tensor is not None and counted and len(tensor.shape) <= 1 and tensor.size <= CONTENT_LIMIT:
             value.content = tuple(int(element) for element in tensor.numpy().reshape(-1))
     return value.content
 
@@ -107,11 +100,6 @@ def perm(node: Node) -> list[int] | None:
         return list(written)
     value = node.input(0)
     return list(reversed(range(value.rank))) if value is not None and value.rank is not None else None
-
-
-def compose(first: Sequence[int], then: Sequence[int]) -> list[int]:
-    """The permutation of two transposes in a row."""
-    return [first[position] for position in then]
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def save(
     weights of a model that has external ones go out, too) but for more than 2 GB, `always` and `never` mean all. They
     go to `<path>.data`, or `<path>.1.data`, ... where the input's weights live in that. Raises: UsageError GO011 when
     `path` is the input or holds the input's weights, without `in_place`; ModelError GO032 when the folder cannot be
-    written, GO033 when protobuf cannot hold what is to be in one file; GraphoptError GO051 when an op of the domain ir
+    written, GO033 when protobuf cannot hold what is to be in one file; GraphoptError GO072 when an op of the domain ir
     is left.
     """
     target = Path(path)

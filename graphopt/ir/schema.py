@@ -14,20 +14,17 @@ import onnx
 from onnx.defs import OpSchema
 
 from graphopt.ir.attributes import decode_one
+from graphopt.ir.node import IR_DOMAIN
 
-IR_DOMAIN = "ir"
 MICROSOFT = "com.microsoft"
 
 
 @dataclass(frozen=True)
 class Signature:
-    """Names of inputs, attribute defaults (None: no default), names of outputs; `variadic`: the last input repeats."""
+    """Names of inputs, and the default of each attribute (None: no default)."""
 
     inputs: tuple[str, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
-    outputs: tuple[str, ...] = ("y",)
-    variadic: bool = False
-    deterministic: bool = True
 
 
 @functools.cache
@@ -49,14 +46,7 @@ def signature(domain: str, op: str, version: int) -> Signature | None:
     if schema is None:
         return None
     defaults = {name: _default(attribute) for name, attribute in schema.attributes.items()}
-    variadic = bool(schema.inputs) and schema.inputs[-1].option == OpSchema.FormalParameterOption.Variadic
-    return Signature(
-        tuple(parameter.name for parameter in schema.inputs),
-        defaults,
-        tuple(parameter.name for parameter in schema.outputs),
-        variadic,
-        (domain, op) not in _RANDOM,
-    )
+    return Signature(tuple(parameter.name for parameter in schema.inputs), defaults)
 
 
 def _default(attribute: OpSchema.Attribute) -> Any:
@@ -68,12 +58,6 @@ def attribute_default(domain: str, op: str, version: int, name: str) -> Any:
     """The schema's default of an attribute; None where there is none."""
     known = signature(domain, op, version)
     return known.attributes.get(name) if known is not None else None
-
-
-def since_version(domain: str, op: str, version: int) -> int:
-    """The opset version in which the form of `op` that `version` sees came to be; 1 where onnx knows none."""
-    schema = onnx_schema(domain, op, version)
-    return schema.since_version if schema is not None else 1
 
 
 @functools.cache
@@ -102,16 +86,14 @@ _RANDOM = {
 }
 
 _TABLE: dict[tuple[str, str], Signature] = {
-    # y = softmax(cap(scale·q·kᵀ) + bias)·v; DESIGN of the operator: graphopt.ir.ops
+    # y = softmax(cap(scale·q·kᵀ) + bias)·v
     (IR_DOMAIN, "Attention"): Signature(
         ("q", "k", "v", "bias", "past_key", "past_value"),
         {"scale": None, "cap": 0.0, "softmax_dtype": 0, "guard": 0, "causal": 0},
-        ("y", "present_key", "present_value"),
     ),
     (MICROSOFT, "MultiHeadAttention"): Signature(
         ("query", "key", "value", "bias", "key_padding_mask", "attention_bias", "past_key", "past_value"),
         {"num_heads": None, "scale": None, "mask_filter_value": -10000.0, "unidirectional": 0},
-        ("output", "present_key", "present_value", "qk"),
     ),
     (MICROSOFT, "Attention"): Signature(
         ("input", "weights", "bias", "mask_index", "past", "attention_bias", "past_sequence_length"),
@@ -122,16 +104,12 @@ _TABLE: dict[tuple[str, str], Signature] = {
             "qkv_hidden_sizes": None,
             "mask_filter_value": -10000.0,
         },
-        ("output", "present"),
     ),
     (MICROSOFT, "SkipLayerNormalization"): Signature(
         ("input", "skip", "gamma", "beta", "bias"),
         {"epsilon": 1e-12},
-        ("output", "mean", "inv_std_var", "input_skip_bias_sum"),
     ),
-    (MICROSOFT, "SkipSimplifiedLayerNormalization"): Signature(
-        ("input", "skip", "gamma", "bias"), {"epsilon": 1e-12}, ("output", "mean", "inv_std_var", "input_skip_bias_sum")
-    ),
+    (MICROSOFT, "SkipSimplifiedLayerNormalization"): Signature(("input", "skip", "gamma", "bias"), {"epsilon": 1e-12}),
     (MICROSOFT, "Gelu"): Signature(("X",)),
     (MICROSOFT, "FastGelu"): Signature(("X", "bias")),
     (MICROSOFT, "BiasGelu"): Signature(("A", "B")),

@@ -56,7 +56,7 @@ def validate_site(nodes: Iterable[Node]) -> None:
     for node in site:
         _raise_first(node, _presence_problems(node))
         near.update(dict.fromkeys(node.producers()))
-        near.update(dict.fromkeys(node.graph._succ[node]))
+        near.update(dict.fromkeys(node.graph.successors(node)))
     light = [node for node in near if node not in site and len(node.graph._succ[node]) + len(node.inputs) <= _MANY]
     for check in _CHECKS:
         for node in (*site, *light):
@@ -150,15 +150,8 @@ def _kind_problems(node: Node) -> Iterator[str]:
             yield "a Constant has data"
         if node.op == "Capture" and graph.captures.get(node.slot) is not node:
             yield f"a Capture is paired with a slot of the holder ({node.slot})"
-        if (
-            node.op == "Constant"
-            and node.data
-            and (node.output.dtype, node.output.shape)
-            != (
-                node.data.dtype,
-                node.data.shape,
-            )
-        ):
+        found = node.output.dtype, node.output.shape
+        if node.op == "Constant" and node.data is not None and found != (node.data.dtype, node.data.shape):
             yield "a Constant has the type of its data"
         return
     if node is graph.output:
@@ -178,12 +171,11 @@ def _kind_problems(node: Node) -> Iterator[str]:
 
 def _capture_problems(node: Node) -> Iterator[str]:
     """Each slot behind the arity is paired with a Capture in a subgraph, and each Capture with such a slot."""
-    subgraphs = [graph for graphs in (node.graphs or {}).values() for graph in graphs]
-    paired = {slot for graph in subgraphs for slot in graph.captures}
+    paired = {slot for graph in node.subgraphs for slot in graph.captures}
     reads = {slot for slot in range(node.arity, len(node.inputs)) if node.inputs[slot] is not None}
     if paired != reads:
         yield f"captures are paired with slots (slot {min(paired ^ reads)})"
-    for graph in subgraphs:
+    for graph in node.subgraphs:
         if graph.holder is not node:
             yield "a subgraph knows its holder"
         for slot, capture in graph.captures.items():

@@ -57,6 +57,12 @@ def raise_opset(model: Model, version: int) -> None:
                 _raise_node(node, version)
 
 
+def settle_opset(model: Model) -> None:
+    """Raises the model to the newest opset that one of its nodes is written in. Raises: as `raise_opset`."""
+    nodes = (node for graph in model.scopes() for node in graph.ops() if not node.domain)
+    raise_opset(model, max((node.version for node in nodes), default=0))
+
+
 def _raise_node(node: Node, version: int) -> None:
     for since, change in CHANGES.get(node.op, ()):
         if node.version < since <= version:

@@ -17,7 +17,7 @@ from graphopt.ir import dtypes
 from graphopt.ir.node import Node
 from graphopt.ir.tensor import Array
 
-FOLDABLE: Final = dtypes.INTEGERS | dtypes.FLOATS | {dtypes.BOOL}
+FOLDABLE: Final = dtypes.COUNTED | dtypes.FLOATS
 _UNBOUNDED: Final = 2**31 - 1
 _NARROW: Final = frozenset({dtypes.FLOAT16, dtypes.BFLOAT16})
 

@@ -13,7 +13,6 @@ from graphopt.ir.model import Model
 from graphopt.ir.node import Node, Value
 from graphopt.ir.tensor import Tensor
 from graphopt.passes import evaluate
-from graphopt.passes.captures import Origins
 
 
 def fold_constants(model: Model, max_bytes: int = 65_536) -> int:
@@ -28,16 +27,14 @@ def fold_constants(model: Model, max_bytes: int = 65_536) -> int:
     twice. Overridable initializers are inputs, not constants. Constants that a scope captures count. Operators
     outside `evaluate.TABLE`, all random ones among them, stay.
     """
-    origins = Origins()
     folded = 0
     for graph in model.scopes():
-        origins.enter(graph)
         for node in graph.ops():
-            constant = _forwarded(node, origins)
+            constant = _forwarded(node)
             if constant is not None:
                 graph.replace(node.output, constant)
             else:
-                tensor = _computed(node, origins, max_bytes)
+                tensor = _computed(node, max_bytes)
                 if tensor is None:
                     continue
                 _put(graph, node.output, tensor)
@@ -46,22 +43,22 @@ def fold_constants(model: Model, max_bytes: int = 65_536) -> int:
     return folded
 
 
-def _forwarded(node: Node, origins: Origins) -> Value | None:
+def _forwarded(node: Node) -> Value | None:
     """The constant that an Identity passes on, unless that gives a graph output its name."""
     value = node.input(0) if node.is_op("Identity") else None
-    if value is None or origins.of(value).tensor is None or node.graph.is_output(node.output):
+    if value is None or value.resolved.tensor is None or node.graph.is_output(node.output):
         return None
     return value
 
 
-def _computed(node: Node, origins: Origins, max_bytes: int) -> Tensor | None:
+def _computed(node: Node, max_bytes: int) -> Tensor | None:
     """What `node` computes; None where that is not known, not certain, or too large."""
     evaluation = evaluate.TABLE.get(node.op)
     if evaluation is None or node.domain or len(node.outputs) != 1 or node.output.uses == 0:
         return None
     operands: list[Tensor | None] = []
     for value in node.inputs:
-        tensor = origins.of(value).tensor if value is not None else None
+        tensor = value.resolved.tensor if value is not None else None
         if value is not None and (tensor is None or tensor.dtype not in evaluate.FOLDABLE):
             return None
         operands.append(tensor)

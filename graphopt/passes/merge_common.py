@@ -13,7 +13,6 @@ from graphopt.ir.model import FunctionKey, Model
 from graphopt.ir.node import Node, Value
 from graphopt.ir.schema import is_random, signature
 from graphopt.ir.tensor import Tensor
-from graphopt.passes.captures import Origins
 
 _BY_VALUE = 4096
 """Constants up to this many bytes are compared by value, larger ones by where they are."""
@@ -31,16 +30,14 @@ def merge_common(model: Model) -> int:
     operations whose results are both graph outputs.
     """
     unsure = _unsure_functions(model)
-    origins = Origins()
     keys: dict[Value, Hashable] = {}
     merged = 0
     for graph in model.scopes():
-        origins.enter(graph)
         first: dict[Hashable, Node] = {}
         for node in graph.ops():
             if node.graphs or not _is_function(node, model, unsure):
                 continue
-            survivor = first.setdefault(_expression(node, origins, keys), node)
+            survivor = first.setdefault(_expression(node, keys), node)
             if survivor is not node and _mergeable(graph, node, survivor):
                 for value, kept in zip(node.outputs, survivor.outputs, strict=True):
                     if value.name:
@@ -85,8 +82,8 @@ def _mergeable(graph: Graph, node: Node, survivor: Node) -> bool:
     return not any(graph.is_output(value) and graph.is_output(kept) for value, kept in pairs)
 
 
-def _expression(node: Node, origins: Origins, keys: dict[Value, Hashable]) -> Hashable:
-    operands = tuple(value and _operand(origins.of(value), keys) for value in node.inputs)
+def _expression(node: Node, keys: dict[Value, Hashable]) -> Hashable:
+    operands = tuple(value and _operand(value.resolved, keys) for value in node.inputs)
     attributes = tuple(sorted((name, _attribute(value)) for name, value in node.attrs.items()))
     written = tuple(bool(value.name) for value in node.outputs)
     return node.op, node.domain, node.overload, node.version, attributes, operands, written

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from graphopt.ir.graph import Graph
 from graphopt.ir.model import Model
-from graphopt.ir.node import Node
 
 
 def remove_dead(model: Model) -> int:
@@ -41,19 +38,10 @@ def _remove_operations(graph: Graph) -> int:
 
 
 def _remove_captures(graph: Graph) -> int:
-    """Removes captures that nobody reads, and empties the holder's slots that no other subgraph shares."""
-    holder = graph.holder
-    unused = [(slot, node) for slot, node in graph.captures.items() if node.output.uses == 0]
-    for slot, node in unused:
+    unused = [node for node in graph.captures.values() if node.output.uses == 0]
+    for node in unused:
         graph.remove(node)
-        assert holder is not None
-        if all(slot not in other.captures for other in _subgraphs(holder)):
-            holder.graph.set_input(holder, slot, None)
     return len(unused)
-
-
-def _subgraphs(holder: Node) -> Iterable[Graph]:
-    return [graph for graphs in (holder.graphs or {}).values() for graph in graphs]
 
 
 def _remove_constants(graph: Graph) -> int:

@@ -13,8 +13,6 @@ from graphopt.ir.node import Node, Value
 from graphopt.ir.operands import Content, known_content
 from graphopt.ir.tensor import Tensor
 
-_COUNTED = dtypes.INTEGERS | {dtypes.BOOL}
-
 
 def simplify_shapes(model: Model) -> int:
     """Replaces computed shapes by constants and by each other; returns the number of changes.
@@ -55,7 +53,7 @@ class _Scope:
     def _value(self, value: Value) -> int:
         """Replaces a value whose content is known, or was computed before."""
         content, shape, graph = value.content, value.shape, self.graph
-        if content is None or shape is None or value.dtype not in _COUNTED or value.uses == 0:
+        if content is None or shape is None or value.dtype not in dtypes.COUNTED or value.uses == 0:
             return 0
         if all(isinstance(size, int) for size in content):
             if graph.is_output(value):
@@ -64,7 +62,7 @@ class _Scope:
             graph.replace(value, graph.add_constant(data, value.name, value.dtype), take_name=True)
             return 1
         first = self.computed.setdefault((value.dtype, shape, content), value)
-        if first is value or not _replaceable(value, first):
+        if first is value or graph.needs_identity(value, first):
             return 0
         graph.replace(value, first)
         return 1
@@ -94,16 +92,10 @@ class _Scope:
         aligned = x.shape[len(x.shape) - len(content) :]
         if not all(size in (1, there) for size, there in zip(content, aligned, strict=True)):
             return 0
-        if not _replaceable(y, x):
+        if self.graph.needs_identity(y, x):
             return 0
         self.graph.replace(y, x)
         return 1
-
-
-def _replaceable(old: Value, new: Value) -> bool:
-    """Whether `new` can stand for `old` without an Identity that gives a graph output its name."""
-    graph = old.node.graph
-    return not graph.is_output(old) or not (new.node.is_source or graph.is_output(new))
 
 
 def literal_target(shape: Shape | None, content: Content, copying: bool = True) -> tuple[int, ...] | None:

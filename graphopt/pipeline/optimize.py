@@ -7,7 +7,7 @@ from typing import Any
 
 from graphopt.ir import Model
 from graphopt.ir.infer import infer
-from graphopt.ir.versions import can_raise, raise_opset
+from graphopt.ir.versions import can_raise, settle_opset
 from graphopt.passes import fold_constants, merge_common, remove_dead, simplify_shapes
 from graphopt.rewrite import CompiledRule, Context, Engine, Limits, Trace
 from graphopt.rewrite.engine import NewWeightsLimit, SiteKey
@@ -76,7 +76,7 @@ def optimize(
         if stage != "clean":
             engine.run(model)
         _clean(model, engines["clean"])
-    _settle_opset(model)
+    settle_opset(model)
     return trace
 
 
@@ -89,10 +89,3 @@ def _clean(model: Model, engine: Engine) -> None:
         changes += remove_dead(model)
         if not changes:
             return
-
-
-def _settle_opset(model: Model) -> None:
-    """Raises the model to the newest opset that one of its nodes was written in."""
-    needed = max((node.version for graph in model.scopes() for node in graph.ops() if not node.domain), default=0)
-    if needed > model.opset:
-        raise_opset(model, needed)

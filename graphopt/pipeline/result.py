@@ -32,8 +32,8 @@ class Result:
 
     `verdict` says what the check found and `error` what stands against the model (None: nothing), which is to be
     used only if that is None. `output` is the file it was written to, if it was. `trace` holds what the rules did,
-    `verification` the figures of the check, `seconds` wall times by stage, `assume` the
-    promises about inputs that were given.
+    `verification` the figures of the check, `seconds` wall times by stage, `assume` the promises about inputs that were
+    given.
     """
 
     model: Model

@@ -3,7 +3,7 @@
 from graphopt.ir import Value
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.engine import Engine, Limits
-from graphopt.rewrite.facts import constant_of, number_of, see_through
+from graphopt.rewrite.facts import constant_of, number_of, numbers_of, see_through
 from graphopt.rewrite.pattern import Attr, Expr, Factor, Number, Ops, Reason, const, like
 from graphopt.rewrite.registry import built_in_rules, rules_from, select
 from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
@@ -35,6 +35,7 @@ __all__ = [
     "kernel",
     "like",
     "number_of",
+    "numbers_of",
     "rules_from",
     "see_through",
     "select",

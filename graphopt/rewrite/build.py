@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from graphopt.ir import Graph, Node, Shape, Tensor, Value
+from graphopt.ir import IR_DOMAIN, Graph, Node, Shape, Tensor, Value
 from graphopt.ir.infer import infer_node
-from graphopt.ir.schema import IR_DOMAIN, MICROSOFT, Signature, first_version, signature
+from graphopt.ir.schema import MICROSOFT, Signature, first_version, signature
 
 
 class Declined(Exception):
@@ -84,6 +84,12 @@ class Builder:
             return self.Reshape(x, self.ints(*target))
         parts = [self.size(x, moved[axis]) if axis in moved else self.ints(size) for axis, size in enumerate(target)]
         return self.Reshape(x, self.Concat(*parts, axis=0))
+
+    def transposed(self, x: Value) -> Value:
+        """`x` with its last two dimensions exchanged. Raises: Declined where its rank is not known."""
+        if x.rank is None:
+            raise Declined(f"the rank of {x.name} is not known")
+        return self.Transpose(x, perm=[*range(x.rank - 2), x.rank - 1, x.rank - 2])
 
     def size(self, x: Value, axis: int) -> Value:
         """The size of one dimension of `x`, as an int64 vector of one: a constant where it is a number."""

@@ -228,7 +228,7 @@ class Engine:
                 if node in graph and node not in found:
                     found.add(node)
                     yield node, distance
-                    for reader in graph._succ[node]:
+                    for reader in graph.successors(node):
                         is_copy = reader.outputs and see_through(reader.outputs[0]) is not None
                         (ring if is_copy else following).append(reader)
             ring, following = following, []

@@ -9,6 +9,7 @@ import numpy as np
 from graphopt.ir import Node, Tensor, Value, dtypes
 from graphopt.ir.attributes import Reference, same_tensor
 from graphopt.ir.schema import signature
+from graphopt.ir.tensor import Array
 
 UNKNOWN: Final = object()
 """An attribute that is there but computed at run time, or given by the caller of the function."""
@@ -46,6 +47,14 @@ def source_of(value: Value) -> Value:
 def constant_of(value: Value) -> Tensor | None:
     """The constant data of a value, through what changes nothing; None where it is not a constant."""
     return source_of(value).tensor
+
+
+def numbers_of(value: Value) -> Array:
+    """The numbers of a constant, read-only. Raises: TypeError where it is not one: annotate it with `const()`."""
+    tensor = constant_of(value)
+    if tensor is None:
+        raise TypeError(f"{value!r} is not a constant")
+    return tensor.numpy()
 
 
 def same_value(a: Value, b: Value) -> bool:

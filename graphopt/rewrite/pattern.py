@@ -23,11 +23,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, cast
 
-from graphopt.ir import Value
-from graphopt.ir.schema import IR_DOMAIN, MICROSOFT
+from graphopt.ir import IR_DOMAIN, Value
+from graphopt.ir.schema import MICROSOFT
 
 Reason = bool | str
-Check = Callable[[Value], Reason]
 
 
 # ---- constraints ---------------------------------------------------------------------------------------------------
@@ -361,9 +360,12 @@ def children(e: Expr) -> tuple[Expr, ...]:
 
 def _own(e: Expr) -> int:
     """How many nodes `e` is, without its operands."""
-    return (
-        0 if isinstance(e, (Var, Literal, Alt, EachUse, Anchor)) else len(e.operands) - 1 if isinstance(e, Chain) else 1
-    )
+    match e:
+        case Op() | Scaled():
+            return 1
+        case Chain(operands=operands):
+            return len(operands) - 1
+    return 0
 
 
 def _depth(e: Expr) -> int:

@@ -30,7 +30,7 @@ def built_in_rules() -> tuple[CompiledRule, ...]:
 
 
 def rules_from(source: str) -> tuple[CompiledRule, ...]:
-    """The rules in a Python file or an importable module. Raises: RuleError GO062 when it cannot be imported."""
+    """The rules in a Python file or an importable module. Raises: UsageError GO062 when it cannot be imported."""
     try:
         if source.endswith(".py"):
             path = Path(source).resolve()

@@ -80,9 +80,8 @@ def initializer(source: External | Array) -> ort.OrtValue:
         return value_from_array(np.empty(source.shape, source.dtype), _type_name(source.dtype))
     mapped = np.memmap(source.path, np.uint8, "r", source.offset, (source.length,))
     stored = _raw(narrow) if narrow else source.dtype
-    data = np.require(
-        mapped.view(stored), requirements="A"
-    )  # copied if the offset is not a multiple of the item's size
+    # Copied if the offset is not a multiple of the item's size.
+    data = np.require(mapped.view(stored), requirements="A")
     return _over(data, narrow, source.shape) if narrow else ort.OrtValue.ortvalue_from_numpy(data.reshape(source.shape))
 
 

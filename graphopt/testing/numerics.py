@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from graphopt.errors import GraphoptError
-from graphopt.ir import Model, Size, dims, dtypes, model_to_proto
+from graphopt.ir import Model, dims, dtypes, model_to_proto
 from graphopt.ir.tensor import Array
 from graphopt.runtime import Runner, Session
 
@@ -34,15 +34,9 @@ def feeds(
         for size in value.shape or ():
             for name in sorted(dims.symbols(size)):
                 bound.setdefault(name, sizes[len(bound) % len(sizes)])
-        shape = [_number(size, bound) for size in value.shape or ()]
+        shape = [dims.evaluate(size, bound) for size in value.shape or ()]
         made[value.name] = _numbers(random, value.dtype, shape, ranges.get(value.name))
     return made
-
-
-def _number(size: Size, bound: Mapping[str, int]) -> int:
-    if isinstance(size, int):
-        return size
-    return sum(factor * int(np.prod([bound[name] for name in names], dtype=int)) for names, factor in size.terms)
 
 
 def _numbers(random: np.random.Generator, dtype: int, shape: list[int], limits: tuple[float, float] | None) -> Array:

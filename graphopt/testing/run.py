@@ -12,7 +12,7 @@ from graphopt.errors import GraphoptError
 from graphopt.ir import IR_DOMAIN, Model
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse, to_text
-from graphopt.ir.versions import raise_opset
+from graphopt.ir.versions import settle_opset
 from graphopt.passes import remove_dead
 from graphopt.rewrite import CompiledRule, Context, Engine, Trace, select
 from graphopt.runtime import Runner
@@ -121,8 +121,7 @@ def compare(
             apply(model, [rule for rule in rules if rule.stage == "lower"], _PLAIN)
         if _internal(model):
             return f"{_internal(model)} is not lowered: the numbers cannot be compared"
-        needed = max((node.version for graph in model.scopes() for node in graph.ops() if not node.domain), default=0)
-        raise_opset(model, needed)
+        settle_opset(model)
     return difference(before, after, dims, ranges, runner)
 
 

@@ -12,11 +12,10 @@ import numpy as np
 
 from graphopt.errors import InconclusiveError, ModelError, UsageError, near
 from graphopt.ir import Model, Value, dims, dtypes
+from graphopt.ir.tensor import Array
 from graphopt.verify.meanings import Meaning, lowest, meanings
 from graphopt.verify.results import FedInput
 from graphopt.verify.sizes import Binding, shape_under
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 PLAIN: Final = "plain"
 MASKS: Final = ("right-padded", "left-padded", "holes", "empty row", "full")

@@ -90,10 +90,7 @@ def _evidence(model: Model, start: Value) -> _Evidence:
 
 
 def _captured(holder: Node, slot: int) -> Iterator[Value]:
-    for graphs in (holder.graphs or {}).values():
-        for graph in graphs:
-            if slot in graph.captures:
-                yield graph.captures[slot].output
+    return (graph.captures[slot].output for graph in holder.subgraphs if slot in graph.captures)
 
 
 _PASSING = {

@@ -9,10 +9,9 @@ from typing import Any, Final
 
 import numpy as np
 
+from graphopt.ir.tensor import Array
 from graphopt.verify.results import Comparison, worst
 from graphopt.verify.tolerance import CHAOTIC, K, epsilon, is_float, smallest
-
-Array = np.ndarray[Any, np.dtype[Any]]
 
 _FILL: Final = 5e3
 """From this magnitude on a value may be the fill of a mask: such are held against themselves and hide nothing else."""

@@ -12,14 +12,13 @@ from onnx import TypeProto, helper
 
 from graphopt.ir import Graph, Model, Node, Value, dtypes
 from graphopt.ir.encode import model_to_proto, node_to_proto
+from graphopt.ir.tensor import Array
 from graphopt.runtime import External, Runner, Session
 from graphopt.verify.cuts import Cone, Cuts
 from graphopt.verify.noise import is_movable, is_rounded
 from graphopt.verify.weights import Weights
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
-# The newest that onnxruntime loads, and the oldest that knows everything a part may hold.
+# The oldest that knows everything a part may hold, and the newest that onnxruntime loads.
 _IR_VERSIONS = (10, 13)
 
 
@@ -187,8 +186,8 @@ def type_of(kind: str, value: Any, known: Sequence[int | None] = ()) -> TypeProt
 
     Sizes are those that are `known` and that the value has.
     """
-    outer, _, inner = kind.rstrip(")").partition("(")
-    inner = kind[len(outer) + 1 : -1]
+    outer, _, rest = kind.partition("(")
+    inner = rest.removesuffix(")")
     match outer:
         case "tensor":
             shape = enumerate(np.shape(value))

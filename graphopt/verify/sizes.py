@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from graphopt.errors import GraphoptError, InconclusiveError, UsageError, near
 from graphopt.ir import Model, Value, dims
-from graphopt.ir.dims import Shape, Size
+from graphopt.ir.dims import Shape
 from graphopt.runtime import RunError
 
 Binding = Mapping[str, int]
@@ -30,7 +30,7 @@ def symbols_of(model: Model) -> dict[str, str]:
 
 def shape_under(shape: Shape, binding: Binding) -> tuple[int, ...] | None:
     """`shape` in numbers; None where a size would be negative."""
-    sizes = [_evaluate(size, binding) for size in shape]
+    sizes = [dims.evaluate(size, binding) for size in shape]
     return tuple(sizes) if all(size >= 0 for size in sizes) else None
 
 
@@ -72,17 +72,6 @@ def choose(model: Model, given: Binding, runs: Callable[[Binding], RunError | No
 
 def _inputs(model: Model) -> list[Value]:
     return [node.output for node in model.graph.inputs if node.op == "Input"]
-
-
-def _evaluate(size: Size, binding: Binding) -> int:
-    if isinstance(size, int):
-        return size
-    total = 0
-    for names, factor in size.terms:
-        for name in names:
-            factor *= binding[name]
-        total += factor
-    return total
 
 
 def _candidates(model: Model, given: Binding) -> Iterator[Binding]:

@@ -218,5 +218,4 @@ def draws(node: Node) -> bool:
     """Whether `node`, or something in its subgraphs, is random."""
     if is_random(node.domain, node.op):
         return True
-    inner = [graph for graphs in (node.graphs or {}).values() for graph in graphs]
-    return any(is_random(n.domain, n.op) for graph in inner for scope in graph.scopes() for n in scope.ops())
+    return any(is_random(n.domain, n.op) for graph in node.subgraphs for scope in graph.scopes() for n in scope.ops())

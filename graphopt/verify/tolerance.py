@@ -7,11 +7,11 @@ summation adds up more rounding than one ulp on each input does; a floor is a sa
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
-Array = np.ndarray[Any, np.dtype[Any]]
+from graphopt.ir.tensor import Array
 
 K: Final = 16.0
 """The error that is allowed, in floors. Reorderings of sums measure 1-4, an attention scale off by 0.1 % some 60."""

@@ -14,8 +14,6 @@ import numpy as np
 from graphopt.verify.feeds import MASKS, Feed
 from graphopt.verify.tolerance import is_float
 
-Array = np.ndarray[Any, np.dtype[Any]]
-
 _LARGEST: Final = 5e3
 _SAMPLE: Final = 4096
 

@@ -3,7 +3,7 @@ from typing import Annotated
 import numpy as np
 
 from graphopt.ir import Value, dtypes
-from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, constant_of
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, constant_of, numbers_of
 
 Bias = Annotated[Value, const(rank=1)]
 
@@ -28,5 +28,5 @@ class AddConstants(Rule):
         return b.shape == c.shape or f"lengths {b.shape} and {c.shape}"
 
     def rewrite(self, op: Builder, x: Value, b: Value, c: Value) -> Value:
-        both = sum(tensor.numpy().astype(np.float64) for v in (b, c) if (tensor := constant_of(v)) is not None)
+        both = numbers_of(b).astype(np.float64) + numbers_of(c).astype(np.float64)
         return op.Add(x, op.const(both, like=b, name="bias"))

@@ -24,6 +24,5 @@ class HoistReshape(Rule):
         return keeps_matrices(x.shape, shape) or f"{x.shape} becomes {shape}"
 
     def rewrite(self, op: Builder, x: Value, root: Value) -> Value:
-        assert x.rank is not None
         assert root.shape is not None
-        return op.reshape(op.Transpose(x, perm=[*range(x.rank - 2), x.rank - 1, x.rank - 2]), root.shape)
+        return op.reshape(op.transposed(x), root.shape)

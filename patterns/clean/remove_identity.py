@@ -17,9 +17,7 @@ class RemoveIdentity(Rule):
         return op.Identity(x)
 
     def where(self, x: Value, root: Value) -> Reason:
-        graph = root.node.graph
-        named = graph.is_output(root) and (x.node.is_source or graph.is_output(x))
-        return not named or "it gives a graph output its name"
+        return not root.node.graph.needs_identity(root, x) or "it gives a graph output its name"
 
     def rewrite(self, x: Value) -> Value:
         return x

@@ -1,6 +1,5 @@
 from graphopt.ir import Value
-from graphopt.ir.operands import constant
-from graphopt.rewrite import Expr, Ops, Reason, Rule
+from graphopt.rewrite import Expr, Ops, Reason, Rule, constant_of
 
 
 class RemoveSlice(Rule):
@@ -21,8 +20,8 @@ class RemoveSlice(Rule):
         if x.shape is None or x.shape != root.shape:
             return f"{x.shape} becomes {root.shape}"
         steps = root.node.input(4)
-        known = constant(steps) if steps is not None else None
-        forward = steps is None or (known is not None and bool((known == 1).all()))
+        known = constant_of(steps) if steps is not None else None
+        forward = steps is None or (known is not None and bool((known.numpy() == 1).all()))
         return forward or "steps may turn the order"
 
     def rewrite(self, x: Value) -> Value:

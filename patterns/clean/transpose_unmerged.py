@@ -30,5 +30,4 @@ class TransposeUnmerged(Rule):
         return same or f"{x.shape} becomes {root.shape} through {merged.shape}"
 
     def rewrite(self, op: Builder, x: Value) -> Value:
-        assert x.rank is not None
-        return op.Transpose(x, perm=[*range(x.rank - 2), x.rank - 1, x.rank - 2])
+        return op.transposed(x)

@@ -3,7 +3,8 @@ from typing import Annotated
 import numpy as np
 
 from graphopt.ir import Value
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, constant_of
+from graphopt.ir.tensor import Array
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, numbers_of
 
 Matrix = Annotated[Value, const(rank=2)]
 Vector = Annotated[Value, const(rank=1)]
@@ -25,8 +26,7 @@ class FoldNormIntoProducts(Rule):
         return op.each_use(op.LayerNormalization(x, g, b, axis=axis, epsilon=eps), lambda y: op.MatMul(y, w))
 
     def where(self, g: Value, b: Value | None, w: list[Value]) -> Reason:
-        gain = constant_of(g)
-        if gain is None or (b is None and bool((gain.numpy() == 1).all())):
+        if b is None and (numbers_of(g) == 1).all():
             return "there is nothing to fold"
         if any(v is not None and v.shape != (w[0].shape or ())[:1] for v in (g, b)):
             return "the gain or the bias is broadcast"
@@ -35,17 +35,15 @@ class FoldNormIntoProducts(Rule):
     def rewrite(
         self, op: Builder, x: Value, g: Value, b: Value | None, w: list[Value], axis: int, eps: float
     ) -> tuple[Value, ...]:
-        gain = _numbers(g)
+        gain = _float64(g)
         n = op.LayerNormalization(x, op.const(np.ones(gain.shape), like=g, name="ones"), axis=axis, epsilon=eps)
         products = []
         for m in w:
-            product = op.MatMul(n, op.const(gain[:, None] * _numbers(m), like=m, name="folded"))
-            shift = None if b is None else op.const(_numbers(b) @ _numbers(m), like=m, name="folded_bias")
+            product = op.MatMul(n, op.const(gain[:, None] * _float64(m), like=m, name="folded"))
+            shift = None if b is None else op.const(_float64(b) @ _float64(m), like=m, name="folded_bias")
             products.append(product if shift is None else op.Add(product, shift))
         return tuple(products)
 
 
-def _numbers(value: Value) -> "np.ndarray[tuple[int, ...], np.dtype[np.float64]]":
-    tensor = constant_of(value)
-    assert tensor is not None
-    return tensor.numpy().astype(np.float64)
+def _float64(value: Value) -> Array:
+    return numbers_of(value).astype(np.float64)

@@ -1,9 +1,10 @@
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
 from graphopt.ir import Value
-from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, constant_of, kernel
+from graphopt.ir.tensor import Array
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, kernel, numbers_of
 
 Matrix = Annotated[Value, const(rank=2)]
 Vector = Annotated[Value, const(rank=1)]
@@ -39,14 +40,8 @@ class PackQKV(Rule):
     ) -> tuple[Value, ...]:
         weights, biases = _join(wq, wk, wv), _join(bq, bk, bv)
         packed = op.Add(op.MatMul(x, op.const(weights, name="qkv_weight")), op.const(biases, name="qkv_bias"))
-        return op.split(packed, [_numbers(b).size for b in (bq, bk, bv)], axis=-1)
+        return op.split(packed, [numbers_of(b).size for b in (bq, bk, bv)], axis=-1)
 
 
-def _numbers(value: Value) -> "np.ndarray[Any, np.dtype[Any]]":
-    tensor = constant_of(value)
-    assert tensor is not None
-    return tensor.numpy()
-
-
-def _join(*parts: Value) -> "np.ndarray[Any, np.dtype[Any]]":
-    return np.concatenate([_numbers(part) for part in parts], axis=-1)
+def _join(*parts: Value) -> Array:
+    return np.concatenate([numbers_of(part) for part in parts], axis=-1)

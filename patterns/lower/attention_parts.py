@@ -22,7 +22,7 @@ class AttentionToParts(Rule):
     def rewrite(
         self, op: Builder, q: Value, k: Value, v: Value, scale: float, guard: int, wide: int, bias: Value | None
     ) -> Value:
-        scores = op.scaled(op.MatMul(q, op.Transpose(k, perm=[0, 1, 3, 2])), scale)
+        scores = op.scaled(op.MatMul(q, op.transposed(k)), scale)
         if bias is not None:
             scores = op.Add(scores, bias)
         if wide:

@@ -85,8 +85,7 @@ class AttentionFromParts(Rule):
     ) -> Value:
         if bias is not None and more is not None:
             bias = op.Add(bias, more)
-        assert q.rank is not None
-        k = op.Transpose(kt, perm=[*range(q.rank - 2), q.rank - 1, q.rank - 2])
+        k = op.transposed(kt)
         attrs = {"scale": scale, "guard": int(zero is not None), "softmax_dtype": wide}
         if q.rank == 4:
             return op.ir.Attention(q, k, v, bias, **attrs)

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, parser
 
 from graphopt.ir import Model
-from graphopt.pipeline import fusion
+from graphopt.pipeline import optimize as stages
 from graphopt.pipeline.optimize import optimize
 from graphopt.rewrite import Trace
 
@@ -197,7 +197,7 @@ def test_a_place_that_cannot_be_written_is_said_at_once(
     cli: Cli, gelu: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     monkeypatch.chdir(gelu.parent)
-    monkeypatch.setattr(fusion, "optimize", lambda *_, **__: pytest.fail("worked before it looked"))
+    monkeypatch.setattr(stages, "optimize", lambda *_, **__: pytest.fail("worked before it looked"))
     before = snapshot(gelu.parent)
     done = cli("fuse", gelu, "-o", place)
     assert done.code == 3
@@ -268,7 +268,7 @@ def test_what_nobody_can_be_blamed_for_is_not_written(cli: Cli, gelu: Path, monk
         graph.set_input(node, 1, graph.add_constant(weight.tensor.numpy() * 1.01, "planted"))
         return trace
 
-    monkeypatch.setattr(fusion, "optimize", sabotage)
+    monkeypatch.setattr(stages, "optimize", sabotage)
     before = snapshot(gelu.parent)
     done = cli("fuse", gelu, "--json", gelu.parent.parent / "report.json")
     assert done.code == 1

@@ -11,11 +11,6 @@ from graphopt.ir.node import Node, Value
 from graphopt.ir.operands import known_content
 
 
-def subgraphs(node: Node) -> list[Graph]:
-    """The subgraphs of a node, in the order of their attributes."""
-    return [graph for graphs in (node.graphs or {}).values() for graph in graphs]
-
-
 def seed(graph: Graph) -> None:
     """Gives the captures and inputs of a subgraph what is known of them outside."""
     holder = graph.holder
@@ -65,7 +60,7 @@ def _without(shape: Shape | None, position: int) -> Shape | None:
 
 def if_(node: Node) -> Outs:
     """What both branches agree on. A name that both know is one of this scope or of one around it."""
-    branches = [graph.output.inputs for graph in subgraphs(node)]
+    branches = [graph.output.inputs for graph in node.subgraphs]
     return [_common([value for value in values if value is not None]) for values in zip(*branches, strict=True)]
 
 
@@ -83,7 +78,7 @@ def _common(values: list[Value]) -> Out:
 
 def loop(node: Node) -> Outs:
     """Carried values keep their type; of the shapes of what is collected only numbers hold for all turns."""
-    (body,) = subgraphs(node)
+    (body,) = node.subgraphs
     carried = node.arity - 2
     outs = []
     for slot, value in enumerate(body.output.inputs[1:]):
@@ -102,7 +97,7 @@ def scan(node: Node) -> Outs:
     """State variables keep their shapes; what is collected gains the axis that was scanned."""
     if node.version < 9:
         return []
-    (body,) = subgraphs(node)
+    (body,) = node.subgraphs
     scanned: int = node.attr("num_scan_inputs", 0)
     states = node.arity - scanned
     axes_in = node.attr("scan_input_axes") or [0] * scanned

@@ -26,7 +26,7 @@ def constant_of_shape(node: Node) -> Outs:
     if wanted is None:
         return [Out(dtype, unknown(length(operand(node, 0))))]
     shape = tuple(size if sizes.nonnegative(size) else None for size in wanted)
-    counted = isinstance(fill, Tensor) and dtype in dtypes.INTEGERS | {dtypes.BOOL}
+    counted = isinstance(fill, Tensor) and dtype in dtypes.COUNTED
     return [Out(dtype, shape, filled(shape, int(fill.item())) if counted else None)]
 
 

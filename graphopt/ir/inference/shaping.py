@@ -112,7 +112,8 @@ def expand(node: Node) -> Outs:
 
 def filled(shape: Partial, element: Size) -> Content | None:
     """The elements of a tensor that repeats one."""
-    count = dims.product(shape) if None not in shape else None  # type: ignore[arg-type]
+    known = [size for size in shape if size is not None]
+    count = dims.product(known) if len(known) == len(shape) else None
     return contents.complete([element] * count) if isinstance(count, int) and len(shape) <= 1 else None
 
 

@@ -145,7 +145,7 @@ class _Parser(Tokens):
 
     def constant(self, graph: Graph, name: str) -> Value:
         tensor = self.tensor()
-        node = graph._source("Constant", name)
+        node = graph.add_source("Constant", name)
         node.data = tensor
         node.output.dtype, node.output.shape = tensor.dtype, tensor.shape
         return node.output
@@ -166,20 +166,20 @@ class _Parser(Tokens):
         while not done and not self.ahead("=", by=1):
             inputs.append(self.operand(graph))
             done = self.closed(")")
-        graph._append(node)
+        graph.append(node)
         node.inputs = [None] * len(inputs)
         node.arity = len(inputs)
         for slot, value in enumerate(inputs):
             if value is not None:
-                graph._join(node, slot, value)
+                graph.join(node, slot, value)
         edits: dict[str, Any] = {}
         while not done:
             self.attribute(node, edits)
             done = self.closed(")")
-        node._edits = edits or None
+        node.edits = edits
         names = [self.ledger.fresh(op.lower())] if names is None else names
         node.outputs = tuple(Value(node, index, name) for index, name in enumerate(names))
-        graph._register(node)
+        graph.register(node)
         return node
 
     def operand(self, graph: Graph) -> Value | None:

@@ -83,7 +83,7 @@ class _Writer:
         self.taken.add(name)
 
     def name(self, value: Value) -> str:
-        value = _captured(value)
+        value = value.resolved
         if self.names:
             return _quoted(value.name)
         if value not in self.given:
@@ -115,7 +115,7 @@ class _Writer:
         return self.inlined[value]
 
     def operand(self, value: Value | None) -> str:
-        return "_" if value is None else self.inline(_captured(value)) or self.name(value)
+        return "_" if value is None else self.inline(value.resolved) or self.name(value)
 
     def statement(self, node: Node, indent: str) -> str:
         inputs = node.inputs[: node.arity]
@@ -166,17 +166,6 @@ def _quoted(name: str) -> str:
     if re.fullmatch(NAME, name) and name not in WORDS:
         return name
     return "`" + json.dumps(name, ensure_ascii=False)[1:-1].replace("`", "\\u0060") + "`"
-
-
-def _captured(value: Value) -> Value:
-    """What a capture stands for, in the scope that produces it."""
-    while value.node.is_op("Capture", IR_DOMAIN):
-        graph = value.node.graph
-        assert graph.holder is not None
-        outer = next(graph.holder.inputs[slot] for slot, node in graph.captures.items() if node is value.node)
-        assert outer is not None
-        value = outer
-    return value
 
 
 def _sparse(value: Value) -> Tensor:
