@@ -7,8 +7,9 @@ from graphopt.pipeline.inspection import Inspection, Port, inspect
 from graphopt.pipeline.meanings import MEANINGS, count_meanings, count_ops
 from graphopt.pipeline.optimize import Progress
 from graphopt.pipeline.result import Result, Rewrite
-from graphopt.pipeline.rulebook import all_rules, page
+from graphopt.pipeline.rulebook import page
 from graphopt.pipeline.verification import error_of, verify
+from graphopt.rewrite import all_rules
 
 __all__ = [
     "MEANINGS",

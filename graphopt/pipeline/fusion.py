@@ -15,10 +15,9 @@ from graphopt.ir.save import External, check_output
 from graphopt.pipeline.meanings import count_ops
 from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimized
 from graphopt.pipeline.result import Result, Rewrite
-from graphopt.pipeline.rulebook import all_rules
 from graphopt.pipeline.verification import Inputs, Source, arrays, error_of
 from graphopt.pipeline.watch import Watch
-from graphopt.rewrite import Limits, RuleFailure, Site, Trace, select
+from graphopt.rewrite import Limits, RuleFailure, Site, Trace, all_rules, select
 from graphopt.rewrite.engine import SiteKey
 from graphopt.rewrite.rule import STAGES
 from graphopt.runtime import Runner

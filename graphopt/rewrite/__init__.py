@@ -5,7 +5,7 @@ from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.engine import Engine, Limits
 from graphopt.rewrite.facts import constant_of, number_of, numbers_of, see_through
 from graphopt.rewrite.pattern import Attr, Expr, Factor, Number, Ops, Reason, const, like
-from graphopt.rewrite.registry import built_in_rules, rules_from, select
+from graphopt.rewrite.registry import all_rules, built_in_rules, rules_from, select
 from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
 from graphopt.rewrite.trace import Refusal, RuleCount, RuleFailure, Site, Trace
 
@@ -29,6 +29,7 @@ __all__ = [
     "Site",
     "Trace",
     "Value",
+    "all_rules",
     "built_in_rules",
     "const",
     "constant_of",

@@ -13,7 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from graphopt.errors import RuleError, UsageError, near
+from graphopt.errors import UsageError, near
 from graphopt.rewrite.rule import STAGES, CompiledRule, Rule
 
 # The built-in rules are found as a plug-in's are; the name of the package is all that is known of them.
@@ -26,7 +26,15 @@ def built_in_rules() -> tuple[CompiledRule, ...]:
     """The rules that ship with graphopt and those of installed packages, by stage, then name."""
     packages = [importlib.import_module(BUILT_IN)]
     packages.extend(entry.load() for entry in sorted(entry_points(group=_GROUP), key=lambda e: e.name))
-    return _compile(rule for package in packages for rule in _rules_of(package))
+    return _unique(CompiledRule(kind()) for package in packages for kind in _rules_of(package))
+
+
+def all_rules(sources: Iterable[str] = ()) -> tuple[CompiledRule, ...]:
+    """Every built-in and installed rule, and those in `sources` (Python files or modules), by stage, then name.
+
+    Raises: UsageError GO062 for a source that cannot be imported, GO063 for a rule whose name is taken.
+    """
+    return _unique([*built_in_rules(), *(rule for source in sources for rule in rules_from(source))])
 
 
 def rules_from(source: str) -> tuple[CompiledRule, ...]:
@@ -44,7 +52,7 @@ def rules_from(source: str) -> tuple[CompiledRule, ...]:
     except Exception as error:
         hint = "give a Python file, or the name of a module that can be imported"
         raise UsageError("GO062", f"the rules in '{source}' cannot be imported: {error}", source, hint) from error
-    return _compile(_rules_of(module))
+    return _unique(CompiledRule(kind()) for kind in _rules_of(module))
 
 
 def select(
@@ -58,14 +66,13 @@ def select(
     return tuple(r for r in rules if (not only or r.name in only) and r.name not in disable)
 
 
-def _compile(classes: Iterable[type[Rule]]) -> tuple[CompiledRule, ...]:
-    compiled: dict[str, CompiledRule] = {}
-    for kind in classes:
-        rule = CompiledRule(kind())
-        other = compiled.setdefault(rule.name, rule)
-        if type(other.rule) is not kind:
-            raise RuleError("GO063", f"two rules are called '{rule.name}'", f"{rule.place} and {other.place}")
-    return tuple(sorted(compiled.values(), key=lambda r: (STAGES.index(r.stage), r.name)))
+def _unique(rules: Iterable[CompiledRule]) -> tuple[CompiledRule, ...]:
+    found: dict[str, CompiledRule] = {}
+    for rule in rules:
+        other = found.setdefault(rule.name, rule)
+        if type(other.rule) is not type(rule.rule):
+            raise UsageError("GO063", f"two rules are called '{rule.name}'", f"{rule.place}, {other.place}")
+    return tuple(sorted(found.values(), key=lambda rule: (STAGES.index(rule.stage), rule.name)))
 
 
 def _rules_of(package: ModuleType) -> Iterator[type[Rule]]:

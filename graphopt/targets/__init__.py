@@ -49,11 +49,6 @@ class Target:
             return False
         return opset is None or bool(domain) or entry.since <= opset
 
-    def cost(self, domain: str, op: str) -> float:
-        """Time divided by that of the parts; infinite where there is no kernel."""
-        entry = self.kernels.get((domain, op))
-        return entry.cost if entry is not None else float("inf")
-
 
 def target_named(name: str) -> Target:
     """The built-in target `name`, or the one in the table file `name`.

@@ -1,5 +1,5 @@
 from graphopt.ir import Value, dtypes
-from graphopt.ir.facts import Fill, fills
+from graphopt.ir.fills import Fill, fills
 from graphopt.patterns.lower.heads import mask_known, merge_heads, sizes_known, split_heads, whole_mask
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
 

@@ -1,7 +1,7 @@
 import numpy as np
 
 from graphopt.ir import Value, dtypes
-from graphopt.ir.facts import Fill, fills
+from graphopt.ir.fills import Fill, fills
 from graphopt.patterns.lower.heads import heads_apart, mask_known, merge_heads, sizes_known, split_heads, whole_mask
 from graphopt.rewrite import Attr, Builder, Context, Expr, Ops, Reason, Rule, kernel
 

@@ -12,7 +12,7 @@ from onnx.backend.test.case.node import collect_testcases
 
 from graphopt.ir import load, model_to_proto
 from graphopt.pipeline.optimize import optimize
-from graphopt.pipeline.rulebook import all_rules
+from graphopt.rewrite import all_rules
 from graphopt.runtime import RunError, Runner
 from graphopt.targets import target_named
 

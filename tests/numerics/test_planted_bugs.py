@@ -11,7 +11,7 @@ import pytest
 from graphopt.bench import BertConfig, bert
 from graphopt.ir import Model, Node, load
 from graphopt.pipeline.optimize import optimize
-from graphopt.pipeline.rulebook import all_rules
+from graphopt.rewrite import all_rules
 from graphopt.targets import target_named
 from graphopt.verify import Checker, Verification
 from graphopt.verify.tolerance import K

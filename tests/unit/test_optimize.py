@@ -10,8 +10,7 @@ import pytest
 from graphopt.ir import Model
 from graphopt.ir.text import parse, to_text
 from graphopt.pipeline.optimize import optimize, optimized
-from graphopt.pipeline.rulebook import all_rules
-from graphopt.rewrite import Trace
+from graphopt.rewrite import Trace, all_rules
 from graphopt.targets import target_named
 
 PRE_NORM = """(x: float32[B, S, 64]) -> (y: float32[B, S, 64]) {
