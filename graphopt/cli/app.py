@@ -26,9 +26,13 @@ _HERE = str(Path(__file__).parents[1])
 _INTERRUPTED = 130
 _TERMINATED = 143
 _NOBODY_READS = 141
+_EXIT_CODES = (
+    "Exit codes: 0 done and equal, 1 not equal, 2 usage, 3 bad model or data, 4 not decided, "
+    "5 onnxruntime crashed or timed out, 6 done without a rule that failed, 70 a bug in graphopt."
+)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.version_option(__version__, prog_name="graphopt")
 def graphopt() -> None:
     """A compiler for ONNX graphs: recover, fuse, lower, and prove that nothing changed but speed."""

@@ -48,7 +48,8 @@ from graphopt.cli.types import SIZE
     type=click.Choice(["never", "auto", "always"]),
     default="auto",
     show_default=True,
-    help="How weights are written; auto keeps the input's way.",
+    help="How weights are written; auto keeps the input's way. What lies in a file beside the output stays there, "
+    "but for never.",
 )
 @click.option("--in-place", is_flag=True, help="Allow the output to be the input.")
 @click.option("--allow-unverified", is_flag=True, help="Write although the check could not decide.")
@@ -60,8 +61,10 @@ def fuse(screen: Screen, model: str, output: str | None, dims: tuple[tuple[str, 
     from graphopt import pipeline
     from graphopt.report import schema, terminal
 
+    target = Path(output) if output else _beside(model)
+    screen.refuse_report_at(target)
     with screen.progress() as progress:
-        result = pipeline.fuse(model, output or _beside(model), dims=dict(dims), progress=progress, **options)
+        result = pipeline.fuse(model, target, dims=dict(dims), progress=progress, **options)
     screen.show(schema.fusion(result), lambda: terminal.fusion(result, verbose=screen.verbose))
     return screen.fail(result.error) if result.error is not None else 0
 

@@ -33,10 +33,18 @@ class Screen:
     color: bool
 
     def __post_init__(self) -> None:
-        if self.json not in (None, "-"):
-            path = Path(self.json)
-            if path.is_dir() or not path.absolute().parent.is_dir():
-                raise UsageError("GO014", "the report cannot be written: no such folder", self.json)
+        if self.json is None or self.json == "-":
+            return
+        path = Path(self.json)
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise UsageError("GO014", "the report cannot be written: no such folder", self.json)
+        if path.is_file() and not _may_be_report(path):
+            raise UsageError("GO014", "the report would overwrite a file that is no report", self.json)
+
+    def refuse_report_at(self, path: Path | None) -> None:
+        """Raises UsageError GO014 where the report would overwrite `path`, which the command writes as well."""
+        if path is not None and self.json is not None and Path(self.json).resolve() == path.resolve():
+            raise UsageError("GO014", "the report would overwrite the model", self.json)
 
     def show(self, report: dict[str, Any], text: Callable[[], RenderableType]) -> None:
         """Writes the JSON `report` if it was asked for; prints `text()` unless stdout is taken or to be quiet."""
@@ -58,9 +66,12 @@ class Screen:
         if self.quiet or not sys.stderr.isatty():
             yield None
             return
+        from rich.progress import BarColumn, SpinnerColumn, TextColumn, TimeElapsedColumn
         from rich.progress import Progress as Bar
 
-        bar = Bar(console=self._console(stderr=True), transient=True)
+        # Stages differ too much in length for an estimate of what is left.
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        bar = Bar(*columns, console=self._console(stderr=True), transient=True)
         task = bar.add_task("")
         begin = Timer(_PATIENCE, bar.start)
         begin.start()
@@ -77,3 +88,13 @@ class Screen:
         # Names of values may look like rich's markup.
         plain = None if self.color else True
         return Console(stderr=stderr, no_color=plain, highlight=False, markup=False, emoji=False)
+
+
+def _may_be_report(path: Path) -> bool:
+    """Whether a file is empty, begins as our reports do, or cannot be read, which writing it will tell."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return True
+    return not head or b'"schema"' in head

@@ -21,7 +21,7 @@ from graphopt.ir.dims import Shape, Size, Unknowns
 from graphopt.ir.graph import CycleError, Graph
 from graphopt.ir.ledger import Ledger
 from graphopt.ir.model import Function, Model, canonical_domain
-from graphopt.ir.node import Node, Value
+from graphopt.ir.node import IR_DOMAIN, Node, Value
 from graphopt.ir.protos import copy_fields
 from graphopt.ir.tensor import Tensor
 
@@ -49,6 +49,9 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto) -> Model:
 def _read(path: Path) -> tuple[onnx.ModelProto, dict[int, wire.Region]]:
     """The proto in a file, with large weights left where they are."""
     where = str(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        # A model is read twice, and a pipe without a writer for ever.
+        raise ModelError("GO022", "cannot be read: not a regular file", where)
     try:
         proto, regions = wire.read(path)
     except FileNotFoundError as error:
@@ -299,6 +302,8 @@ class _Loader:
         node.overload = proto.overload
         node.origin = index
         node.outputs = tuple([Value(node, slot, name) for slot, name in enumerate(proto.output)])
+        if domain == IR_DOMAIN:
+            raise self._error("GO043", f"the domain '{domain}' is graphopt's own", node.place, "rename the domain")
         if domain not in graph.opsets and domain not in IMPORTED_BY_THE_RUNTIME:
             message = f"the domain '{domain or 'ai.onnx'}' has no opset import"
             raise self._error("GO043", message, node.place, f"add an opset_import entry for '{domain or 'ai.onnx'}'")

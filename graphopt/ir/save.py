@@ -76,6 +76,9 @@ def check_output(model: Model, path: str | os.PathLike[str], *, in_place: bool =
     try:
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if target.exists() and not target.is_file():
+            # To rename a file over /dev/null would take it from everybody.
+            raise OSError(errno.EINVAL, "not a regular file")
         # On every system the one sure test, and the file never has a name.
         with tempfile.TemporaryFile(dir=target.parent):
             pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -25,11 +26,11 @@ _NUMERIC = frozenset({"count", "before", "after", "applied", "matched", "tried",
 
 def fusion(result: Result, *, verbose: bool = False) -> RenderableType:
     """What `fuse` did, how it was checked, and where the time went."""
-    files = _facts()
-    files.add_row("model", result.source)
-    files.add_row("target", result.target)
-    files.add_row("written", str(result.output) if result.output is not None else "nothing")
-    return Group(*_changes(result, verbose), *_applied(result, verbose), _outcome(result), files)
+    facts = _outcome(result)
+    facts.add_row("model", result.source)
+    facts.add_row("target", result.target)
+    facts.add_row("written", str(result.output) if result.output is not None else "nothing")
+    return Group(*_changes(result, verbose), *_applied(result, verbose), facts)
 
 
 def verification(found: Verification) -> RenderableType:
@@ -39,6 +40,9 @@ def verification(found: Verification) -> RenderableType:
     facts.add_row("decided by", found.decided_by)
     if found.reason:
         facts.add_row("reason", found.reason)
+    for one in found.outputs:
+        if one.feed and one.verdict != "equal":
+            facts.add_row("seen on", f"{one.name}: {one.feed}")
     for provider in found.providers:
         facts.add_row(f"on {provider.name}", Text.assemble(_verdict(provider.verdict), f"  {provider.reason}"))
     for name, feeds in _feeds(found).items():
@@ -88,7 +92,7 @@ def rule(shown: CompiledRule) -> RenderableType:
     for kernel in shown.needs:
         facts.add_row("needs", str(kernel))
     facts.add_row("file", shown.place)
-    return Group(Text(shown.name, "bold"), "", page(shown), "", facts)
+    return Group(Text(shown.name, "bold"), "", _unwrapped(page(shown)), "", facts)
 
 
 def timing(found: Timing) -> RenderableType:
@@ -108,8 +112,9 @@ def timing(found: Timing) -> RenderableType:
             name if distinct else one.model, f"{one.median * 1000:.2f} ms", f"{one.p90 * 1000:.2f} ms", *compared
         )
     shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in found.shapes.items())
-    how = f"{found.runs} runs each, in turn, on {found.provider} with {found.threads} threads; inputs {shapes}"
-    return Group(table, "", Text(how, "dim"))
+    threads = f"{found.threads} thread" if found.threads == 1 else f"{found.threads} threads"
+    how = f"{found.runs} runs each, in turn, in onnxruntime's default session on {found.provider} with {threads}"
+    return Group(table, "", Text(f"{how}; inputs {shapes}", "dim"))
 
 
 def demo(found: Demo, *, verbose: bool = False) -> RenderableType:
@@ -133,7 +138,8 @@ def size(count: int) -> str:
 def _changes(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
     """Meanings, and the ops whose number changed most."""
     before, after = result.ops_before, result.ops_after
-    meanings = _before_after("meaning", Counter(count_meanings(before)), Counter(result.fused))
+    known = Counter(count_meanings(before)), Counter(result.fused)
+    meanings = (_before_after("meaning", *known), "") if any(known) else ()
     changed = [op for op in before | after if before[op] != after[op]]
     changed.sort(key=lambda op: (-abs(before[op] - after[op]), op))
     shown = changed if verbose else changed[:_FEW]
@@ -141,7 +147,7 @@ def _changes(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
     if len(shown) < len(changed):
         ops.add_row(f"{len(changed) - len(shown)} other ops", "", "", style="dim")
     ops.add_row("all nodes", f"{before.total():,}", f"{after.total():,}", style="bold")
-    return meanings, "", ops, ""
+    return *meanings, ops, ""
 
 
 def _applied(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
@@ -179,7 +185,10 @@ def _check(result: Result) -> Text:
         return _verdict(result.verdict)
     counts = found.counts
     regions = counts.run + counts.known
-    text = f": {regions} regions changed and were run, {counts.free} are equal by structure"
+    changed = f"{regions} region{'' if regions == 1 else 's'} changed"
+    if found.verdict != "skipped":
+        changed += " and was run" if regions == 1 else " and were run"
+    text = f": {changed}, {counts.free} {'is' if counts.free == 1 else 'are'} equal by structure"
     return Text.assemble(_verdict(result.verdict), text, _furthest(found.regions))
 
 
@@ -206,6 +215,11 @@ def _feeds(found: Verification) -> dict[str, list[str]]:
         if text not in feeds.setdefault(one.name, []):
             feeds[one.name].append(text)
     return feeds
+
+
+def _unwrapped(text: str) -> str:
+    """A page without the line breaks inside its sections, for a terminal to break anew."""
+    return re.sub(r"(?<=\S)\n(?=\S)(?![A-Z]\w*:)", " ", text)
 
 
 def _speedup(ratio: float) -> Text:

@@ -49,7 +49,7 @@ def rules_from(source: str) -> tuple[CompiledRule, ...]:
             spec.loader.exec_module(module)
         else:
             module = importlib.import_module(source)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         hint = "give a Python file, or the name of a module that can be imported"
         raise UsageError("GO062", f"the rules in '{source}' cannot be imported: {error}", source, hint) from error
     return _unique(CompiledRule(kind()) for kind in _rules_of(module))

@@ -29,8 +29,10 @@ class LayerNormFromParts(Rule):
         trailing = sorted(a % len(x.shape) for a in axes)
         if trailing != list(range(len(x.shape) - len(axes), len(x.shape))):
             return f"axes {axes} are not the trailing ones"
-        if not all(isinstance(size, int) for size in x.shape[trailing[0] :]):
-            return "a normalized size is not known"
+        if not all(isinstance(size, int) and size > 0 for size in x.shape[trailing[0] :]):
+            return "a normalized size is not known, or nothing"
+        if x.dtype == dtypes.DOUBLE and float(np.float32(eps)) != eps:
+            return f"an attribute cannot hold {eps} exactly"
         return (x.dtype in dtypes.FLOATS and eps > 0) or "epsilon is not positive"
 
     def rewrite(self, op: Builder, x: Value, axes: list[int], eps: float) -> Value:

@@ -20,6 +20,7 @@ from graphopt.ir.operands import known_integers
 from graphopt.ir.schema import onnx_schema
 
 _DATA_LIMIT = 1024
+_REFUSALS = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
 
 
 @functools.cache
@@ -43,7 +44,7 @@ def infer(node: Node) -> list[Out]:
     imports = _imports(tuple(node.graph.opsets.items()))
     try:
         found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, None, imports)
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, TypeError, KeyError):
+    except (*_REFUSALS, RuntimeError, ValueError, TypeError, KeyError):
         return []
     return [_out(found.get(f"o{index}"), symbols) for index in range(len(node.outputs))]
 
