@@ -51,6 +51,8 @@ def judge(runner: Runner, source: Path, expected: dict[str, int], output: Path) 
     missing = {name: f"{found[name]} of {count}" for name, count in wanted.items() if found[name] < count}
     if loads(runner, source) and result.output is not None and not loads(runner, output):
         return "unloadable", str(missing)
+    if result.output is None:
+        return "refused", str(result.error)
     if result.verdict == "unequal":
         return "wrong", str(result.error)
     return ("missed" if missing else "reached"), ", ".join(f"{name} {text}" for name, text in missing.items())

@@ -1,14 +1,14 @@
 """A BERT without torch: seeded weights, spelled in parts as a TorchScript exporter writes it.
 
 LayerNormalization, GELU and attention stand decomposed, shapes are computed at run time, constants are nodes and the
-mask is added as (1 − mask) · lowest. Weights have the standard deviation 1/√fan-in and biases and gains are perturbed:
-at a training initialisation every softmax is flat and hardly a mistake would show in the output.
+mask adds the lowest number where nothing may be seen. Weights have the standard deviation 1/√fan-in and biases and
+gains are perturbed: at a training initialisation every softmax is flat and hardly a mistake would show in the output.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnx
@@ -19,7 +19,10 @@ OPSET = 14
 
 @dataclass(frozen=True)
 class BertConfig:
-    """Sizes of a BERT encoder; the defaults are those of BERT-base (110 million parameters)."""
+    """Sizes of a BERT encoder; the defaults are those of BERT-base (110 million parameters).
+
+    `mask` is how padding is spelled: `where(mask, 0, lowest)`, or `(1 - mask) * lowest` as older exports do.
+    """
 
     layers: int = 12
     hidden: int = 768
@@ -28,6 +31,7 @@ class BertConfig:
     vocabulary: int = 30_522
     positions: int = 512
     seed: int = 0
+    mask: Literal["where", "product"] = "where"
 
 
 def bert(config: BertConfig) -> onnx.ModelProto:
@@ -35,7 +39,7 @@ def bert(config: BertConfig) -> onnx.ModelProto:
     (batch, sequence, hidden) and `pooler_output` (batch, hidden) float32."""
     writer = _Writer(np.random.default_rng(config.seed))
     hidden = _embeddings(writer, config)
-    mask = _mask(writer)
+    mask = _mask(writer, config)
     for index in range(config.layers):
         last = index == config.layers - 1
         hidden = _layer(writer, f"encoder/layer.{index}", hidden, mask, config, "last_hidden_state" if last else "")
@@ -113,14 +117,17 @@ def _embeddings(w: _Writer, config: BertConfig) -> str:
     return _layer_norm(w, f"{scope}/LayerNorm", total, config.hidden)
 
 
-def _mask(w: _Writer) -> str:
+def _mask(w: _Writer, config: BertConfig) -> str:
     """(batch, sequence) of 0 and 1 → (batch, 1, 1, sequence) of the lowest float and 0."""
     scope, mask = "mask", "attention_mask"
     for axis in (1, 2):
         mask = w.op(scope, "Unsqueeze", mask, w.constant(scope, [axis], np.int64))
+    lowest = w.constant(scope, np.finfo(np.float32).min)
+    if config.mask == "where":
+        allowed = w.op(scope, "Cast", mask, to=TensorProto.BOOL)
+        return w.op(scope, "Where", allowed, w.constant(scope, 0.0), lowest)
     kept = w.op(scope, "Cast", mask, to=TensorProto.FLOAT)
-    masked = w.op(scope, "Sub", w.constant(scope, 1.0), kept)
-    return w.op(scope, "Mul", masked, w.constant(scope, np.finfo(np.float32).min))
+    return w.op(scope, "Mul", w.op(scope, "Sub", w.constant(scope, 1.0), kept), lowest)
 
 
 def _layer(w: _Writer, scope: str, x: str, mask: str, config: BertConfig, output: str) -> str:

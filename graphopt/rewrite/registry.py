@@ -38,7 +38,7 @@ def all_rules(sources: Iterable[str] = ()) -> tuple[CompiledRule, ...]:
 
 
 def rules_from(source: str) -> tuple[CompiledRule, ...]:
-    """The rules in a Python file or an importable module. Raises: UsageError GO062 when it cannot be imported."""
+    """The rules in a Python file or an importable module. Raises: UsageError GO062 when there are none."""
     try:
         if source.endswith(".py"):
             path = Path(source).resolve()
@@ -52,7 +52,10 @@ def rules_from(source: str) -> tuple[CompiledRule, ...]:
     except (Exception, SystemExit) as error:
         hint = "give a Python file, or the name of a module that can be imported"
         raise UsageError("GO062", f"the rules in '{source}' cannot be imported: {error}", source, hint) from error
-    return _unique(CompiledRule(kind()) for kind in _rules_of(module))
+    rules = _unique(CompiledRule(kind()) for kind in _rules_of(module))
+    if not rules:
+        raise UsageError("GO062", f"there is no rule in '{source}'", source, "a rule is a subclass of graphopt.Rule")
+    return rules
 
 
 def select(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
-from graphopt.errors import RuleError
+from graphopt.errors import RuleError, near
 from graphopt.ir import Graph, Value
 from graphopt.rewrite.pattern import Pattern, Reason, root_ops, trace
 
@@ -83,6 +83,12 @@ class CompiledRule:
         self.rule = rule
         self.name = type(rule).__name__
         self.stage = rule.stage
+        if self.stage not in STAGES:
+            hint = near(self.stage, STAGES)
+            raise RuleError("GO061", f"{self.name} is for no stage: '{self.stage}'", self.place, hint)
+        for method in ("pattern", "rewrite"):
+            if not callable(getattr(rule, method, None)):
+                raise RuleError("GO061", f"{self.name} has no method '{method}'", self.place)
         needs = rule.needs
         self.needs = needs if isinstance(needs, tuple) else (needs,)
         try:

@@ -22,6 +22,7 @@ from graphopt.ir import Function, Model, Node, Tensor, Value
 from graphopt.ir.attributes import Reference, same_tensor
 from graphopt.ir.encode import node_to_proto
 from graphopt.ir.schema import is_random, onnx_schema, signature
+from graphopt.rewrite.facts import see_through
 
 _SMALL_BYTES = 1024
 _FIRST_STABLE_OPSET = 13
@@ -216,6 +217,9 @@ def _body(function: Function) -> bytes:
 
 def draws(node: Node) -> bool:
     """Whether `node`, or something in its subgraphs, is random."""
-    if is_random(node.domain, node.op):
-        return True
-    return any(is_random(n.domain, n.op) for graph in node.subgraphs for scope in graph.scopes() for n in scope.ops())
+    return _draws(node) or any(_draws(n) for graph in node.subgraphs for scope in graph.scopes() for n in scope.ops())
+
+
+def _draws(node: Node) -> bool:
+    in_training = node.is_op("Dropout") and bool(node.outputs) and see_through(node.output) is None
+    return in_training or is_random(node.domain, node.op)

@@ -10,7 +10,7 @@ import pytest
 import graphopt
 from graphopt.bench import BertConfig, bert
 
-CONFIG = BertConfig(layers=2, hidden=64, heads=4, intermediate=128, vocabulary=100, positions=64)
+CONFIG = BertConfig(layers=2, hidden=64, heads=4, intermediate=128, vocabulary=100, positions=64, mask="product")
 
 HEAD = """
 from typing import Annotated

@@ -16,7 +16,7 @@ from graphopt.targets import target_named
 from graphopt.verify import Checker, Verification
 from graphopt.verify.tolerance import K
 
-CONFIG = BertConfig(layers=2, hidden=64, heads=4, intermediate=128, vocabulary=100, positions=64)
+CONFIG = BertConfig(layers=2, hidden=64, heads=4, intermediate=128, vocabulary=100, positions=64, mask="product")
 
 
 @pytest.fixture(scope="module")
