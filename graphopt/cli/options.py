@@ -47,7 +47,7 @@ _inputs = click.option("--inputs", metavar="FILE.npz", help="Real inputs: arrays
 _timeout = click.option(
     "--timeout",
     metavar="S",
-    type=click.FloatRange(min=0, min_open=True),
+    type=click.FloatRange(min=0, max=1e6, min_open=True),
     default=300.0,
     show_default=True,
     help="Seconds for each request to the process that runs models.",

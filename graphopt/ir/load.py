@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import heapq
 import logging
@@ -49,10 +50,10 @@ def load(source: str | os.PathLike[str] | onnx.ModelProto) -> Model:
 def _read(path: Path) -> tuple[onnx.ModelProto, dict[int, wire.Region]]:
     """The proto in a file, with large weights left where they are."""
     where = str(path)
-    if path.exists() and not (path.is_file() or path.is_dir()):
-        # A model is read twice, and a pipe without a writer for ever.
-        raise ModelError("GO022", "cannot be read: not a regular file", where)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            # A model is read twice, and a pipe without a writer for ever.
+            raise OSError(errno.EINVAL, "not a regular file")
         proto, regions = wire.read(path)
     except FileNotFoundError as error:
         raise ModelError("GO020", "no such file", where) from error

@@ -135,7 +135,7 @@ class Comparer:
         found, free = [], 0
         for name in _roots(self._original.graph, candidate.graph, cuts):
             old, new = names[name], candidate.graph.names[name]
-            if after[new] in (before[old], self._numbers(("cut", cuts.read_as.get(name)))):
+            if _are_empty(old, new) or after[new] in (before[old], self._numbers(("cut", cuts.read_as.get(name)))):
                 free += 1
             else:
                 found.append(Region(name, old, new, cuts, (name, before[old], after[new])))
@@ -181,6 +181,11 @@ def _roots(original: Graph, candidate: Graph, cuts: Cuts) -> list[str]:
     alive |= {value.name for value in original.outputs}
     values = (original.names[name] for name in alive)
     return [v.name for v in sorted(values, key=_place) if v.node.op != "Input"]
+
+
+def _are_empty(a: Value, b: Value) -> bool:
+    """Whether both are tensors without elements, of one type and shape."""
+    return a.shape is not None and 0 in a.shape and (a.dtype, a.shape) == (b.dtype, b.shape)
 
 
 def _alive(graph: Graph) -> Iterable[Value]:

@@ -72,7 +72,12 @@ class Feeder:
                 arrays[value.name], kinds[value.name] = _other(node.data.numpy(), rng), _OVERRIDDEN
             else:
                 meaning = self._meanings[value.name]
-                arrays[value.name] = _array(self._model, value, meaning, kind, binding, rng)
+                try:
+                    arrays[value.name] = _array(self._model, value, meaning, kind, binding, rng)
+                except MemoryError as error:
+                    message = f"the input '{value.name}' does not fit into memory"
+                    where = str(self._model.path or "model")
+                    raise InconclusiveError("GO017", message, where, "bind a smaller size with --dim") from error
                 kinds[value.name] = _described(meaning, kind)
         return Feed(kind, seed, arrays, kinds)
 
@@ -174,7 +179,8 @@ def _array(
 def _kept(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
     """Where a mask keeps something: rows along the first axis, positions along the last."""
     if not shape:
-        return np.ones(shape, bool)
+        # A flag, such as the condition of an If: both of its branches are to be seen.
+        return np.array(kind != "holes")
     rows, length = (shape[0] if len(shape) > 1 else 1), shape[-1]
     position = np.arange(length)
     lengths = rng.integers((length + 1) // 2, max(length, 2), rows)[:, None]

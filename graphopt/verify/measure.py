@@ -86,7 +86,7 @@ def _tensor(name: str, a: Array, b: Array, moved: Sequence[Array], allowed: floa
         kinds = [f"{x.dtype}{list(x.shape)}" for x in (a, b)]
         return Comparison(name, "unequal", reason=f"{kinds[0]} in the reference, {kinds[1]} in the candidate")
     if a.size == 0:
-        return Comparison(name, "equal")
+        return Comparison(name, "skipped", reason="it is empty")
     moved = [draw for draw in moved if draw.dtype == a.dtype and draw.shape == a.shape]
     if is_float(a):
         return _floats(name, a, b, moved, allowed)

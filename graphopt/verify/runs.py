@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 
 from graphopt.errors import UsageError, near
-from graphopt.ir import Model, Value
+from graphopt.ir import Model, Node, Shape, Value
 from graphopt.ir.infer import infer
 from graphopt.runtime import PROVIDERS, RunError, Runner
 from graphopt.verify.feeds import MASKS, Feed, Feeder, given_feed
@@ -18,6 +18,7 @@ from graphopt.verify.noise import data_values
 from graphopt.verify.parts import PartSession, part
 from graphopt.verify.results import Options, ProviderResult
 from graphopt.verify.sizes import Binding, check_names, choose
+from graphopt.verify.structure import identical
 from graphopt.verify.tolerance import DRAWS, epsilon, one_ulp
 from graphopt.verify.weights import Weights
 
@@ -107,7 +108,7 @@ def _refusal(session: PartSession, feed: Feed) -> RunError | None:
 
 
 def interface_difference(original: Model, candidate: Model) -> str:
-    """How the two differ for a caller: inputs or outputs by name, order or element type. Empty if they do not."""
+    """How the two differ for a caller: names, order and element types; defaults and sizes of inputs. Empty if not."""
     for what, before, after in (
         ("inputs", _ports(original, "inputs"), _ports(candidate, "inputs")),
         ("outputs", _ports(original, "outputs"), _ports(candidate, "outputs")),
@@ -118,7 +119,26 @@ def interface_difference(original: Model, candidate: Model) -> str:
         for (name, old), (_, new) in zip(before, after, strict=True):
             if old and new and old != new:
                 return f"the type of '{name}' among the {what} differs"
+    inputs = {node.output.name: node for node in candidate.graph.inputs}
+    pairs = ((node, inputs[node.output.name]) for node in original.graph.inputs if node.op == "Input")
+    return next((difference for pair in pairs if (difference := _input_difference(*pair))), "")
+
+
+def _input_difference(old: Node, new: Node) -> str:
+    """How an input of the candidate differs in its default, or in a size that the original leaves open."""
+    name, before, after = old.output.name, old.output.shape, new.output.shape
+    if (old.data is None) != (new.data is None) or (old.data and new.data and not identical(old.data, new.data)):
+        return f"the default of the input '{name}' differs"
+    if after is None:
+        return ""
+    fixed = before is None or len(before) != len(after)
+    if fixed or any(isinstance(n, int) and n != m for m, n in zip(before or (), after, strict=False)):
+        return f"the input '{name}' is [{_sizes(before)}] in the reference, [{_sizes(after)}] in the candidate"
     return ""
+
+
+def _sizes(shape: Shape | None) -> str:
+    return "..." if shape is None else ", ".join(map(str, shape))
 
 
 def _ports(model: Model, which: str) -> list[tuple[str, int]]:

@@ -10,7 +10,7 @@ import functools
 import hashlib
 import struct
 from collections import Counter
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,9 +18,10 @@ import onnx
 from google.protobuf.message import Message
 from onnx import AttributeProto
 
-from graphopt.ir import Function, Model, Node, Tensor, Value
+from graphopt.ir import Function, Graph, Model, Node, Tensor, Value
 from graphopt.ir.attributes import Reference, same_tensor
 from graphopt.ir.encode import node_to_proto
+from graphopt.ir.model import FunctionKey
 from graphopt.ir.schema import is_random, onnx_schema, signature
 from graphopt.rewrite.facts import see_through
 
@@ -87,6 +88,7 @@ class Structure:
         self._cuts = cuts or {}
         self._numbers = numbers
         self._functions = model.functions
+        self._bodies: dict[FunctionKey, Hashable] = {}
         self._of: dict[Value, int] = {}
         self._as_read: dict[Value, int] = {}
         self._seen: Counter[Hashable] = Counter()
@@ -125,8 +127,30 @@ class Structure:
         return self._numbers(key)
 
     def _form(self, node: Node) -> Hashable:
-        function = self._functions.get((node.domain, node.op, node.overload))
-        return form(node.domain, node.op, node.version) if function is None else _body(function)
+        key = node.domain, node.op, node.overload
+        function = self._functions.get(key)
+        if function is None:
+            own = form(node.domain, node.op, node.version)
+            return (own, self._held(node.subgraphs)) if node.graphs else own
+        if key not in self._bodies:
+            self._bodies[key] = _body(function), self._held([function.graph])
+        return self._bodies[key]
+
+    def _held(self, graphs: Sequence[Graph]) -> Hashable:
+        """What the operators in `graphs` mean, and in every function that they call, however deep."""
+        forms: list[Hashable] = []
+        called: dict[FunctionKey, bytes] = {}
+        waiting = list(graphs)
+        while waiting:
+            for node in (node for scope in waiting.pop().scopes() for node in scope.ops()):
+                key = node.domain, node.op, node.overload
+                function = self._functions.get(key)
+                if function is None:
+                    forms.append(form(node.domain, node.op, node.version))
+                elif key not in called:
+                    called[key] = _body(function)
+                    waiting.append(function.graph)
+        return tuple(forms), tuple(called.items())
 
 
 @functools.cache

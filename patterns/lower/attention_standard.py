@@ -30,6 +30,8 @@ class AttentionToStandard(Rule):
     def where(self, q: Value, k: Value, bias: Value | None, guard: int, ctx: Context) -> Reason:
         if q.dtype == dtypes.DOUBLE:
             return "the kernel takes no float64"
+        if 0 in (*(q.shape or ()), *(k.shape or ())):
+            return "the kernel takes no empty operand"
         if bias is None:
             return True
         found = Fill.ORDINARY if "no-empty-rows" in ctx.assume else fills(bias)

@@ -332,6 +332,10 @@ def test_malformed_nodes_say_nothing(graph: Graph, name: str, attrs: dict[str, A
     assert out(graph, name, given(graph, B, S), **attrs).shape is None
 
 
+def test_an_empty_slot_that_must_not_be_says_nothing(graph: Graph) -> None:
+    assert out(graph, "GridSample", given(graph, B, 3, S, T), None).shape is None
+
+
 def test_minima_do_not_grow_without_end(graph: Graph) -> None:
     x: Value = given(graph, B, S)
     for position in range(2, 60):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -65,6 +66,12 @@ BAD_PROTOS: dict[str, tuple[onnx.ModelProto, str, str, str]] = {
         "GO043",
         "the domain 'my.domain' has no opset import",
         "node 'y' (Relu)",
+    ),
+    "domain of the IR": (
+        text("g (float[N] x) => (float[N] y) { y = ir.Input(x) }", '<ir_version: 10, opset_import: ["ir" : 1]> '),
+        "GO043",
+        "the domain 'ir' is graphopt's own",
+        "node 'y' (Input)",
     ),
     "domain in a subgraph": (
         text(BRANCHES.replace("Neg(%s)", "far.Neg(x)")),
@@ -259,6 +266,7 @@ def zipped(path: Path) -> None:
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str, str, bool]] = {
     "missing": (lambda path: None, "GO020", "no such file", False),
     "directory": (lambda path: path.mkdir(), "GO021", "a directory", False),
+    "pipe": (lambda path: os.mkfifo(path), "GO022", "not a regular file", False),
     "empty": (lambda path: path.write_bytes(b""), "GO023", "empty", False),
     "truncated": (lambda path: path.write_bytes(truncated()), "GO023", "not a readable ONNX protobuf", True),
     "garbage": (lambda path: path.write_bytes(bytes(range(255, 0, -1))), "GO023", "not a readable", True),

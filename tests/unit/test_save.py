@@ -264,7 +264,12 @@ def a_directory(folder: Path) -> Path:
     return folder / "out.onnx"
 
 
-@pytest.mark.parametrize("place", [no_folder, below_a_file, a_directory])
+def a_pipe(folder: Path) -> Path:
+    os.mkfifo(folder / "out.onnx")
+    return folder / "out.onnx"
+
+
+@pytest.mark.parametrize("place", [no_folder, below_a_file, a_directory, a_pipe])
 def test_a_place_that_cannot_be_written(tmp_path: Path, place: Callable[[Path], Path]) -> None:
     model = load(in_files(tmp_path))
     target = place(tmp_path)

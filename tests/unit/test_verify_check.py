@@ -97,6 +97,8 @@ def test_a_wrong_type_or_rank_is_unequal() -> None:
         ("-> (y, k)", "-> (y)", "outputs"),
         ("(x: float32[N, 64], m: int64[N])", "(m: int64[N], x: float32[N, 64])", "inputs"),
         ("m: int64[N]", "m: int64[N], extra: float32[N]", "inputs"),
+        ("m: int64[N]", "m: int64[3]", "is [N] in the reference, [3] in the candidate"),
+        ("m: int64[N]", "m: int64[N, M]", "is [N] in the reference, [N, M] in the candidate"),
     ],
 )
 def test_another_interface_is_unequal(old: str, new: str, word: str) -> None:
@@ -104,6 +106,31 @@ def test_another_interface_is_unequal(old: str, new: str, word: str) -> None:
         found = function(parse(NET), parse(NET.replace(old, new)))
         assert (found.verdict, found.decided_by) == ("unequal", "structure")
         assert word in found.reason
+
+
+def test_both_branches_of_a_flag_are_run() -> None:
+    text = """opset 17\n(x: float32[N], c: bool[]) -> (y: float32[N]) {
+      y = If(c, then_branch=() -> (p: float32[N]) { p = Abs(x) }, else_branch=() -> (q: float32[N]) { q = Neg(x) }) }"""
+    for old, new in (("Abs(x)", "Relu(x)"), ("Neg(x)", "Relu(x)")):
+        assert compare(parse(text), parse(text.replace(old, new))).verdict == "unequal"
+
+
+def test_the_defaults_of_inputs_are_compared() -> None:
+    text = "opset 17\n(x: float32[N, 2], w = float32[2] {1, 2}) -> (y) { y = Mul(x, w) }"
+    for other in ("w = float32[2] {1, 3}", "w: float32[2]"):
+        found = compare(parse(text), parse(text.replace("w = float32[2] {1, 2}", other)))
+        assert (found.verdict, found.reason) == ("unequal", "the default of the input 'w' differs")
+
+
+def test_inputs_may_be_renamed_in_size_and_left_open() -> None:
+    text = "opset 17\n(x: float32[N, 2]) -> (y) { y = Abs(x) }"
+    assert compare(parse(text), parse(text.replace("[N, 2]", "[M, K]"))).verdict == "equal"
+
+
+def test_outputs_without_elements_decide_nothing() -> None:
+    text = "opset 17\n(x: float32[N, 2]) -> (y) { y = Slice(x, [5000], [6000], [0]) }"
+    found = compare(parse(text), parse(text.replace("Slice(x", "Slice(Neg(x)")))
+    assert (found.verdict, found.reason) == ("inconclusive", "'y': it is empty")
 
 
 def test_an_overridable_initializer_that_was_folded_is_unequal() -> None:

@@ -160,3 +160,43 @@ def test_a_long_chain_is_compared_without_recursion() -> None:
     changed = text.replace("v7 = Neg(v6)", "v7 = Abs(v6)")
     found, free = compared(text, changed)
     assert (list(found), free) == (["v7"], 19_999)
+
+
+FUNCTIONS = """
+opset 17, loc 1
+(x: float32[N]) -> (y) { y = loc.Outer(x) }
+function loc.Outer(a) -> (b) { b = loc.Inner(a) }
+function loc.Inner(c) -> (d) { d = Abs(c) }
+"""
+BRANCHES = """
+opset 17, loc 1
+(x: float32[N], c: bool[]) -> (y) {
+  y = If(c, then_branch=() -> (p) { p = loc.F(x) }, else_branch=() -> (q) { q = Neg(x) })
+}
+function loc.F(a) -> (b) { b = Abs(a) }
+"""
+VERSIONS = """
+opset 12
+(x: float32[2, 3, 4], c: bool[]) -> (y) {
+  y = If(c, then_branch=() -> (p) { p = Softmax(x, axis=1) }, else_branch=() -> (q) { q = Neg(x) })
+}
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "old", "new"),
+    [
+        (FUNCTIONS, "Abs(c)", "Relu(c)"),
+        (BRANCHES, "Abs(a)", "Relu(a)"),
+        (VERSIONS, "opset 12", "opset 13"),  # until then Softmax took all axes from 1 on as one
+    ],
+)
+def test_what_a_function_calls_and_a_branch_holds_counts(model: str, old: str, new: str) -> None:
+    assert old in model
+    assert compared(model, model) == ({}, 1)
+    assert list(compared(model, model.replace(old, new))[0]) == ["y"]
+
+
+def test_tensors_without_elements_are_equal_for_free() -> None:
+    base = "opset 17\n(x: float32[0, 4]) -> (y: float32[0, 4]) { y = Abs(x) }"
+    assert compared(base, base.replace("Abs", "Neg")) == ({}, 1)
