@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from graphopt.errors import GraphoptError
     from graphopt.ir import Value
-    from graphopt.pipeline import Result, fuse, load, save, verify
+    from graphopt.pipeline import Result, explain, find, fuse, load, save, verify
     from graphopt.rewrite import Expr, Ops, Rule, const
 
 __version__ = "0.1.0"
@@ -25,6 +25,8 @@ __all__ = [
     "Rule",
     "Value",
     "const",
+    "explain",
+    "find",
     "fuse",
     "load",
     "save",
@@ -35,7 +37,7 @@ _HOME = {
     "GraphoptError": "graphopt.errors",
     "Value": "graphopt.ir",
     **dict.fromkeys(["Expr", "Ops", "Rule", "const"], "graphopt.rewrite"),
-    **dict.fromkeys(["Result", "fuse", "load", "save", "verify"], "graphopt.pipeline"),
+    **dict.fromkeys(["Result", "explain", "find", "fuse", "load", "save", "verify"], "graphopt.pipeline"),
 }
 
 

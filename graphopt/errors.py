@@ -71,7 +71,12 @@ class RuleError(GraphoptError):
 def near(name: str, known: Iterable[str]) -> str:
     """A hint that lists the known names closest to `name`, or all of them when none is close."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    close = close_names(name, names, 0.5)
     if close:
         return "did you mean " + ", ".join(close) + "?"
     return "known: " + ", ".join(names) if names else ""
+
+
+def close_names(name: str, known: Iterable[str], cutoff: float = 0.75) -> list[str]:
+    """Up to three of the known names that `name` is likely a slip of, the likeliest first."""
+    return difflib.get_close_matches(name, sorted(known), n=3, cutoff=cutoff)

@@ -35,6 +35,7 @@ TANH = "y = Mul(Mul(x, 0.5), Add(Tanh(Mul(Add(x, Mul(Mul(Mul(x, x), x), 0.044715
 MEAN = (
     "d = Sub(x, ReduceMean(x, [-1]))  v = ReduceMean(Mul(d, d), [-1])  y = Add(Mul(Div(d, Sqrt(Add(v, 1e-5))), g), b)"
 )
+RMS = "y = Mul(Mul(x, Reciprocal(Sqrt(Add(ReduceMean(Mul(x, x), [-1]), 1e-6)))), g)"
 ATTENTION = (
     "p = Softmax(Add(Mul(MatMul(h, Transpose(x4, perm=[0, 2, 3, 1])), 0.125), m), axis=-1)"
     "  y = Reshape(Transpose(MatMul(p, h), perm=[0, 2, 1, 3]), [0, 0, 768])"
@@ -49,6 +50,8 @@ KERNELS = {
         "y = Mul(x, Sigmoid(Mul(x, 1.702)))",
     ),
     ("", "LayerNormalization"): (NORM, "y = LayerNormalization(x, g, b)", MEAN),
+    ("", "RMSNormalization"): (NORM, "y = RMSNormalization(x, g, epsilon=1e-6)", RMS),
+    ("", "SimplifiedLayerNormalization"): (NORM, "y = SimplifiedLayerNormalization(x, g, epsilon=1e-6)", RMS),
     ("com.microsoft", "SkipLayerNormalization"): (
         NORM,
         "y = com.microsoft.SkipLayerNormalization(x, x, g, b, epsilon=1e-5)",

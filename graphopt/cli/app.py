@@ -15,6 +15,7 @@ import click
 from graphopt import __version__
 from graphopt.cli.bench import bench
 from graphopt.cli.demo import demo
+from graphopt.cli.explain import explain
 from graphopt.cli.fuse import fuse
 from graphopt.cli.inspect import inspect
 from graphopt.cli.rules import rules
@@ -38,7 +39,7 @@ def graphopt() -> None:
     """A compiler for ONNX graphs: recover, fuse, lower, and prove that nothing changed but speed."""
 
 
-for _command in (fuse, verify, inspect, rules, bench, demo):
+for _command in (fuse, verify, explain, inspect, rules, bench, demo):
     graphopt.add_command(_command)
 
 

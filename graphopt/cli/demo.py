@@ -26,7 +26,7 @@ def demo(screen: Screen, keep: str | None) -> int:
         with screen.progress() as progress:
             done = pipeline.demo(Path(folder), BertConfig(), progress=progress)
         screen.show(schema.demo(done), lambda: terminal.demo(done, verbose=screen.verbose))
-    return screen.fail(done.fusion.error) if done.fusion.error is not None else 0
+    return screen.fail(*done.fusion.errors)
 
 
 def _folder(path: str) -> AbstractContextManager[str]:

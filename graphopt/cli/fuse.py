@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from graphopt.cli.options import checking, screen
+from graphopt.cli.options import checking, choosing, screen
 from graphopt.cli.screen import Screen
 from graphopt.cli.types import SIZE
 
@@ -29,9 +29,7 @@ from graphopt.cli.types import SIZE
     show_default=True,
     help="Check every region that a rewrite touched, whole runs as well, or nothing.",
 )
-@click.option("--only", metavar="RULE", multiple=True, help="Apply this rule and no other; repeatable.")
-@click.option("--disable", metavar="RULE", multiple=True, help="Leave a rule out; repeatable.")
-@click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add rules; repeatable.")
+@choosing
 @click.option("--keep-opset", is_flag=True, help="Do not raise the opset, even where that lets a fused op be written.")
 @click.option("--assume", metavar="FACT", multiple=True, help="Promise of the inputs: no-empty-rows. Repeatable.")
 @click.option(
@@ -66,7 +64,7 @@ def fuse(screen: Screen, model: str, output: str | None, dims: tuple[tuple[str, 
     with screen.progress() as progress:
         result = pipeline.fuse(model, target, dims=dict(dims), progress=progress, **options)
     screen.show(schema.fusion(result), lambda: terminal.fusion(result, verbose=screen.verbose))
-    return screen.fail(result.error) if result.error is not None else 0
+    return screen.fail(*result.errors)
 
 
 def _beside(model: str) -> Path | None:

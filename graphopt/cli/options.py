@@ -7,7 +7,9 @@ from functools import wraps
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from graphopt.cli.config import config_path, no_config
 from graphopt.cli.screen import Screen
 from graphopt.cli.types import BINDING, SIZE
 
@@ -15,18 +17,20 @@ Command = Callable[..., Any]
 
 
 def screen(command: Command) -> Command:
-    """`--json`, `--quiet`, `--verbose`, `--no-color` and `--traceback`; the command gets a Screen as first argument."""
+    """What every command has: how it reports, whether a project's settings hold; its first argument is a Screen."""
 
     @click.option("--json", metavar="PATH|-", help="Write a machine-readable report to a file or to stdout.")
     @click.option("--quiet", is_flag=True, help="Print errors only.")
     @click.option("--verbose", is_flag=True, help="Print more.")
     @click.option("--no-color", is_flag=True, help="Print without colors (also: environment variable NO_COLOR).")
     @click.option("--traceback", is_flag=True, help="Print the traceback of an error.")
+    @no_config
     @wraps(command)
     def with_screen(
         *args: Any, json: str | None, quiet: bool, verbose: bool, no_color: bool, traceback: bool, **options: Any
     ) -> Any:
-        return command(Screen(json, quiet, verbose, not no_color), *args, **options)
+        config = config_path(click.get_current_context())
+        return command(Screen(json, quiet, verbose, not no_color, config), *args, **options)
 
     return with_screen
 
@@ -42,6 +46,17 @@ def all_of(*options: Callable[[Command], Command]) -> Callable[[Command], Comman
     return decorate
 
 
+def _disabled(context: click.Context, option: click.Parameter, names: tuple[str, ...]) -> tuple[str, ...]:
+    """What is disabled; a project's settings yield to `--only`."""
+    typed = context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    return names if typed else tuple(name for name in names if name not in context.params.get("only", ()))
+
+
+_only = click.option("--only", metavar="RULE", multiple=True, help="Apply this rule and no other; repeatable.")
+_disable = click.option(
+    "--disable", metavar="RULE", multiple=True, callback=_disabled, help="Leave a rule out; repeatable."
+)
+_rules = click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add rules; repeatable.")
 _dims = click.option("--dim", "dims", type=BINDING, multiple=True, help="Bind a symbolic dimension; repeatable.")
 _inputs = click.option("--inputs", metavar="FILE.npz", help="Real inputs: arrays named after the graph's inputs.")
 _timeout = click.option(
@@ -65,6 +80,9 @@ _providers = click.option(
 _provider = click.option(
     "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="Where the models run."
 )
+
+choosing = all_of(_only, _disable, _rules)
+"""Which rules are applied."""
 
 checking = all_of(_dims, _inputs, _providers, _timeout, _memory)
 """How models are run to be checked."""

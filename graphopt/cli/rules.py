@@ -14,15 +14,13 @@ from graphopt.cli.screen import Screen
 @screen
 def rules(screen: Screen, name: str | None, sources: tuple[str, ...]) -> int:
     """The rules by stage; with NAME one rule's page: what it does, why, before and after, and why it is safe."""
-    from graphopt.errors import UsageError, near
-    from graphopt.pipeline import all_rules
+    from graphopt.pipeline import find_rules
     from graphopt.report import schema, terminal
 
-    known = {rule.name: rule for rule in all_rules(sources)}
+    found = find_rules(sources)
     if name is None:
-        screen.show(schema.rules(known.values()), lambda: terminal.rules(known.values()))
-        return 0
-    if name not in known:
-        raise UsageError("GO010", f"no rule is called '{name}'", "graphopt rules", near(name, known))
-    screen.show(schema.rules([known[name]]), lambda: terminal.rule(known[name]))
-    return 0
+        screen.show(schema.rules(found), lambda: terminal.rules(found.rules))
+    else:
+        found = found.select(only=[name])
+        screen.show(schema.rules(found), lambda: terminal.pages(found.rules))
+    return screen.fail(*(failure.error for failure in found.failures))

@@ -25,12 +25,13 @@ _PATIENCE = 1.0
 
 @dataclass(frozen=True)
 class Screen:
-    """The streams of one command. `json` is a path, `-` for stdout, or None."""
+    """The streams of one command. `json` is a path, `-` for stdout, or None; `config` the file whose settings hold."""
 
     json: str | None
     quiet: bool
     verbose: bool
     color: bool
+    config: Path | None = None
 
     def __post_init__(self) -> None:
         if self.json is None or self.json == "-":
@@ -51,14 +52,17 @@ class Screen:
         if self.json is not None:
             from graphopt.report.schema import write
 
-            write(report, self.json)
+            write(report | {"config": str(self.config) if self.config is not None else None}, self.json)
         if self.json != "-" and not self.quiet:
             self._console(stderr=False).print(text())
+            if self.verbose and self.config is not None:
+                click.echo(f"settings of {self.config}", err=True)
 
-    def fail(self, error: GraphoptError) -> int:
-        """Prints an error that came with a result; returns its exit code."""
-        click.echo(str(error), err=True)
-        return error.exit_code
+    def fail(self, *errors: GraphoptError) -> int:
+        """Prints the errors that came with a result; returns the exit code of the first, 0 where there is none."""
+        for error in errors:
+            click.echo(str(error), err=True)
+        return errors[0].exit_code if errors else 0
 
     @contextmanager
     def progress(self) -> Iterator[Progress | None]:

@@ -8,7 +8,7 @@ from graphopt.ir import dtypes
 from graphopt.ir.dims import Dim, Shape, Size
 from graphopt.ir.graph import CycleError, Graph
 from graphopt.ir.ledger import Ledger
-from graphopt.ir.load import load, model_from_proto
+from graphopt.ir.load import Source, load, model_from_proto
 from graphopt.ir.model import Function, Model
 from graphopt.ir.node import IR_DOMAIN, Node, Value
 from graphopt.ir.save import model_to_proto, save
@@ -26,6 +26,7 @@ __all__ = [
     "Node",
     "Shape",
     "Size",
+    "Source",
     "Tensor",
     "ValidationError",
     "Value",

@@ -69,8 +69,8 @@ def decode_one(proto: AttributeProto, base: Path | None = None) -> Any:
 
 def decode(node: onnx.NodeProto, base: Path | None = None) -> dict[str, Any]:
     """The attributes of a node, without subgraphs; external data is relative to `base`."""
-    decoded = {attribute.name: decode_one(attribute, base) for attribute in node.attribute}
-    return {name: value for name, value in decoded.items() if value is not None}
+    pairs = ((attribute.name, decode_one(attribute, base)) for attribute in node.attribute)
+    return {name: value for name, value in pairs if value is not None}
 
 
 def encode(name: str, value: Any) -> AttributeProto:

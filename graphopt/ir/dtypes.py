@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Final
 
 import numpy as np
@@ -56,6 +57,7 @@ def entries(dtype: int, count: int) -> int:
     return packed(dtype, count) if bits(dtype) in (2, 4) else count
 
 
+@functools.cache
 def to_numpy(dtype: int) -> np.dtype[Any]:
     """The NumPy type that holds elements of `dtype` (through ml_dtypes for narrow ones)."""
     return onnx.helper.tensor_dtype_to_np_dtype(dtype)

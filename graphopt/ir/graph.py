@@ -15,7 +15,7 @@ from typing import Any
 import networkx as nx
 import onnx
 
-from graphopt.ir.dims import Shape
+from graphopt.ir.dims import Shape, Size
 from graphopt.ir.ledger import Ledger
 from graphopt.ir.node import IR_DOMAIN, Node, Value
 from graphopt.ir.tensor import Tensor
@@ -73,8 +73,9 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
     def ops(self) -> Iterator[Node]:
         """The operations in topological order. A node may be added or removed while this walks."""
         node: Node | None = self._first
-        while node is not None and node is not self.output:
-            if node in self._succ:
+        nodes, end = self._succ, self.output
+        while node is not None and node is not end:
+            if node in nodes:
                 yield node
             # A node that was removed meanwhile still knows the neighbour it had.
             node = node.next
@@ -219,13 +220,22 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
     def set_op(self, node: Node, op: str, domain: str, version: int) -> None:
         """Changes what `node` is; inputs, outputs and attributes stay."""
         self.ledger.log(self.set_op, node, node.op, node.domain, node.version)
+        self.ledger.changes.append(node)
         node.op, node.domain, node.version = op, domain, version
 
     def set_type(self, value: Value, dtype: int, shape: Shape | None) -> None:
         """Says what is known of a value's element type and shape."""
         if value.dtype != dtype or value.shape != shape:
             self.ledger.log(self.set_type, value, value.dtype, value.shape)
+            self.ledger.changes.append(value.node)
             value.dtype, value.shape = dtype, shape
+
+    def set_content(self, value: Value, content: tuple[Size, ...] | None) -> None:
+        """Says what is known of a value's elements."""
+        if value.content != content:
+            self.ledger.log(self.set_content, value, value.content)
+            self.ledger.changes.append(value.node)
+            value.content = content
 
     def rename(self, value: Value, name: str) -> None:
         """Gives `value` the name `name`, which no other value of this scope may have."""
@@ -367,6 +377,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         self.register(node)
         self._link(node, before)
         self.ledger.log(self._detach, node)
+        self.ledger.changes.append(node)
 
     def _detach(self, node: Node) -> None:
         if node.is_source:
@@ -424,14 +435,18 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         old = node.inputs[slot]
         if old is value:
             return
+        changes = self.ledger.changes
+        changes.append(node)
         if value is not None and not value.node.is_source and value.node.rank >= node.rank:
             self._put_after(node, value.node)
         if old is not None:
             old.uses -= 1
+            changes.append(old.node)
             self.remove_edge(old.node, node, slot)
         node.inputs[slot] = value
         if value is not None:
             value.uses += 1
+            changes.append(value.node)
             self.add_edge(value.node, node, slot)
         self.ledger.log(self._connect, node, slot, old)
 
@@ -453,6 +468,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
 
     def _set_edits(self, node: Node, edits: dict[str, Any]) -> None:
         self.ledger.log(self._set_edits, node, node.edits)
+        self.ledger.changes.append(node)
         node.edits = edits
 
     def _set_info(self, value: Value, info: Any) -> None:

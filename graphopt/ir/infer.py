@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 from graphopt.ir.attributes import Reference
 from graphopt.ir.dims import Shape, Unknowns
@@ -22,7 +23,6 @@ from graphopt.ir.inference.outs import Out, Table
 from graphopt.ir.inference.sizes import Partial, is_plain
 from graphopt.ir.model import Model
 from graphopt.ir.node import Node
-from graphopt.ir.operands import known_content
 
 _TABLE: Table = {
     **attention.TABLE,
@@ -39,11 +39,15 @@ _TABLE: Table = {
 def infer(model: Model) -> None:
     """Infers every value of every scope; a subgraph before the outputs of the node that holds it.
 
-    What the file declares stands only where inference knows nothing.
+    What the file declares stands only where inference knows nothing. What was inferred before, and did not change
+    since, is not looked at again.
     """
-    for graph in [model.graph, *(function.graph for function in model.functions.values())]:
-        for node in _order(graph):
-            infer_node(node)
+    ledger = model.ledger
+    if ledger.inferred != ledger.mark():
+        for graph in [model.graph, *(function.graph for function in model.functions.values())]:
+            for node in _order(graph) if ledger.inferred < 0 else _stale(graph, ledger.inferred):
+                infer_node(node)
+        ledger.inferred = ledger.mark()
 
 
 def infer_node(node: Node) -> None:
@@ -55,25 +59,28 @@ def infer_node(node: Node) -> None:
     unknowns = node.graph.ledger.unknowns
     for value, (dtype, shape, content) in zip(node.outputs, outputs_of(node), strict=False):
         node.graph.set_type(value, dtype or value.dtype, _completed(shape, value.shape, unknowns))
-        value.content = content if content is not None and all(map(is_plain, content)) else None
+        node.graph.set_content(value, content if content is not None and all(map(is_plain, content)) else None)
 
 
-def outputs_of(node: Node) -> list[Out]:
+def outputs_of(node: Node) -> Sequence[Out]:
     """What follows for the outputs of `node` from its inputs; nothing is changed."""
-    if any(isinstance(value, Reference) for value in node.attrs.values()):
-        return []
+    for attribute in node.attrs.values():
+        if isinstance(attribute, Reference):
+            return []
     function = _TABLE.get((node.domain, node.op))
     try:
         outs = function(node) if function is not None else None
     except (LookupError, TypeError, ValueError, ArithmeticError):
         return []
-    return list(outs) if outs is not None else fallback.infer(node)
+    return outs if outs is not None else fallback.infer(node)
 
 
 def _completed(shape: Partial | None, old: Shape | None, unknowns: Unknowns) -> Shape | None:
     """`shape`, with what it lacks taken from `old` or made up."""
-    if shape is None:
+    if shape is None or shape == old:
         return old
+    if all(map(is_plain, shape)):
+        return cast(Shape, shape)
     known: Partial = old if old is not None and len(old) == len(shape) else (None,) * len(shape)
     merged = [a if is_plain(a) else b for a, b in zip(shape, known, strict=True)]
     return tuple(size if size is not None else unknowns.fresh() for size in merged)
@@ -81,7 +88,6 @@ def _completed(shape: Partial | None, old: Shape | None, unknowns: Unknowns) -> 
 
 def _order(graph: Graph) -> Iterator[Node]:
     """The operations in order, those of its subgraphs before a node. Scopes are seeded as they are entered."""
-    _constants(graph)
     walks = [graph.ops()]
     holders: list[Node] = []
     while walks:
@@ -97,13 +103,19 @@ def _order(graph: Graph) -> Iterator[Node]:
             yield node
 
 
+def _stale(graph: Graph, mark: int) -> Iterator[Node]:
+    """Of the same order, what changed after `mark`, what reads what did, and what holds subgraphs."""
+    changes, news = graph.ledger.changes, set[Node]()
+    for node in _order(graph):
+        # Grows with what is inferred meanwhile.
+        if mark < len(changes):
+            news.update(changes[mark:])
+            mark = len(changes)
+        if node.graphs or node in news or not news.isdisjoint(node.graph.predecessors(node)):
+            yield node
+
+
 def _enter(holder: Node) -> Iterator[Node]:
     for graph in holder.subgraphs:
         control.seed(graph)
-        _constants(graph)
         yield from graph.ops()
-
-
-def _constants(graph: Graph) -> None:
-    for node in graph.sources("Constant"):
-        known_content(node.output)

@@ -1,13 +1,16 @@
-"""What all scopes of one model share: the names that were ever used, and the undo journal."""
+"""What all scopes of one model share: the names that were ever used, the undo journal, and what changed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from graphopt.ir.dims import Unknowns
+
+if TYPE_CHECKING:
+    from graphopt.ir.node import Node
 
 Undo = tuple[Callable[..., None], tuple[Any, ...]]
 
@@ -15,7 +18,9 @@ Undo = tuple[Callable[..., None], tuple[Any, ...]]
 class Ledger:
     """Names are never used twice for different meanings, so that a name that survives is evidence.
 
-    `base` is the folder that external data is relative to.
+    `base` is the folder that external data is relative to; `changes` the nodes that mutations touched, in order: what
+    has new inputs, attributes or types, and what has more or fewer readers. `inferred` is the moment up to which type
+    inference has seen them, -1 before it ran.
     """
 
     def __init__(self, base: Path | None = None) -> None:
@@ -23,6 +28,8 @@ class Ledger:
         self.names: set[str] = set()
         self.unknowns = Unknowns()
         self.journal: list[Undo] | None = None
+        self.changes: list[Node] = []
+        self.inferred = -1
         self._next: dict[str, int] = {}
         self._serial = -1 << 62
 
@@ -44,6 +51,19 @@ class Ledger:
         if self.journal is not None:
             self.journal.append((undo, args))
 
+    def mark(self) -> int:
+        """A moment: what is touched later is `since` it."""
+        return len(self.changes)
+
+    def since(self, mark: int) -> list[Node]:
+        """The nodes touched after `mark` that are still there, each once, in the order in which they were touched."""
+        return [node for node in dict.fromkeys(self.changes[mark:]) if node in node.graph]
+
+    def forget(self) -> None:
+        """Lets go of what changed, which keeps nodes alive that are gone; a mark means nothing afterwards."""
+        self.changes.clear()
+        self.inferred = -1
+
     @contextmanager
     def transaction(self) -> Iterator[Transaction]:
         """Every mutation inside can be taken back with `rollback()`; an exception takes it back by itself."""
@@ -63,6 +83,8 @@ class Ledger:
 class Transaction:
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
+        self._mark = ledger.mark()
+        self._inferred = ledger.inferred
 
     def rollback(self) -> None:
         """Puts the graphs back as they were when the transaction began."""
@@ -70,3 +92,5 @@ class Transaction:
         for undo, args in reversed(journal):
             undo(*args)
         self._ledger.journal = []
+        del self._ledger.changes[self._mark :]
+        self._ledger.inferred = self._inferred

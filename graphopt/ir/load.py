@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import errno
-import gc
 import heapq
 import logging
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -18,6 +18,7 @@ from onnx import AttributeProto, TensorProto
 
 from graphopt.errors import ModelError
 from graphopt.ir import dims, wire
+from graphopt.ir.collector import collector_off
 from graphopt.ir.dims import Shape, Size, Unknowns
 from graphopt.ir.graph import CycleError, Graph
 from graphopt.ir.ledger import Ledger
@@ -28,23 +29,43 @@ from graphopt.ir.tensor import Tensor
 
 _log = logging.getLogger(__name__)
 
+_NO_REGIONS: Mapping[int, wire.Region] = MappingProxyType({})
+_NO_WEIGHTS: Mapping[str, Tensor] = MappingProxyType({})
+
 # onnxruntime registers this domain by itself and loads models that forget to import it.
 IMPORTED_BY_THE_RUNTIME = ("com.microsoft",)
 
 
-def load(source: str | os.PathLike[str] | onnx.ModelProto) -> Model:
-    """The model in a file, or the one a proto says; neither is changed.
+class GraphsurgeonGraph(Protocol):
+    """An `onnx_graphsurgeon.Graph`, said without importing it."""
+
+    nodes: Any
+    import_domains: Any
+
+
+Source = str | os.PathLike[str] | onnx.ModelProto | GraphsurgeonGraph
+"""A model: a file, a proto, or a graph of onnx-graphsurgeon. None is changed."""
+
+
+def load(source: Source) -> Model:
+    """The model in a file, or the one that a proto or a graph of onnx-graphsurgeon says; none is changed.
 
     Weights in external files are not read; those of a proto are relative to the current folder. Where several
     `Constant` nodes write one name the last one counts, as in onnxruntime. Raises: ModelError GO02x when the file is
     missing or is not a model, GO03x when weights are not there or not what their shape says, GO04x when its graph is
-    not one (cycles, dangling or duplicate names, domains or opsets that are not known).
+    not one (cycles, dangling or duplicate names, domains or opsets that are not known); TypeError for anything else.
     """
     if isinstance(source, onnx.ModelProto):
         return model_from_proto(source)
-    path = Path(source)
-    proto, regions = _read(path)
-    return model_from_proto(proto, path, regions)
+    if isinstance(source, (str, os.PathLike)):
+        path = Path(source)
+        proto, regions = _read(path)
+        return model_from_proto(proto, path, regions)
+    if any(kind.__module__.partition(".")[0] == "onnx_graphsurgeon" for kind in type(source).__mro__):
+        from graphopt.ir.graphsurgeon import from_graphsurgeon
+
+        return from_graphsurgeon(source)
+    raise TypeError(f"a model is a path, a ModelProto or a graph of onnx-graphsurgeon, not {type(source).__name__}")
 
 
 def _read(path: Path) -> tuple[onnx.ModelProto, dict[int, wire.Region]]:
@@ -70,20 +91,24 @@ def _read(path: Path) -> tuple[onnx.ModelProto, dict[int, wire.Region]]:
 
 
 def model_from_proto(
-    proto: onnx.ModelProto, path: Path | None = None, regions: Mapping[int, wire.Region] | None = None
+    proto: onnx.ModelProto,
+    path: Path | None = None,
+    regions: Mapping[int, wire.Region] = _NO_REGIONS,
+    weights: Mapping[str, Tensor] = _NO_WEIGHTS,
 ) -> Model:
     """The IR of a proto, which is kept (not copied) as the home of constants and of what the IR has no word for.
 
-    `regions` are the raw data that `proto` lacks, by index of the initializer. Raises: as `load`.
+    `regions` are the raw data that `proto` lacks, by index of the initializer, `weights` the initializers of the main
+    graph that it lacks, by name. Raises: as `load`.
     """
     where = str(path) if path else "model"
     if not proto.graph.ListFields() or not (proto.opset_import or proto.ir_version):
         hint = "an ONNX model is a ModelProto; a tensor or a graph alone is not one"
         raise ModelError("GO023", "not an ONNX model: no graph in it", where, hint)
-    with _collector_off():
+    with collector_off():
         opsets = _opsets(proto, where)
         ledger = Ledger(path.parent if path else Path.cwd())
-        loader = _Loader(ledger, where, proto.ir_version, regions or {})
+        loader = _Loader(ledger, where, proto.ir_version, regions, weights)
         graph = Graph(ledger)
         graph.opsets = opsets
         loader.build([(graph, proto.graph)])
@@ -102,18 +127,6 @@ def model_from_proto(
         message = "%s: %d names are written by several Constant nodes each, '%s' is one; the last one counts"
         _log.warning(message, where, len(loader.repeated), loader.repeated[0])
     return model
-
-
-@contextmanager
-def _collector_off() -> Iterator[None]:
-    """Building makes millions of objects that all stay: the cyclic collector would walk them again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _opsets(proto: onnx.ModelProto, where: str) -> dict[str, int]:
@@ -154,12 +167,20 @@ def _dim(proto: onnx.TensorShapeProto.Dimension, unknowns: Unknowns) -> Size:
 class _Loader:
     """Builds scopes one after the other, outer before inner, without recursion."""
 
-    def __init__(self, ledger: Ledger, where: str, ir_version: int, regions: Mapping[int, wire.Region]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        where: str,
+        ir_version: int,
+        regions: Mapping[int, wire.Region],
+        weights: Mapping[str, Tensor],
+    ) -> None:
         self.ledger = ledger
         self.base = ledger.base or Path()
         self.where = where
         self.overridable = ir_version >= 4
         self.regions = regions
+        self.weights = weights
         self.files: dict[str, Path] = {}
         self.repeated: list[str] = []
         # Constants of one shape share it, which counts where there are a hundred thousand.
@@ -220,7 +241,9 @@ class _Loader:
 
     def _initializers(self, graph: Graph, proto: onnx.GraphProto) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
-        regions = self.regions if graph.holder is None else {}
+        regions = self.regions if graph.holder is None else _NO_REGIONS
+        for name, tensor in self.weights.items() if graph.holder is None else ():
+            found[name] = self._checked(tensor, name)
         for index, tensor in enumerate(proto.initializer):
             name = tensor.name
             if name in found:
@@ -229,12 +252,16 @@ class _Loader:
         return found
 
     def _tensor(self, proto: TensorProto, region: wire.Region | None = None) -> Tensor:
-        """The constant in `proto`, after a look whether its data can be read."""
+        """The constant in `proto`, checked."""
         tensor = Tensor(proto, base=self.base, region=region)
         tensor.shape = self.shapes.setdefault(tensor.shape, tensor.shape)
+        return self._checked(tensor, proto.name)
+
+    def _checked(self, tensor: Tensor, name: str) -> Tensor:
+        """The constant called `name`, after a look whether its data can be read."""
         try:
             if tensor.external is not None:
-                self._contain(tensor.external.get("location", ""), proto.name)
+                self._contain(tensor.external.get("location", ""), name)
             tensor.check()
         except ModelError as error:
             raise self._error(error.code, error.message, error.where, error.hint) from error

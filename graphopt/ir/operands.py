@@ -35,7 +35,7 @@ def known_content(value: Value | None) -> Content | None:
         tensor = value.tensor
         counted = tensor is not None and tensor.dtype in dtypes.COUNTED
         if tensor is not None and counted and len(tensor.shape) <= 1 and tensor.size <= CONTENT_LIMIT:
-            value.content = tuple(int(element) for element in tensor.numpy().reshape(-1))
+            value.content = tuple(map(int, tensor.numpy().reshape(-1).tolist()))
     return value.content
 
 

@@ -63,8 +63,17 @@ def attribute_default(domain: str, op: str, version: int, name: str) -> Any:
 @functools.cache
 def first_version(domain: str, op: str) -> int:
     """The first opset version that has the operator; 1 where onnx knows none."""
-    versions = [s.since_version for s in _all_schemas().get((domain, op), [])]
-    return min(versions, default=1)
+    return min((schema.since_version for schema in history(domain, op)), default=1)
+
+
+def history(domain: str, op: str) -> list[OpSchema]:
+    """The schemas of an operator in every version of its domain; none where onnx knows none."""
+    return _all_schemas().get((domain, op), [])
+
+
+def operators(domain: str) -> list[str]:
+    """The operators of a domain that have a schema in onnx or an entry in the table here."""
+    return sorted({op for known, op in [*_all_schemas(), *_TABLE] if known == domain})
 
 
 @functools.cache

@@ -123,7 +123,8 @@ class Tensor:
 
         Raises: ModelError GO031 when external data is missing or too short, GO034 when lengths disagree.
         """
-        assert self.proto is not None
+        if self.proto is None:
+            return
         if self.dtype not in dtypes.NAMES:
             raise ModelError("GO034", f"unknown element type {self.dtype}", self._place)
         if min(self.shape, default=0) < 0:

@@ -35,9 +35,7 @@ class ValidationError(GraphoptError):
 def validate(model: Model) -> None:
     """Checks every invariant of every scope. Raises: ValidationError."""
     for graph in model.scopes():
-        for check in _CHECKS:
-            for node in graph:
-                _raise_first(node, check(node))
+        _check(graph)
         _raise_first(graph.holder or graph.output, _scope_problems(graph))
     proto = model.graph.proto
     if proto is not None:
@@ -58,9 +56,14 @@ def validate_site(nodes: Iterable[Node]) -> None:
         near.update(dict.fromkeys(node.producers()))
         near.update(dict.fromkeys(node.graph.successors(node)))
     light = [node for node in near if node not in site and len(node.graph._succ[node]) + len(node.inputs) <= _MANY]
+    _check((*site, *light))
+
+
+def _check(nodes: Iterable[Node]) -> None:
     for check in _CHECKS:
-        for node in (*site, *light):
-            _raise_first(node, check(node))
+        for node in nodes:
+            for problem in check(node):
+                raise ValidationError(problem, node.place)
 
 
 def _raise_first(node: Node, problems: Iterator[str]) -> None:
@@ -171,6 +174,8 @@ def _kind_problems(node: Node) -> Iterator[str]:
 
 def _capture_problems(node: Node) -> Iterator[str]:
     """Each slot behind the arity is paired with a Capture in a subgraph, and each Capture with such a slot."""
+    if not node.graphs and node.arity == len(node.inputs):
+        return
     paired = {slot for graph in node.subgraphs for slot in graph.captures}
     reads = {slot for slot in range(node.arity, len(node.inputs)) if node.inputs[slot] is not None}
     if paired != reads:

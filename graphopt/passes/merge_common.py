@@ -35,16 +35,28 @@ def merge_common(model: Model) -> int:
     for graph in model.scopes():
         first: dict[Hashable, Node] = {}
         for node in graph.ops():
-            if node.graphs or not _is_function(node, model, unsure):
+            if _is_alone(node) or not _is_function(node, model, unsure):
                 continue
             survivor = first.setdefault(_expression(node, keys), node)
             if survivor is not node and _mergeable(graph, node, survivor):
                 for value, kept in zip(node.outputs, survivor.outputs, strict=True):
                     if value.name:
+                        # Its only reader so far was passed over, and may have a twin now.
+                        for reader, _ in graph.consumers(kept) if kept.uses == 1 else ():
+                            if reader.rank < node.rank and _is_function(reader, model, unsure):
+                                first.setdefault(_expression(reader, keys), reader)
                         graph.replace(value, kept)
                 graph.remove(node)
                 merged += 1
     return merged
+
+
+def _is_alone(node: Node) -> bool:
+    """Whether no other node reads the same values, but for constants, of which copies may be around."""
+    for value in node.inputs:
+        if value is not None and value.uses == 1 and value.node.op not in ("Constant", "Capture"):
+            return True
+    return False
 
 
 def _is_function(node: Node, model: Model, unsure: set[FunctionKey]) -> bool:
@@ -52,6 +64,8 @@ def _is_function(node: Node, model: Model, unsure: set[FunctionKey]) -> bool:
     key = (node.domain, node.op, node.overload)
     if key in model.functions:
         return key not in unsure
+    if node.graphs:
+        return False
     if node.is_op("Dropout") and (node.version < 7 or node.input(2) is not None):
         return False
     return signature(node.domain, node.op, node.version) is not None and not is_random(node.domain, node.op)
@@ -83,9 +97,9 @@ def _mergeable(graph: Graph, node: Node, survivor: Node) -> bool:
 
 
 def _expression(node: Node, keys: dict[Value, Hashable]) -> Hashable:
-    operands = tuple(value and _operand(value.resolved, keys) for value in node.inputs)
-    attributes = tuple(sorted((name, _attribute(value)) for name, value in node.attrs.items()))
-    written = tuple(bool(value.name) for value in node.outputs)
+    operands = tuple([value and _operand(value.resolved, keys) for value in node.inputs])
+    attributes = tuple(sorted([(name, _attribute(value)) for name, value in node.attrs.items()]))
+    written = tuple([bool(value.name) for value in node.outputs])
     return node.op, node.domain, node.overload, node.version, attributes, operands, written
 
 

@@ -46,14 +46,15 @@ class _Scope:
                 changes += self._reshape(node)
             elif node.is_op("Expand"):
                 changes += self._expand(node)
-            if node.op != "Constant":
-                changes += sum(map(self._value, node.outputs))
+            for value in node.outputs:
+                if value.content is not None and node.op != "Constant":
+                    changes += self._value(value, value.content)
         return changes
 
-    def _value(self, value: Value) -> int:
-        """Replaces a value whose content is known, or was computed before."""
-        content, shape, graph = value.content, value.shape, self.graph
-        if content is None or shape is None or value.dtype not in dtypes.COUNTED or value.uses == 0:
+    def _value(self, value: Value, content: Content) -> int:
+        """Replaces a value whose content is a constant, or was computed before."""
+        shape, graph = value.shape, self.graph
+        if shape is None or value.dtype not in dtypes.COUNTED or value.uses == 0:
             return 0
         if all(isinstance(size, int) for size in content):
             if graph.is_output(value):

@@ -2,32 +2,42 @@
 
 from graphopt.ir import load, save
 from graphopt.pipeline.demonstration import Demo, demo
+from graphopt.pipeline.explanation import Explanation, NodeReport, RuleReport, explain
+from graphopt.pipeline.finding import Found, find
 from graphopt.pipeline.fusion import fuse
 from graphopt.pipeline.inspection import Inspection, Port, inspect
 from graphopt.pipeline.meanings import MEANINGS, count_meanings, count_ops
 from graphopt.pipeline.optimize import Progress
 from graphopt.pipeline.result import Result, Rewrite
-from graphopt.pipeline.rulebook import page
+from graphopt.pipeline.rulebook import page, parts
 from graphopt.pipeline.verification import error_of, verify
-from graphopt.rewrite import all_rules
+from graphopt.rewrite import all_rules, find_rules
 
 __all__ = [
     "MEANINGS",
     "Demo",
+    "Explanation",
+    "Found",
     "Inspection",
+    "NodeReport",
     "Port",
     "Progress",
     "Result",
     "Rewrite",
+    "RuleReport",
     "all_rules",
     "count_meanings",
     "count_ops",
     "demo",
     "error_of",
+    "explain",
+    "find",
+    "find_rules",
     "fuse",
     "inspect",
     "load",
     "page",
+    "parts",
     "save",
     "verify",
 ]

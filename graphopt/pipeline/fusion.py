@@ -9,15 +9,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from graphopt.errors import GraphoptError, InconclusiveError, RuleError, RuntimeCrash, UsageError, near
-from graphopt.ir import Model, load, save
+from graphopt.errors import GraphoptError, InconclusiveError, RuntimeCrash, UsageError, near
+from graphopt.ir import Model, Source, load, save
 from graphopt.ir.save import External, check_output
 from graphopt.pipeline.meanings import count_ops
 from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimized
 from graphopt.pipeline.result import Result, Rewrite
-from graphopt.pipeline.verification import Inputs, Source, arrays, error_of
+from graphopt.pipeline.verification import Inputs, arrays, error_of
 from graphopt.pipeline.watch import Watch
-from graphopt.rewrite import Limits, RuleFailure, Site, Trace, all_rules, select
+from graphopt.rewrite import Limits, Site, Trace, find_rules
 from graphopt.rewrite.engine import SiteKey
 from graphopt.rewrite.rule import STAGES
 from graphopt.runtime import Runner
@@ -63,14 +63,14 @@ def fuse(
     model or data that is bad.
     """
     watch = Watch()
-    chosen = select(all_rules(rules), only, disable)
-    runs_on = _target(target)
-    promises = _promises(assume)
+    chosen = find_rules(rules).select(only, disable)
+    runs_on = target_for(target)
+    promises = promises_named(assume)
     rewrite = partial(
         optimized,
         partial(load, source),
         target=runs_on,
-        rules=chosen,
+        rules=chosen.rules,
         keep_opset=keep_opset,
         assume=promises,
         max_new_weights=max_new_weights,
@@ -85,6 +85,7 @@ def fuse(
     checker = Checker(original, options)
     with checker if verify != "off" else nullcontext() as active:
         attempt = _attempt(rewrite, active, watch, progress)
+    attempt.trace.failures[:0] = chosen.failures
     written = None
     if output is not None and not dry_run and attempt.acceptable(allow_unverified):
         with watch("save"):
@@ -102,11 +103,11 @@ def fuse(
         verification=attempt.verification,
         seconds=watch.seconds,
         assume=tuple(sorted(promises)),
-        error=attempt.error or _rule_error(attempt.trace.failures),
+        errors=(*filter(None, [attempt.error]), *(failure.error for failure in attempt.trace.failures)),
     )
 
 
-def _promises(names: Iterable[str]) -> frozenset[str]:
+def promises_named(names: Iterable[str]) -> frozenset[str]:
     """The promises called `names`. Raises: UsageError GO019 for one that nobody knows."""
     for name in (promises := frozenset(names)):
         if name not in ASSUMPTIONS:
@@ -114,7 +115,7 @@ def _promises(names: Iterable[str]) -> frozenset[str]:
     return promises
 
 
-def _target(name: str) -> Target:
+def target_for(name: str) -> Target:
     """The target called `name`; `auto` is the one of the providers that are installed."""
     if name != "auto":
         return target_named(name)
@@ -198,12 +199,3 @@ def _guilty_sites(
 
     site = find_guilty(blame([first], trace), lambda exclude: rewritten(exclude | set(map(key_of, known)))[0], passes)
     return [site] if site is not None else []
-
-
-def _rule_error(failures: list[RuleFailure]) -> GraphoptError | None:
-    if not failures:
-        return None
-    first, *others = failures
-    message = f"the rule {first.rule} was set aside: {first.message}"
-    names = ", ".join(sorted({failure.rule for failure in others} - {first.rule}))
-    return RuleError("GO064", message, first.place, f"set aside as well: {names}" if names else "")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import onnx
-
-from graphopt.ir import Model, Node, Tensor, Value, dtypes, load
+from graphopt.ir import Model, Node, Source, Tensor, Value, dtypes, load
 from graphopt.ir.schema import MICROSOFT, signature
 from graphopt.pipeline.meanings import count_meanings, count_ops, op_name
 
@@ -45,8 +42,8 @@ class Inspection:
     metadata: dict[str, str]
 
 
-def inspect(source: str | os.PathLike[str] | onnx.ModelProto) -> Inspection:
-    """What is in the model at a path or in a proto; weights in external files are not read."""
+def inspect(source: Source) -> Inspection:
+    """What is in a model; weights in external files are not read."""
     model = load(source)
     ops = count_ops(model)
     weights = list(_weights(model))

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphopt.ir import Model
+from graphopt.ir.collector import collector_off
 from graphopt.ir.infer import infer
 from graphopt.ir.versions import can_raise, settle_opset
 from graphopt.passes import fold_constants, merge_common, remove_dead, simplify_shapes
+from graphopt.pipeline.observation import Observer
 from graphopt.rewrite import CompiledRule, Context, Engine, Limits, Trace
 from graphopt.rewrite.engine import NewWeightsLimit, SiteKey
-from graphopt.rewrite.rule import STAGES
+from graphopt.rewrite.rule import STAGES, Stage
 from graphopt.targets import Target
 
 Progress = Callable[[str, int, int], None]
@@ -22,6 +24,7 @@ ASSUMPTIONS = {"no-empty-rows": "no row of an attention is fully masked"}
 
 # Each round can enable the next; exporters nest about three deep, and a round that changes nothing ends the loop.
 _ROUNDS = 8
+_CLEAN: tuple[Stage, ...] = ("clean",)
 
 
 def optimized(fresh: Callable[[], Model], *, rules: Sequence[CompiledRule], **options: Any) -> tuple[Model, Trace]:
@@ -41,6 +44,7 @@ def optimized(fresh: Callable[[], Model], *, rules: Sequence[CompiledRule], **op
             return model, trace
 
 
+@collector_off()
 def optimize(
     model: Model,
     *,
@@ -51,12 +55,14 @@ def optimize(
     exclude: frozenset[SiteKey] = frozenset(),
     max_new_weights: int = Limits.new_bytes,
     progress: Progress | None = None,
+    observer: Observer | None = None,
 ) -> Trace:
     """Rewrites `model` in place for `target`; returns the trace of what was done.
 
     `assume` are promises about inputs, names of `ASSUMPTIONS`, and stand in the model's metadata afterwards.
     `exclude` names sites that must not be taken again: what a verifier found guilty. The same arguments give the same
-    model on every machine. Raises: NewWeightsLimit when one rule writes more than `max_new_weights` bytes.
+    model on every machine; an `observer` sees it on the way. Raises: NewWeightsLimit when one rule writes more than
+    `max_new_weights` bytes.
     """
     for promise in sorted(assume):
         model.proto.metadata_props.add(key=f"graphopt.assume.{promise}", value=ASSUMPTIONS[promise])
@@ -65,18 +71,21 @@ def optimize(
     pinned = keep_opset or can_raise(model, target.opset) is not None
     context = Context(target, assume, keep_opset=pinned)
     # Clean rules run inside every stage: what one rule leaves is in the way of the next.
-    limits = Limits(new_bytes=max_new_weights)
-    engines = {
-        stage: Engine([r for r in rules if r.stage in ("clean", stage)], context, limits, exclude, trace)
-        for stage in STAGES
-    }
-    for number, (stage, engine) in enumerate(engines.items()):
+    engine = Engine(rules, context, Limits(new_bytes=max_new_weights), exclude, trace)
+    for number, stage in enumerate(STAGES):
         if progress is not None:
-            progress(stage, number, len(engines))
+            progress(stage, number, len(STAGES))
+        if observer is not None:
+            observer.begins(stage, model, engine)
         if stage != "clean":
-            engine.run(model)
-        _clean(model, engines["clean"])
+            engine.run(model, ("clean", stage))
+            if observer is not None:
+                observer.settled(stage, model, engine)
+        _clean(model, engine)
+    if observer is not None:
+        observer.settled("clean", model, engine)
     settle_opset(model)
+    model.ledger.forget()
     return trace
 
 
@@ -85,7 +94,7 @@ def _clean(model: Model, engine: Engine) -> None:
     for _ in range(_ROUNDS):
         # Merging before folding keeps equal transposes of one weight from becoming copies of it.
         changes = simplify_shapes(model) + merge_common(model) + fold_constants(model)
-        changes += engine.run(model)
+        changes += engine.run(model, _CLEAN)
         changes += remove_dead(model)
         if not changes:
             return

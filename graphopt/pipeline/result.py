@@ -30,8 +30,8 @@ class Rewrite:
 class Result:
     """A fused model and what is known of it.
 
-    `verdict` says what the check found and `error` what stands against the model (None: nothing), which is to be
-    used only if that is None. `output` is the file it was written to, if it was. `trace` holds what the rules did,
+    `verdict` says what the check found, `errors` what stands against the model and, after that, which rules failed: without
+    them the model is as good as with them. `output` is the file it was written to, if it was. `trace` holds what the rules did,
     `verification` the figures of the check, `seconds` wall times by stage, `assume` the promises about inputs that were
     given.
     """
@@ -48,7 +48,12 @@ class Result:
     verification: Verification | None
     seconds: dict[str, float]
     assume: tuple[str, ...]
-    error: GraphoptError | None
+    errors: tuple[GraphoptError, ...]
+
+    @property
+    def error(self) -> GraphoptError | None:
+        """The first of the errors: what the exit code is about."""
+        return next(iter(self.errors), None)
 
     @property
     def fused(self) -> dict[str, int]:

@@ -7,14 +7,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import onnx
-
 from graphopt.errors import GraphoptError, InconclusiveError, UnequalError
-from graphopt.ir import load
+from graphopt.ir import Source, load
 from graphopt.verify import Options, Verification, compare
-
-Source = str | os.PathLike[str] | onnx.ModelProto
-"""A model: a file or a proto. Neither is changed."""
 
 Inputs = str | os.PathLike[str] | Mapping[str, Any]
 """Real inputs: an .npz file, or arrays by the names of the model's inputs."""

@@ -5,15 +5,14 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from graphopt.bench import Timing
 from graphopt.errors import GraphoptError, UsageError
-from graphopt.pipeline import Demo, Inspection, Result, page
-from graphopt.rewrite import CompiledRule
+from graphopt.pipeline import Demo, Explanation, Inspection, Result, page
+from graphopt.rewrite import RuleSet
 from graphopt.verify import Verification
 
 SCHEMA = "graphopt/1"
@@ -44,11 +43,15 @@ def fusion(result: Result) -> Report:
                 "tried": count.tried,
                 "matched": count.matched,
                 "applied": count.applied,
+                "declined": count.declined,
+                "rolled_back": count.rolled_back,
+                "rejected": dict(sorted(count.reasons.items())),
                 "ms": round(count.seconds * 1000, 3),
             }
             for name, count in sorted(result.trace.counts.items())
         ],
         "left_out": result.trace.left_out,
+        "stopped": [{"rule": stop.rule, "root": stop.root, "reason": stop.reason} for stop in result.trace.stopped],
         "failures": [asdict(failure) for failure in result.trace.failures],
         "verification": _verification(checked) if checked is not None else None,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
@@ -61,12 +64,28 @@ def verification(found: Verification, reference: str, candidate: str) -> Report:
     return head | _verification(found)
 
 
+def explanation(found: Explanation) -> Report:
+    """`graphopt explain --json`"""
+    asked = [rule for rule in found.rules if rule.name in found.asked] if found.asked else found.rules
+    return {
+        "schema": SCHEMA,
+        "command": "explain",
+        "model": found.model,
+        "target": found.target,
+        "error": _error(next(iter(found.errors), None)),
+        "fused": dict(found.fused),
+        "required": [asdict(one) | {"met": one.met} for one in found.required],
+        "rules": [asdict(rule) for rule in asked],
+        "nodes": [asdict(node) for node in found.nodes],
+    }
+
+
 def inspection(found: Inspection) -> Report:
     """`graphopt inspect --json`"""
     return {"schema": SCHEMA, "command": "inspect", **asdict(found)}
 
 
-def rules(known: Iterable[CompiledRule]) -> Report:
+def rules(found: RuleSet) -> Report:
     """`graphopt rules --json`"""
     rows = [
         {
@@ -76,9 +95,10 @@ def rules(known: Iterable[CompiledRule]) -> Report:
             "place": rule.place,
             "page": page(rule),
         }
-        for rule in known
+        for rule in found.rules
     ]
-    return {"schema": SCHEMA, "command": "rules", "rules": rows}
+    failures = [asdict(failure) for failure in found.failures]
+    return {"schema": SCHEMA, "command": "rules", "rules": rows, "failures": failures}
 
 
 def timing(found: Timing) -> Report:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from rich.console import Group, RenderableType
@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphopt.bench import Timing
-from graphopt.pipeline import Demo, Inspection, Port, Result, count_meanings, page
+from graphopt.pipeline import Demo, Inspection, Port, Result, count_meanings, parts
 from graphopt.rewrite import CompiledRule
 from graphopt.verify import Comparison, Verdict, Verification
 from graphopt.verify.tolerance import K
@@ -35,7 +35,7 @@ def fusion(result: Result, *, verbose: bool = False) -> RenderableType:
 
 def verification(found: Verification) -> RenderableType:
     """What `verify` compared, and on what."""
-    facts = _facts()
+    facts = fact_grid()
     facts.add_row("verdict", _verdict(found.verdict))
     facts.add_row("decided by", found.decided_by)
     if found.reason:
@@ -52,7 +52,7 @@ def verification(found: Verification) -> RenderableType:
 
 def inspection(found: Inspection) -> RenderableType:
     """What is in a model."""
-    facts = _facts()
+    facts = fact_grid()
     facts.add_row("model", found.model)
     facts.add_row("made by", found.producer or "unknown")
     facts.add_row("opsets", ", ".join(f"{name} {version}" for name, version in found.opsets.items()))
@@ -77,27 +77,36 @@ def inspection(found: Inspection) -> RenderableType:
 
 def rules(known: Iterable[CompiledRule]) -> RenderableType:
     """The rules, one line each."""
-    table = _table("stage", "rule", "what it finds")
+    table = new_table("stage", "rule", "what it finds")
     stage = ""
     for shown in known:
-        table.add_row("" if shown.stage == stage else shown.stage, shown.name, page(shown).partition("\n")[0])
+        table.add_row("" if shown.stage == stage else shown.stage, shown.name, parts(shown)["What"].partition("\n")[0])
         stage = shown.stage
     return table
 
 
 def rule(shown: CompiledRule) -> RenderableType:
     """One rule's page."""
-    facts = _facts()
+    said = parts(shown)
+    facts = fact_grid()
+    for name, text in said.items():
+        if name != "What":
+            facts.add_row(name.lower(), Text(text))
     facts.add_row("stage", shown.stage)
-    for kernel in shown.needs:
-        facts.add_row("needs", str(kernel))
+    if shown.needs:
+        facts.add_row("needs", f"a kernel {' or '.join(map(str, shown.needs))}")
     facts.add_row("file", shown.place)
-    return Group(Text(shown.name, "bold"), "", _unwrapped(page(shown)), "", facts)
+    return Group(Text(shown.name, "bold"), Text(said["What"]), "", facts)
+
+
+def pages(shown: Iterable[CompiledRule]) -> RenderableType:
+    """Rules' pages, one after another."""
+    return Group(*map(rule, shown))
 
 
 def timing(found: Timing) -> RenderableType:
     """Models timed side by side; the first is what the others are compared with."""
-    table = _table("model", "median", "p90", "ratio", "95 % interval", "")
+    table = new_table("model", "median", "p90", "ratio", "95 % interval", "")
     first = found.latencies[0]
     names = [Path(one.model).name for one in found.latencies]
     distinct = len(set(names)) == len(names)
@@ -153,26 +162,30 @@ def _changes(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
 def _applied(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
     counts = sorted(result.trace.counts.items(), key=lambda item: (-item[1].applied, item[0]))
     if verbose:
-        table = _table("rule", "applied", "matched", "tried", "ms")
+        table = new_table("rule", "applied", "matched", "tried", "ms")
         for name, count in counts:
             table.add_row(
                 name, *(f"{n:,}" for n in (count.applied, count.matched, count.tried)), f"{count.seconds * 1000:.1f}"
             )
         return table, ""
     fired = [(name, count) for name, count in counts if count.applied]
-    table = _table("rule", "applied")
+    table = new_table("rule", "applied")
     for name, count in fired:
         table.add_row(name, f"{count.applied:,}")
     return (table, "") if fired else ()
 
 
 def _outcome(result: Result) -> Table:
-    facts = _facts()
+    facts = fact_grid()
     facts.add_row("check", _check(result))
     for site in result.rolled_back:
         facts.add_row("rolled back", f"{site.rule} at '{site.root}': it changed what the model computes")
     for rule, reason in result.trace.left_out.items():
         facts.add_row("left out", f"{rule}: {reason}")
+    for rule, roots in groupby(sorted(result.trace.stopped, key=lambda stop: stop.rule), key=lambda stop: stop.rule):
+        first, *others = roots
+        more = f" and {len(others):,} more" if others else ""
+        facts.add_row("stopped", f"{rule} at '{first.root}'{more}: {first.reason}")
     for failure in result.trace.failures:
         facts.add_row("set aside", f"{failure.rule} ({failure.place}): {failure.message}")
     facts.add_row("time", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items()))
@@ -200,7 +213,7 @@ def _furthest(compared: Sequence[Comparison]) -> str:
 def _comparisons(outputs: Sequence[Comparison]) -> tuple[RenderableType, ...]:
     if not outputs:
         return ()
-    table = _table("output", "verdict", "max abs", "max rel", "rms", "cosine", "floor")
+    table = new_table("output", "verdict", "max abs", "max rel", "rms", "cosine", "floor")
     for one in outputs:
         figures = (one.max_abs, one.max_rel, one.rms, one.cosine, one.floor)
         table.add_row(one.name, _verdict(one.verdict), *("" if x is None else f"{x:.4g}" for x in figures))
@@ -217,11 +230,6 @@ def _feeds(found: Verification) -> dict[str, list[str]]:
     return feeds
 
 
-def _unwrapped(text: str) -> str:
-    """A page without the line breaks inside its sections, for a terminal to break anew."""
-    return re.sub(r"(?<=\S)\n(?=\S)(?![A-Z]\w*:)", " ", text)
-
-
 def _speedup(ratio: float) -> Text:
     return Text(f"{1 / ratio:.2f}x faster", "bold green" if ratio < 1 else "")
 
@@ -236,27 +244,29 @@ def _port(port: Port) -> str:
 
 
 def _counts(title: str, counts: Mapping[str, int]) -> tuple[RenderableType, ...]:
-    table = _table(title, "count")
+    table = new_table(title, "count")
     for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
         table.add_row(name, f"{count:,}")
     return table, ""
 
 
 def _before_after(title: str, before: Counter[str], after: Counter[str]) -> Table:
-    table = _table(title, "before", "after")
+    table = new_table(title, "before", "after")
     for name in sorted(before | after, key=lambda name: (-max(before[name], after[name]), name)):
         table.add_row(name, f"{before[name]:,}", f"{after[name]:,}")
     return table
 
 
-def _facts() -> Table:
+def fact_grid() -> Table:
+    """A table of names and what they stand for, to add rows to."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold")
     return facts
 
 
-def _table(*titles: str) -> Table:
+def new_table(*titles: str) -> Table:
+    """A table without rows; figures stand on the right."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     for title in titles:
         table.add_column(title, justify="right" if title in _NUMERIC else "left", overflow="fold")

@@ -5,7 +5,7 @@ from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.engine import Engine, Limits
 from graphopt.rewrite.facts import constant_of, number_of, numbers_of, see_through
 from graphopt.rewrite.pattern import Attr, Expr, Factor, Number, Ops, Reason, const, like
-from graphopt.rewrite.registry import all_rules, built_in_rules, rules_from, select
+from graphopt.rewrite.registry import RuleSet, all_rules, built_in_rules, find_rules, rules_from, select
 from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
 from graphopt.rewrite.trace import Refusal, RuleCount, RuleFailure, Site, Trace
 
@@ -26,6 +26,7 @@ __all__ = [
     "Rule",
     "RuleCount",
     "RuleFailure",
+    "RuleSet",
     "Site",
     "Trace",
     "Value",
@@ -33,6 +34,7 @@ __all__ = [
     "built_in_rules",
     "const",
     "constant_of",
+    "find_rules",
     "kernel",
     "like",
     "number_of",

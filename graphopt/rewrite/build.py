@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from graphopt.ir import IR_DOMAIN, Graph, Node, Shape, Tensor, Value
 from graphopt.ir.infer import infer_node
-from graphopt.ir.schema import MICROSOFT, Signature, first_version, signature
+from graphopt.ir.schema import MICROSOFT, Signature, first_version, onnx_schema, signature
+from graphopt.rewrite.blame import Mistake
+from graphopt.rewrite.vocabulary import check_operation
 
 
 class Declined(Exception):
@@ -141,15 +143,26 @@ class Builder:
     def _add(
         self, name: str, inputs: Sequence[Value | None], attrs: dict[str, Any], outputs: int = 1, domain: str = ""
     ) -> Node:
+        check_operation(domain, name, len(inputs), attrs)
         self._graph.import_domain(domain)
         version = _version(self._graph, domain, name)
-        slots = self._slots(signature(domain, name, version), list(inputs), attrs)
+        slots = self._slots(signature(domain, name, version), list(map(self._here, inputs)), attrs)
+        self._check_attributes(name, domain, version, attrs)
         node = self._graph.add_op(
             name, slots, attrs, domain=domain, version=version, outputs=outputs, before=self._before
         )
         infer_node(node)
         self._made.append(node)
         return node
+
+    def _here(self, value: Value | None) -> Value | None:
+        """`value` in this scope: one that was matched in a scope around is captured."""
+        around = self._graph.holder
+        while around is not None and value is not None:
+            if value.node.graph is around.graph:
+                return self._graph.capture(value)
+            around = around.graph.holder
+        return value
 
     def _slots(self, known: Signature | None, slots: list[Value | None], attrs: dict[str, Any]) -> list[Value | None]:
         """The inputs, with what `attrs` calls by an input's name in its slot: `axes=[-1]` is right in any opset."""
@@ -161,6 +174,14 @@ class Builder:
         while slots and slots[-1] is None:
             slots.pop()
         return slots
+
+    def _check_attributes(self, name: str, domain: str, version: int, attrs: Iterable[str]) -> None:
+        """Raises: Mistake for an attribute that the operator has in other opsets only."""
+        known = onnx_schema(domain, name, version)
+        for attribute in attrs:
+            if known is not None and attribute not in known.attributes:
+                hint = f"ask in where for root.node.graph.opsets[{domain!r}]"
+                raise Mistake(f"{name} of opset {version} has no attribute or input '{attribute}'", hint)
 
 
 def _version(graph: Graph, domain: str, op: str) -> int:

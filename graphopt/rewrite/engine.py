@@ -1,24 +1,28 @@
 """Applying rules to a fixpoint. What is safe is decided here, not by the authors of rules.
 
-A worklist in topological order: after a rewrite only the neighbourhood is tried again. A site is taken only if no
-inner value is seen from outside, the new values have the type of the old ones, and the graph is valid afterwards;
-otherwise it is taken back. Budgets count steps, so the result is the same on every machine.
+A worklist in topological order: after a rewrite only the neighbourhood is tried again, and in a later run only what
+changed since the last. A site is taken only if no inner value is seen from outside, the new values have the type of the
+old ones, and the graph is valid afterwards; otherwise it is taken back. Budgets count steps, so the result is the same
+on every machine.
 """
 
 from __future__ import annotations
 
 import heapq
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import IR_DOMAIN, CycleError, Graph, Model, Node, Shape, ValidationError, Value, dtypes, validate_site
+from graphopt.rewrite.blame import Mistake, hint_of, said
 from graphopt.rewrite.build import Builder, Declined
+from graphopt.rewrite.explain import Explainer, name_of
 from graphopt.rewrite.facts import see_through
+from graphopt.rewrite.index import RuleIndex
 from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
-from graphopt.rewrite.rule import CompiledRule, Context
+from graphopt.rewrite.rule import STAGES, CompiledRule, Context, Stage
 from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
 
 SiteKey = tuple[str, str]
@@ -27,13 +31,19 @@ SiteKey = tuple[str, str]
 _Change = tuple[list[Node], list[Node]]
 """What a site made, and what reads its result or a value that it reads no more."""
 
+MODEL_BUDGET = "step budget of the model used up"
+
+_RAISED = "where returns the reason why not, rewrite returns None to decline: neither raises"
+_FAR = 1 << 30
+"""The distance of a node that no change concerns."""
+
 
 @dataclass(frozen=True)
 class Limits:
     """Step budgets, and how often a rule may fire before it is said to cycle."""
 
     steps_per_root: int = 20_000
-    steps_per_node: int = 100
+    steps_per_node: int = 40
     """What one rule may use in one run, for each node of the model and `spare` more."""
     sites_per_node: int = 4
     """How often one rule may fire in one scope, for each node it had and `spare` more."""
@@ -57,66 +67,109 @@ class _Rejected(Exception):
 
 @dataclass
 class Engine:
-    """Rules compiled for one stage, and what they did so far."""
+    """Rules, and what they did so far.
+
+    `explain` tries every rule at every root in full, and writes into the trace why it did not fire.
+    """
 
     rules: Sequence[CompiledRule]
     context: Context = field(default_factory=Context)
     limits: Limits = field(default_factory=Limits)
     exclude: frozenset[SiteKey] = frozenset()
     trace: Trace = field(default_factory=Trace)
+    explain: bool = False
 
     def __post_init__(self) -> None:
+        self._rules = sorted(self.rules, key=lambda rule: (-rule.rule.priority, rule.name))
+        self._matcher = Explainer if self.explain else Matcher
+        self._tried: Matcher | None = None
+        self._settled: dict[CompiledRule, int] = {}
+        self._indexes: dict[tuple[CompiledRule, ...], RuleIndex] = {}
         self._aside: set[str] = set()
         self._steps: Counter[str] = Counter()
+        self._fired: defaultdict[Graph, Counter[str]] = defaultdict(Counter)
         self._budget = 0
-        self._rules = sorted(self.rules, key=lambda rule: (-rule.rule.priority, rule.name))
-        self._reach = max((rule.pattern.depth for rule in self.rules), default=0)
-        self._size = max((rule.pattern.size for rule in self.rules), default=0)
 
-    def run(self, model: Model) -> int:
-        """Applies the rules in every scope until none fires; returns the number of sites."""
+    def run(self, model: Model, stages: Collection[Stage] = STAGES) -> int:
+        """Applies the rules of `stages` in every scope until none fires; returns the number of sites.
+
+        A rule that has run before looks only at what changed since.
+        """
         self._aside = {failure.rule for failure in self.trace.failures}
         self._steps.clear()
+        self._fired.clear()
         self._budget = self.limits.steps_per_node * (model.node_count() + self.limits.spare)
+        rules = [rule for rule in self._rules if rule.stage in stages]
+        ledger, start = model.graph.ledger, len(self.trace.sites)
+        touched = ledger.since(min((self._settled[r] for r in rules if r in self._settled), default=ledger.mark()))
+        changes: defaultdict[Graph, list[Node]] = defaultdict(list)
         # What a subgraph no longer captures may then be inside a match around it.
-        return sum([self._run_scope(model, graph) for graph in reversed(list(model.scopes()))])
+        waiting = list(reversed(list(model.scopes())))
+        new = frozenset(rule for rule in rules if rule not in self._settled)
+        while waiting:
+            for node in touched:
+                changes[node.graph].append(node)
+            touched = []
+            for graph in waiting:
+                mark = ledger.mark()
+                self._run_scope(model, graph, rules, new, changes.pop(graph, []))
+                touched += [node for node in ledger.since(mark) if node.graph is not graph]
+            waiting, new = list(dict.fromkeys(node.graph for node in touched)), frozenset()
+        self._settled.update(dict.fromkeys(rules, ledger.mark()))
+        return len(self.trace.sites) - start
 
-    def _run_scope(self, model: Model, graph: Graph) -> int:
-        by_root = self._usable(graph)
-        sideways = {root for root, rules in by_root.items() if any(rule.pattern.sideways for rule in rules)}
+    def _run_scope(
+        self,
+        model: Model,
+        graph: Graph,
+        rules: Sequence[CompiledRule],
+        new: Collection[CompiledRule],
+        touched: list[Node],
+    ) -> None:
+        """Applies `rules` in one scope: those that are `new` everywhere, the others around what was `touched`."""
+        index = self._index(graph, rules)
+        sideways = {root for root, found in index.roots.items() if any(rule.pattern.sideways for rule in found)}
+        reach = max((rule.pattern.depth for rule in rules), default=0)
         cap = self.limits.sites_per_node * (len(graph) + self.limits.spare)
-        queue = _Worklist(graph, by_root.keys())
-        queue.extend((node, 0) for node in graph.ops())
-        fired: Counter[str] = Counter()
-        start = settled = len(self.trace.sites)
+        queue = _Worklist(graph, index.roots.keys())
+        unseen = set(graph.ops()) if new else set()
+        queue.extend((node, _FAR) for node in unseen)
+        # A constant means what it meant, whoever reads it.
+        queue.extend(_neighbourhood(graph, ([node for node in touched if node.op != "Constant"], []), reach))
+        settled = -1 if touched else len(self.trace.sites)
         while True:
             while (waiting := queue.pop()) is not None:
                 node, distance = waiting
-                for rule in by_root[node.domain, node.op]:
-                    if rule.name in self._aside or rule.pattern.depth < distance:
+                is_new = node in unseen
+                unseen.discard(node)
+                for rule in index.roots[node.domain, node.op] if self.explain else index.candidates(node):
+                    concerned = rule.pattern.depth >= distance or (is_new and rule in new)
+                    if not concerned or rule.name in self._aside:
                         continue
-                    seeds = self._try(model, rule, node)
-                    if seeds is not None:
-                        self._watch_cycles(rule, fired, cap)
-                        queue.extend(self._neighbourhood(graph, seeds))
+                    change = self._try(model, rule, node)
+                    if change is not None:
+                        self._watch_cycles(graph, rule, cap)
+                        queue.extend(_neighbourhood(graph, change, reach))
                         break
             if settled == len(self.trace.sites):
-                return settled - start
+                return
             # What one site changed may concern a root that does not lie behind it.
             settled = len(self.trace.sites)
             queue.extend((node, 0) for node in graph.ops() if (node.domain, node.op) in sideways)
 
-    def _usable(self, graph: Graph) -> dict[tuple[str, str], list[CompiledRule]]:
-        """By root, the rules whose kernels the target has, in the order in which they are tried."""
-        by_root: dict[tuple[str, str], list[CompiledRule]] = {}
-        for rule in self._rules:
+    def _index(self, graph: Graph, rules: Sequence[CompiledRule]) -> RuleIndex:
+        """The rules whose kernels the target has."""
+        usable = []
+        for rule in rules:
             if rule.needs and not any(self.context.has(kernel, graph) for kernel in rule.needs):
                 missing = " or ".join(map(str, rule.needs))
                 self.trace.count(rule.name).reasons[f"the target has no kernel {missing}"] += 1
-                continue
-            for root in rule.roots:
-                by_root.setdefault(root, []).append(rule)
-        return by_root
+            else:
+                usable.append(rule)
+        key = tuple(usable)
+        if key not in self._indexes:
+            self._indexes[key] = RuleIndex(key)
+        return self._indexes[key]
 
     # ---- one rule at one node ----------------------------------------------------------------------------------
 
@@ -128,25 +181,25 @@ class Engine:
             return None
         count = self.trace.count(rule.name)
         count.tried += 1
-        matcher = Matcher(rule.pattern, self.limits.steps_per_root)
+        matcher = self._tried = self._matcher(rule.pattern, self.limits.steps_per_root)
         start = time.perf_counter()
         try:
             return self._first_match(model, rule, matcher, node)
         except StepsUsedUp:
-            self._refuse(rule, node, node, "step budget used up")
+            self._use_up(rule, node, "step budget used up")
         except ValidationError as error:
-            self._set_aside(rule, f"what it writes is not valid: {error.message}", _name(node))
+            self._set_aside(rule, f"what it writes is not valid: {error.message}", name_of(node), error)
         except GraphoptError:
             raise
         except Exception as error:  # a rule is foreign code: whatever it raises, the others go on
-            self._set_aside(rule, f"{type(error).__name__}: {error}", _name(node))
+            self._set_aside(rule, said(error), name_of(node), error)
         finally:
             count.seconds += time.perf_counter() - start
             count.steps += matcher.steps
             self._steps[rule.name] += matcher.steps
             if self._steps[rule.name] > self._budget:
                 self._aside.add(rule.name)
-                self._refuse(rule, node, node, "step budget of the model used up")
+                self._use_up(rule, node, MODEL_BUDGET)
         return None
 
     def _first_match(self, model: Model, rule: CompiledRule, matcher: Matcher, node: Node) -> _Change | None:
@@ -158,9 +211,9 @@ class Engine:
             if isinstance(allowed, str) or not allowed:
                 self._refuse(rule, node, node, allowed or "the rule's condition")
                 continue
-            escape = "" if rule.rule.keeps_inner else _escape(match)
-            if escape:
-                self._refuse(rule, node, node, escape)
+            seen = None if rule.rule.keeps_inner else escape(match)
+            if seen is not None:
+                self._refuse(rule, node, *seen)
                 continue
             change = self._apply(model, rule, match)
             if change is not None:
@@ -168,7 +221,7 @@ class Engine:
                 return change
         if matched:
             self.trace.count(rule.name).matched += 1
-        elif matcher.miss.depth > 0 and matcher.miss.node is not None:
+        elif isinstance(matcher, Explainer) and matcher.miss.depth > 0 and matcher.miss.node is not None:
             self._refuse(rule, node, matcher.miss.node, matcher.miss.reason)
         return None
 
@@ -186,7 +239,7 @@ class Engine:
             try:
                 new = rule.rewrite(builder, match.bindings, match.roots[0], self.context)
                 if new is None:
-                    raise _Rejected("the rule declined")
+                    raise Declined("the rule declined")
                 for old, value in _replaced(graph, match.roots, new):
                     _adopt_type(graph, old, value)
                     graph.replace(old, value, take_name=value.node in builder.made)
@@ -199,7 +252,8 @@ class Engine:
             except (_Rejected, Declined, CycleError) as error:
                 transaction.rollback()
                 self._refuse(rule, before, before, str(error))
-                count.rolled_back += isinstance(error, CycleError)
+                count.declined += isinstance(error, Declined)
+                count.rolled_back += not isinstance(error, Declined)
                 return None
             except Exception:
                 transaction.rollback()
@@ -214,42 +268,39 @@ class Engine:
             self.trace.once.update((rule.name, name) for name in made)
         self.trace.sites.append(Site(rule.name, roots[0], roots, names, made, tuple(v.name for v in reads)))
         # A value that has lost a reader may now be inside a match; not so a source, or one with too many others.
-        freed = [v for v in reads if not v.node.is_source and v.uses <= self._size]
+        freed = [v for v in reads if not v.node.is_source and v.uses <= rule.pattern.size]
         return alive, [*readers, *(reader for v in freed for reader, _ in graph.consumers(v))]
 
-    # ---- what happens next, and what is said -------------------------------------------------------------------
+    # ---- what is said ------------------------------------------------------------------------------------------
 
-    def _neighbourhood(self, graph: Graph, change: _Change) -> Iterator[tuple[Node, int]]:
-        """What depends on a change, as far as a pattern reaches, with the distance; plain copies have no length."""
-        found: set[Node] = set()
-        ring, following = change
-        for distance in range(self._reach + 1):
-            for node in ring:
-                if node in graph and node not in found:
-                    found.add(node)
-                    yield node, distance
-                    for reader in graph.successors(node):
-                        is_copy = reader.outputs and see_through(reader.outputs[0]) is not None
-                        (ring if is_copy else following).append(reader)
-            ring, following = following, []
-
-    def _watch_cycles(self, rule: CompiledRule, fired: Counter[str], cap: int) -> None:
-        """Sets a rule aside that fires without end. Its name and those of the rules beside it are told."""
-        site = self.trace.sites[-1]
-        fired.update((rule.name, f"{rule.name} at {site.root}"))
-        if fired[rule.name] > cap or fired[f"{rule.name} at {site.root}"] > self.limits.sites_per_root:
+    def _watch_cycles(self, graph: Graph, rule: CompiledRule, cap: int) -> None:
+        """Sets a rule aside that fires without end in one scope. Its name and those of the rules beside it are told."""
+        root = self.trace.sites[-1].root
+        fired = self._fired[graph]
+        fired.update((rule.name, f"{rule.name} at {root}"))
+        if fired[rule.name] > cap or fired[f"{rule.name} at {root}"] > self.limits.sites_per_root:
             names = sorted({site.rule for site in self.trace.sites[-self.limits.sites_per_root :]})
             cycle = f"with {', '.join(name for name in names if name != rule.name)}" if names[1:] else "alone"
-            self._set_aside(rule, f"fired {fired[rule.name]} times: it undoes itself, {cycle}", site.root)
+            message = f"fired {fired[rule.name]} times: it undoes itself, {cycle}"
+            self._set_aside(rule, message, root, Mistake(message, "let where refuse what is there already", ""))
             fired.clear()
 
     def _refuse(self, rule: CompiledRule, root: Node, node: Node, reason: str) -> None:
         self.trace.count(rule.name).reasons[reason] += 1
-        self.trace.refusals.append(Refusal(rule.name, _name(root), _name(node), reason))
+        if isinstance(self._tried, Explainer):
+            drawing = self._tried.drawing(node if node is not root else None)
+            names = rule.name, name_of(root), name_of(node)
+            self.trace.refusals.append(Refusal(*names, reason, drawing.matched, drawing.size, drawing.parts))
 
-    def _set_aside(self, rule: CompiledRule, message: str, place: str) -> None:
+    def _use_up(self, rule: CompiledRule, root: Node, reason: str) -> None:
+        """A search that was not ended is told, explained or not."""
+        self._refuse(rule, root, root, reason)
+        self.trace.stopped.append(Refusal(rule.name, name_of(root), name_of(root), reason))
+
+    def _set_aside(self, rule: CompiledRule, message: str, node: str, error: Exception | None = None) -> None:
         self._aside.add(rule.name)
-        self.trace.failures.append(RuleFailure(rule.name, rule.place, f"{message} (at {place})"))
+        place, hint = rule.place_of(error), hint_of(error, _RAISED)
+        self.trace.failures.append(RuleFailure(rule.name, place, f"{message} (at {node})", hint))
 
 
 class _Worklist:
@@ -280,12 +331,23 @@ class _Worklist:
         return None
 
 
-def _name(node: Node) -> str:
-    return node.name or (node.outputs[0].name if node.outputs else node.op)
+def _neighbourhood(graph: Graph, change: _Change, reach: int) -> Iterator[tuple[Node, int]]:
+    """What depends on a change, as far as `reach` nodes, with the distance; plain copies have no length."""
+    found: set[Node] = set()
+    ring, following = change
+    for distance in range(reach + 1):
+        for node in ring:
+            if node in graph and node not in found:
+                found.add(node)
+                yield node, distance
+                for reader in graph.successors(node):
+                    is_copy = reader.outputs and see_through(reader.outputs[0]) is not None
+                    (ring if is_copy else following).append(reader)
+        ring, following = following, []
 
 
-def _escape(match: Match) -> str:
-    """Why the match cannot be cut out: an inner value is seen from outside. Empty when it can."""
+def escape(match: Match) -> tuple[Node, str] | None:
+    """Why the match cannot be cut out: the inner node that is seen from outside, and words. None when it can."""
     inside, roots = set(match.nodes), set(match.roots)
     for node in match.nodes:
         for value in node.outputs:
@@ -295,9 +357,9 @@ def _escape(match: Match) -> str:
             for reader, slot in graph.consumers(value):
                 # A node may be inside while a subgraph of it sees the value.
                 if reader not in inside or slot >= reader.arity:
-                    what = "a graph output" if reader is graph.output else f"also used by {_name(reader)}"
-                    return f"{_name(node)} inside the match is {what}"
-    return ""
+                    what = "a graph output" if reader is graph.output else f"also used by {name_of(reader)}"
+                    return node, f"{name_of(node)} inside the match is {what}"
+    return None
 
 
 def _leaves(match: Match) -> list[Value]:
@@ -310,19 +372,22 @@ def _leaves(match: Match) -> list[Value]:
 def _replaced(graph: Graph, old: Sequence[Value], new: Sequence[Value]) -> list[tuple[Value, Value]]:
     """The roots that are replaced, each with its new value; a root that is returned as it is stays.
 
-    Raises: _Rejected when a new value cannot stand for the old one, TypeError when it is none of this graph.
+    Raises: Mistake when a new value cannot stand for the old one, _Rejected when nothing would change.
     """
     if len(old) != len(new):
-        raise TypeError(f"rewrite returns {len(new)} values for {len(old)} roots")
+        roots = "1 root" if len(old) == 1 else f"{len(old)} roots"
+        raise Mistake(f"rewrite returns {len(new)} values for {roots}", "return one value for each root")
     for a, b in zip(old, new, strict=True):
         if not isinstance(b, Value):
-            raise TypeError(f"rewrite returns {b!r}, not a value")
+            raise Mistake(f"rewrite returns {b!r}, not a value", "return what op.Name(...) returns, or None to decline")
         if b.node not in graph:
-            raise TypeError(f"rewrite returns {b!r} of another graph")
+            raise Mistake(f"rewrite returns {b!r} of another graph", "return a value of this match, or a new one")
         if a.dtype and b.dtype and a.dtype != b.dtype:
-            raise _Rejected(f"the new value is {dtypes.NAMES.get(b.dtype)}, the old one {dtypes.NAMES.get(a.dtype)}")
+            found, wanted = (dtypes.NAMES.get(value.dtype) for value in (b, a))
+            raise Mistake(f"rewrite returns {found}, the value it replaces is {wanted}", f"cast it to {wanted}")
         if a.shape is not None and b.shape is not None and not _may_equal(a.shape, b.shape):
-            raise _Rejected(f"the new value has shape {b.shape}, the old one {a.shape}")
+            message = f"rewrite returns a value of shape {b.shape}, the one it replaces has {a.shape}"
+            raise Mistake(message, "say in where when the shapes agree, and return its reason when they do not")
     pairs = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
     if not pairs:
         raise _Rejected("the rewrite changes nothing")

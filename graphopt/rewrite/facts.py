@@ -14,6 +14,9 @@ from graphopt.ir.tensor import Array
 UNKNOWN: Final = object()
 """An attribute that is there but computed at run time, or given by the caller of the function."""
 
+COPIES = frozenset({"Identity", "Cast", "Dropout"})
+"""The operations that may change nothing."""
+
 _COMPARED = 4096
 """Constants of more elements than this are equal only if they are one value."""
 
@@ -21,7 +24,7 @@ _COMPARED = 4096
 def see_through(value: Value) -> Value | None:
     """The value that `value` is a plain copy of: Identity, a Cast to the same type, Dropout in inference."""
     node = value.node
-    if node.domain or not node.arity or value.index or node.inputs[0] is None:
+    if node.op not in COPIES or node.domain or not node.arity or value.index or node.inputs[0] is None:
         return None
     inner = node.inputs[0]
     match node.op:
@@ -45,8 +48,11 @@ def source_of(value: Value) -> Value:
 
 
 def constant_of(value: Value) -> Tensor | None:
-    """The constant data of a value, through what changes nothing; None where it is not a constant."""
-    return source_of(value).tensor
+    """The constant data of a value, through what changes nothing and from scopes around; None where there is none."""
+    value = source_of(value)
+    while value.node.slot >= 0:
+        value = source_of(value.resolved)
+    return value.tensor
 
 
 def numbers_of(value: Value) -> Array:
@@ -62,7 +68,7 @@ def same_value(a: Value, b: Value) -> bool:
     a, b = source_of(a), source_of(b)
     if a is b:
         return True
-    x, y = a.tensor, b.tensor
+    x, y = constant_of(a), constant_of(b)
     return x is not None and y is not None and x.size <= _COMPARED and same_tensor(x, y)
 
 

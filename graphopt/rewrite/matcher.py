@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
-from graphopt.ir import Node, Value, dtypes
+from graphopt.ir import Node, Value
 from graphopt.ir.schema import signature
+from graphopt.rewrite.constraints import Sizes
 from graphopt.rewrite.facts import (
     UNKNOWN,
     attribute,
     close,
-    constant_of,
     inverse_of,
     is_default,
     keeps_rank,
@@ -27,11 +27,13 @@ from graphopt.rewrite.facts import (
     see_through,
     source_of,
 )
+from graphopt.rewrite.leaves import COMMUTATIVE, LINKS, Leaf, Scalar, parts_of, raises_rank
 from graphopt.rewrite.pattern import (
     Alt,
     Anchor,
+    Captured,
     Chain,
-    Constraint,
+    Check,
     EachUse,
     Expr,
     Literal,
@@ -42,20 +44,7 @@ from graphopt.rewrite.pattern import (
     children,
 )
 
-_COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min"})
-_INVERSE = {"Add": "Sub", "Mul": "Div"}
 _UNBOUND: Any = object()
-
-
-class Scalar(NamedTuple):
-    """A constant number of a node: as it is written, or what `x - c` adds and `x / c` multiplies with."""
-
-    number: float
-    dtype: int
-    node: Node
-
-
-Leaf = Value | Scalar
 
 
 class StepsUsedUp(Exception):
@@ -72,24 +61,14 @@ class Match:
 
 
 @dataclass
-class Miss:
-    """Why the attempt that came furthest failed. Data for `explain`: the node that blocked and the words."""
-
-    depth: int = -1
-    node: Node | None = None
-    reason: str = ""
-
-
-@dataclass
 class Matcher:
     """Matches one pattern at one root. `steps` counts every value compared with an expression."""
 
     pattern: Pattern
     budget: int = 20_000
     steps: int = 0
-    miss: Miss = field(default_factory=Miss)
     _bound: dict[str, Any] = field(default_factory=dict)
-    _dims: dict[str, Any] = field(default_factory=dict)
+    _sizes: Sizes = field(default_factory=Sizes)
     _inside: dict[Node, int] = field(default_factory=dict)
     _outputs: dict[Op, Node] = field(default_factory=dict)
     _parts: dict[Expr, Value] = field(default_factory=dict)
@@ -110,7 +89,8 @@ class Matcher:
 
     def _more_roots(self, number: int, found: list[Value]) -> Iterator[Match]:
         if number == len(self.pattern.roots):
-            yield Match(self._bindings(), list(self._inside), found)
+            if self._fits():
+                yield Match(self._bindings(), self._nodes(), found)
             return
         root = self.pattern.roots[number]
         for candidate in self._reached(root):
@@ -121,6 +101,11 @@ class Matcher:
     def _bindings(self) -> dict[str, Any]:
         unbound = {name: 1.0 if var.kind == "factor" else None for name, var in self.pattern.variables.items()}
         return {name: self._bound.get(name, default) for name, default in unbound.items()}
+
+    def _nodes(self) -> list[Node]:
+        """The nodes inside, without what was only looked at in a scope around."""
+        scope = next((node.graph for node in self._inside), None)
+        return [node for node in self._inside if node.graph is scope]
 
     def _anchored(self, e: Anchor, node: Node) -> Iterator[Match]:
         value = _output(e.whole, node)
@@ -136,7 +121,8 @@ class Matcher:
                 if inner in self._inside and inner not in below:
                     below[inner] = None
                     stack.extend(inner.producers())
-            yield Match(self._bindings(), list(below), roots)
+            if self._fits():
+                yield Match(self._bindings(), list(below), roots)
 
     def _each_use(self, e: EachUse, node: Node) -> Iterator[Match]:
         value = _output(e.value, node)
@@ -157,18 +143,23 @@ class Matcher:
 
     def _one_use(self, e: EachUse, value: Value, reader: Node) -> Match | None:
         """How one consumer of `value` matches; what is bound already holds in it, too."""
-        use = Matcher(self.pattern, self.budget, self.steps, self.miss)
+        use = self._for_use()
         use._bound = {**self._bound, e.seen.name: value}
-        use._dims, use._outputs = dict(self._dims), dict(self._outputs)
+        use._sizes, use._outputs = self._sizes.copy(), dict(self._outputs)
         root = _output(e.use, reader)
         try:
             for _ in use._match(e.use, root) if root is not None else ():
                 assert root is not None
-                return Match(use._bindings(), list(use._inside), [root])
+                if use._fits():
+                    return Match(use._bindings(), use._nodes(), [root])
         finally:
             self.steps = use.steps
-        self._fail(reader, "{} uses the value in another way", reader.op)
+        self._fail(reader, "{} uses the value in another way", "a graph output" if reader.op == "Output" else reader.op)
         return None
+
+    def _for_use(self) -> Matcher:
+        """A matcher for one consumer."""
+        return Matcher(self.pattern, self.budget, self.steps)
 
     def _reached(self, e: Expr) -> list[Value]:
         """Values that `e` could be: reached by walking the uses of a variable in it that is bound already."""
@@ -219,6 +210,10 @@ class Matcher:
                 return self._match_scaled(e, value)
             case Alt():
                 return self._match_alt(e, value)
+            case Check():
+                return self._match_check(e, value)
+            case Captured():
+                return self._match_captured(e, value)
         raise TypeError(e)
 
     def _match_part(self, e: Expr, value: Value) -> Iterator[None]:
@@ -231,6 +226,21 @@ class Matcher:
         for branch in e.branches:
             yield from self._match(branch, value)
 
+    def _match_check(self, e: Check, value: Value) -> Iterator[None]:
+        for _ in self._match(e.inner, value):
+            allowed = e.allowed(value)
+            if isinstance(allowed, str) or not allowed:
+                self._fail(value.node, "{}", allowed or "not as the pattern wants it")
+            else:
+                yield
+
+    def _match_captured(self, e: Captured, value: Value) -> Iterator[None]:
+        source = source_of(value)
+        if source.node.slot < 0:
+            self._fail(source.node, "not captured from the scope around it")
+        else:
+            yield from self._match(e.outer, source.resolved)
+
     def _match_var(self, e: Var, value: Value) -> Iterator[None]:
         if e.kind in ("number", "factor"):
             yield from self._match_constant(e, value)
@@ -242,16 +252,17 @@ class Matcher:
             else:
                 self._fail(value.node, "'{}' is another value here", e.name)
             return
-        dims = dict(self._dims)
-        reason = self._constraint(e.constraint, value)
+        sizes = self._sizes
+        if e.constraint.dims is not None:
+            self._sizes = sizes.copy()
+        reason = self._sizes.why_not(e.constraint, value)
         if reason:
-            self._dims = dims
             self._fail(value.node, "'{}' {}", e.name, reason)
-            return
-        self._bound[e.name] = value
-        yield
-        del self._bound[e.name]
-        self._dims = dims
+        else:
+            self._bound[e.name] = value
+            yield
+            del self._bound[e.name]
+        self._sizes = sizes
 
     def _match_constant(self, e: Literal | Var, value: Value) -> Iterator[None]:
         number = number_of(value)
@@ -267,7 +278,7 @@ class Matcher:
                 if close(want, number, dtype):
                     yield
                 else:
-                    self._fail(node, "{:.9g}, wanted {}", number, e)
+                    self._fail(node, "{:.7g}, wanted {}", number, e)
             case Var(name=name, kind="number"):
                 bound = self._bound.get(name, _UNBOUND)
                 if bound is _UNBOUND:
@@ -277,7 +288,7 @@ class Matcher:
                 elif bound is not None and close(bound, number, dtype):
                     yield
                 else:
-                    self._fail(node, "'{}' is {:.9g} here and {} there", name, number, bound)
+                    self._fail(node, "'{}' is {:.7g} here and {} there", name, number, bound)
             case Var(name=name, kind="factor"):
                 before = self._bound.get(name, 1.0)
                 self._bound[name] = before * number
@@ -325,9 +336,10 @@ class Matcher:
         self._outputs[e.identity] = node
         for _ in self._enter(node):
             for _ in self._match_attrs(e, node):
-                yield from self._operands(e.operands, slots)
-                if e.op in _COMMUTATIVE and not e.domain and len(slots) == 2 and slots[0] is not slots[1]:
-                    yield from self._operands(e.operands, slots[::-1])
+                if e.op in COMMUTATIVE and not e.domain and None not in slots:
+                    yield from self._assign(_ordered(e.operands), slots)
+                else:
+                    yield from self._operands(e.operands, slots)
         del self._outputs[e.identity]
 
     def _slots(self, e: Op, node: Node) -> tuple[list[Value | None], str]:
@@ -412,46 +424,50 @@ class Matcher:
     # ---- sums and products --------------------------------------------------------------------------------------
 
     def _match_chain(self, e: Chain, value: Value) -> Iterator[None]:
-        operands = [e.operands[index] for index in _order(e.operands)]
+        operands = _ordered(e.operands)
         for leaves in self._cuts(e.op, value, len(operands)):
             yield from self._assign(operands, leaves)
 
-    def _cuts(self, op: str, value: Value, count: int) -> Iterator[list[Leaf]]:
-        """Every way to read `value` as a chain of `op` with `count` operands."""
+    def _cuts(self, op: str, leaf: Leaf, count: int) -> Iterator[list[Leaf]]:
+        """Every way to read `leaf` as a chain of `op` with `count` operands."""
         self._step()
         if count == 1:
-            yield [value]
-            return
-        node, inverse = value.node, _INVERSE[op]
-        if node.domain or node.arity != 2 or node.op not in (op, inverse):
-            for inner in self._through(value, (op, inverse)):
-                yield from self._cuts(op, inner, count)
-            return
-        a, b = node.inputs[:2]
-        if a is None or b is None:
-            return
-        number = inverse_of(inverse, b) if node.op == inverse else None
-        for _ in self._enter(node):
-            if node.op == op:
-                for split in range(1, count):
-                    for left in self._cuts(op, a, split):
-                        for right in self._cuts(op, b, count - split):
-                            yield [*left, *right]
-            elif number is not None and keeps_rank(b, a):
-                for left in self._cuts(op, a, count - 1):
-                    yield [*left, Scalar(number, b.dtype, node)]
+            yield [leaf]
+        elif isinstance(leaf, Value):
+            parts = parts_of(op, leaf.node)
+            if parts is None:
+                for inner in self._through(leaf, LINKS[op]):
+                    yield from self._cuts(op, inner, count)
+            elif parts:
+                for _ in self._enter(leaf.node):
+                    yield from self._spread(op, parts, count)
 
-    def _assign(self, operands: list[Expr], leaves: list[Leaf]) -> Iterator[None]:
+    def _spread(self, op: str, parts: Sequence[Leaf], count: int) -> Iterator[list[Leaf]]:
+        """Every way to read `parts`, joined by `op`, as a chain with `count` operands."""
+        first, *others = parts
+        if not others:
+            yield from self._cuts(op, first, count)
+            return
+        for share in range(1, count - len(others) + 1):
+            for left in self._cuts(op, first, share):
+                for right in self._spread(op, others, count - share):
+                    yield [*left, *right]
+
+    def _assign(self, operands: Sequence[Expr | None], leaves: Sequence[Leaf | None]) -> Iterator[None]:
+        """Every way to give each operand one of the leaves."""
         if not operands:
             yield
             return
+        first = operands[0]
+        if first is None:
+            return
         tried: set[Leaf] = set()
         for index, leaf in enumerate(leaves):
-            if leaf in tried:
+            if leaf is None or leaf in tried:
                 continue
             tried.add(leaf)
             others = [*leaves[:index], *leaves[index + 1 :]]
-            for _ in self._match_leaf(operands[0], leaf, others):
+            for _ in self._match_leaf(first, leaf, others):
                 yield from self._assign(operands[1:], others)
 
     def _match_leaf(self, operand: Expr, leaf: Leaf, others: Sequence[Leaf | None]) -> Iterator[None]:
@@ -462,7 +478,7 @@ class Matcher:
         if isinstance(operand, Alt) and operand not in self.pattern.parts:
             return (found for branch in operand.branches for found in self._match_leaf(branch, leaf, others))
         is_number = isinstance(operand, Literal) or (isinstance(operand, Var) and operand.kind in ("number", "factor"))
-        if is_number and _raises_rank(leaf, others):
+        if is_number and raises_rank(leaf, others):
             self._fail(leaf.node, "a constant that raises the rank")
             return iter(())
         return self._match(operand, leaf)
@@ -491,23 +507,14 @@ class Matcher:
         yield inner
         self._inside = before
 
-    def _constraint(self, c: Constraint, value: Value) -> str:
-        """Why `value` does not satisfy `c`; empty when it does."""
-        if c.constant and constant_of(value) is None:
-            return "is not a constant"
-        if c.rank is not None:
-            ranks = (c.rank,) if isinstance(c.rank, int) else c.rank
-            if value.rank not in ranks:
-                return f"has rank {value.rank}, wanted {' or '.join(map(str, ranks))}"
-        if c.dtype is not None and dtypes.NAMES.get(value.dtype) not in c.dtype:
-            return f"is {dtypes.NAMES.get(value.dtype, 'of unknown type')}, wanted {' or '.join(sorted(c.dtype))}"
-        if c.dims is not None:
-            if value.shape is None or len(value.shape) != len(c.dims):
-                return f"has shape {value.shape}, wanted {c.dims}"
-            for want, size in zip(c.dims, value.shape, strict=True):
-                if (self._dims.setdefault(want, size) if isinstance(want, str) else want) != size:
-                    return f"has shape {value.shape}, wanted {c.dims}"
-        return ""
+    def _fits(self) -> bool:
+        """Whether what must broadcast into dimensions does; they are all known once everything is matched."""
+        for var in self.pattern.spread:
+            value, into = self._bound.get(var.name), var.constraint.into
+            if isinstance(value, Value) and into is not None and (reason := self._sizes.widened(into, value)):
+                self._fail(value.node, "'{}' {}", var.name, reason)
+                return False
+        return True
 
     def _step(self) -> None:
         self.steps += 1
@@ -515,25 +522,17 @@ class Matcher:
             raise StepsUsedUp
 
     def _fail(self, node: Node, reason: str, *details: object) -> None:
-        """Notes why an attempt ended, if none came further. Most are forgotten, so words are put together late."""
-        depth = len(self._inside)
-        if depth > self.miss.depth:
-            self.miss.depth, self.miss.node, self.miss.reason = depth, node, reason.format(*details)
+        """Told why an attempt ended, in words that `details` go into: for those who explain."""
+
+
+def _ordered(operands: Sequence[Expr | None]) -> list[Expr | None]:
+    return [operands[index] for index in _order(tuple(operands))]
 
 
 def _output(e: Expr, node: Node) -> Value | None:
     """The output of `node` that `e` means."""
     index = e.index if isinstance(e, Op) else 0
     return node.outputs[index] if index < len(node.outputs) else None
-
-
-def _raises_rank(number: Value, others: Sequence[Leaf | None]) -> bool:
-    """Whether the one-element constant `number` has more dimensions than everything beside it."""
-    tensor = constant_of(number)
-    if tensor is None or not tensor.shape:
-        return False
-    values = [other for other in others if isinstance(other, Value) and other is not number]
-    return bool(values) and not any(keeps_rank(number, other) and number_of(other) is None for other in values)
 
 
 @lru_cache(1 << 12)
@@ -551,6 +550,8 @@ def _cost(e: Expr | None) -> int:
             return 1
         case Var(constraint=c):
             return 4 if c.constant else 5
+        case Check(inner=inner) | Captured(outer=inner):
+            return _cost(inner)
         case Alt() | Scaled():
             return 3
     return 2

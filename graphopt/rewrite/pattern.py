@@ -21,12 +21,17 @@ import typing
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import EllipsisType
 from typing import Annotated, Any, cast
 
+from graphopt.errors import near
 from graphopt.ir import IR_DOMAIN, Value
-from graphopt.ir.schema import MICROSOFT
+from graphopt.ir.schema import MICROSOFT, history
+from graphopt.rewrite.blame import Mistake
+from graphopt.rewrite.vocabulary import check_operation
 
 Reason = bool | str
+Dims = tuple["str | int | EllipsisType | None", ...]
 
 
 # ---- constraints ---------------------------------------------------------------------------------------------------
@@ -34,26 +39,42 @@ Reason = bool | str
 
 @dataclass(frozen=True)
 class Constraint:
-    """What a variable's value must be. `dims` unify: the same name is the same size wherever it stands."""
+    """What a variable's value must be: its dimensions, or those it must broadcast `into` without widening them.
+
+    Dimensions unify: the same name is the same size wherever it stands, `...` the same leading sizes; None is any size.
+    """
 
     constant: bool = False
     rank: int | tuple[int, ...] | None = None
     dtype: frozenset[str] | None = None
-    dims: tuple[str | int, ...] | None = None
+    dims: Dims | None = None
+    into: Dims | None = None
 
 
-def const(rank: int | tuple[int, ...] | None = None, dtype: str | Iterable[str] | None = None) -> Constraint:
-    """A value whose numbers are known: an initializer or a Constant node, never an overridable initializer."""
-    return Constraint(True, rank, _dtypes(dtype))
+def const(
+    rank: int | tuple[int, ...] | None = None,
+    dtype: str | Iterable[str] | None = None,
+    dims: Dims | None = None,
+    into: Dims | None = None,
+) -> Constraint:
+    """A value whose numbers are known: an initializer or a Constant node, never an overridable initializer.
+
+    For the rest, as `like`.
+    """
+    return Constraint(True, rank, _dtypes(dtype), dims, into)
 
 
 def like(
     rank: int | tuple[int, ...] | None = None,
     dtype: str | Iterable[str] | None = None,
-    dims: tuple[str | int, ...] | None = None,
+    dims: Dims | None = None,
+    into: Dims | None = None,
 ) -> Constraint:
-    """A value of this rank, of one of these element types, with these dimensions (names unify across parameters)."""
-    return Constraint(False, rank, _dtypes(dtype), dims)
+    """A value of this rank, of one of these element types, with these dimensions, or one that broadcasts into them.
+
+    `dims=(..., "S", 64)`: any leading dimensions, some size S, 64. Names and `...` mean the same in all parameters.
+    """
+    return Constraint(False, rank, _dtypes(dtype), dims, into)
 
 
 def _dtypes(dtype: str | Iterable[str] | None) -> frozenset[str] | None:
@@ -129,7 +150,7 @@ class Literal(Expr):
     value: float
 
     def __str__(self) -> str:
-        return f"{self.value:g}"
+        return f"{self.value:.7g}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,8 +166,9 @@ class Op(Expr):
     whole: Op | None = None
     rest: bool = False
 
-    def __getitem__(self, index: int) -> Op:
-        """Another output of the same operation."""
+    def __getitem__(self, output: int | str) -> Op:
+        """Another output of the same operation, by position or by the name its schema has for it."""
+        index = _output_index(self, output) if isinstance(output, str) else output
         return Op(self.op, self.domain, self.operands, self.attrs, index, self.whole or self, self.rest)
 
     @property
@@ -191,6 +213,27 @@ class Alt(Expr):
 
 
 @dataclass(frozen=True, eq=False)
+class Check(Expr):
+    """`inner`, if `allowed` says True of its value, else a reason: part of the search, unlike `where`."""
+
+    inner: Expr
+    allowed: Callable[[Value], Reason]
+
+    def __str__(self) -> str:
+        return str(self.inner)
+
+
+@dataclass(frozen=True, eq=False)
+class Captured(Expr):
+    """A value that a subgraph captures, and that is `outer` in the scope around it. What is matched there stays."""
+
+    outer: Expr
+
+    def __str__(self) -> str:
+        return f"captured({self.outer})"
+
+
+@dataclass(frozen=True, eq=False)
 class EachUse(Expr):
     """Every consumer of `value`, each matching `use` (in which `value` is the variable `seen`): all of them or none."""
 
@@ -219,6 +262,13 @@ def expr(value: Operand) -> Expr:
     if isinstance(value, (int, float)):
         return Literal(float(value))
     raise TypeError(f"{value!r} cannot stand in a pattern: use a variable, a number or op.Name(...)")
+
+
+def _output_index(e: Op, name: str) -> int:
+    names = [output.name for schema in history(e.domain, e.op)[-1:] for output in schema.outputs]
+    if name not in names:
+        raise Mistake(f"{e.op} has no output '{name}'", near(name, names), "pattern")
+    return names.index(name)
 
 
 def _flat(op: str, e: Expr) -> tuple[Expr, ...]:
@@ -265,6 +315,14 @@ class Ops:
                 raise TypeError(f"{part} is not an operation: it cannot be replaced")
         return Anchor(expr(whole), parts)
 
+    def check(self, inner: Any, allowed: Callable[[Value], Reason]) -> Expr:
+        """`inner` where `allowed(value)` is True; else it answers the reason, and another way to match is tried."""
+        return Check(expr(inner), allowed)
+
+    def captured(self, outer: Any) -> Expr:
+        """A value from the scope around a subgraph, which is `outer` there; nothing else looks across scopes."""
+        return Captured(expr(outer))
+
     def sum(self, *operands: Any) -> Expr:
         """The sum of all operands."""
         return Chain("Add", tuple(map(expr, operands)))
@@ -280,6 +338,7 @@ class Ops:
         def make(*operands: Any, domain: str = self._domain, **attrs: Any) -> Op:
             rest = bool(operands) and operands[-1] is ...
             operands = operands[:-1] if rest else operands
+            check_operation(domain, name, len(operands), attrs)
             return Op(name, domain, tuple(None if o is None else expr(o) for o in operands), attrs, rest=rest)
 
         return make
@@ -307,6 +366,11 @@ class Pattern:
         return sum(_size(root) for root in self.roots)
 
     @cached_property
+    def spread(self) -> tuple[Var, ...]:
+        """The variables that must broadcast into dimensions."""
+        return tuple(var for var in self.variables.values() if var.constraint.into is not None)
+
+    @cached_property
     def sideways(self) -> bool:
         """Whether a match has nodes that do not lie behind its first root."""
         return len(self.roots) > 1 or isinstance(self.roots[0], EachUse)
@@ -322,8 +386,9 @@ def trace(function: Callable[..., Any]) -> Pattern:
     variables = {p.name: _variable(p, hints.get(p.name, Any)) for p in parameters}
     result = function(Ops(), **variables)
     roots = result if isinstance(result, tuple) else (result,)
-    if not roots or not all(isinstance(root, Expr) and not isinstance(root, (Var, Literal)) for root in roots):
-        raise TypeError(f"the pattern returns {result!r}, not an operation")
+    if not roots or not all(isinstance(root, Expr) and root_ops(root) for root in roots):
+        hint = "return op.Name(...), a sum or product, alternatives, or a tuple of these"
+        raise Mistake(f"the pattern returns {result}, not an operation", hint)
     parts = frozenset(part for root in roots if isinstance(root, Anchor) for part in root.parts)
     return Pattern(cast(tuple[Expr, ...], roots), variables, parts)
 
@@ -340,6 +405,22 @@ def _variable(parameter: inspect.Parameter, hint: Any) -> Var:
     return Var(parameter.name, kind, constraint, optional)
 
 
+def names_in(pattern: Pattern) -> set[str]:
+    """The variables that stand somewhere in a pattern."""
+    found: set[str] = set()
+    stack: list[Any] = list(pattern.roots)
+    while stack:
+        match part := stack.pop():
+            case Var(name=name):
+                found.add(name)
+            case Scaled(factor=factor):
+                stack.append(factor)
+            case Op(attrs=attrs):
+                stack.extend(attrs.values())
+        stack.extend(children(part))
+    return found
+
+
 def children(e: Expr) -> tuple[Expr, ...]:
     """The parts an expression is made of."""
     match e:
@@ -351,6 +432,8 @@ def children(e: Expr) -> tuple[Expr, ...]:
             return (x,)
         case EachUse(value=value, use=use):
             return (value, use)
+        case Check(inner=inner) | Captured(outer=inner):
+            return (inner,)
         case Anchor(whole=whole):
             return (whole,)
         case Alt(branches=branches):
@@ -358,7 +441,7 @@ def children(e: Expr) -> tuple[Expr, ...]:
     return ()
 
 
-def _own(e: Expr) -> int:
+def own(e: Expr) -> int:
     """How many nodes `e` is, without its operands."""
     match e:
         case Op() | Scaled():
@@ -370,11 +453,11 @@ def _own(e: Expr) -> int:
 
 def _depth(e: Expr) -> int:
     below = [_depth(child) for child in children(e)]
-    return _own(e) + (sum(below) if isinstance(e, EachUse) else max(below, default=0))
+    return own(e) + (sum(below) if isinstance(e, EachUse) else max(below, default=0))
 
 
 def _size(e: Expr) -> int:
-    return _own(e) + (max if isinstance(e, Alt) else sum)(map(_size, children(e)))
+    return own(e) + (max if isinstance(e, Alt) else sum)(map(_size, children(e)))
 
 
 def root_ops(e: Expr) -> set[tuple[str, str]]:
@@ -383,11 +466,11 @@ def root_ops(e: Expr) -> set[tuple[str, str]]:
         case Op(op=op, domain=domain):
             return {(domain, op)}
         case Chain(op=op):
-            return {("", op), ("", "Sub" if op == "Add" else "Div")}
+            return {("", op), ("", "Sub"), ("", "Sum")} if op == "Add" else {("", op), ("", "Div")}
         case Scaled():
             return {("", "Mul"), ("", "Div")}
-        case EachUse(value=value):
-            return root_ops(value)
+        case EachUse(value=inner) | Check(inner=inner):
+            return root_ops(inner)
         case Anchor(whole=whole):
             return root_ops(whole)
         case Alt(branches=branches):

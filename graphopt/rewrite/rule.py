@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 from graphopt.errors import RuleError, near
 from graphopt.ir import Graph, Value
-from graphopt.rewrite.pattern import Pattern, Reason, root_ops, trace
+from graphopt.rewrite.blame import Mistake, hint_of, line_of, raised_in, said
+from graphopt.rewrite.pattern import Pattern, Reason, names_in, root_ops, trace
 
 Stage = Literal["clean", "recover", "fuse", "lower"]
 STAGES: tuple[Stage, ...] = ("clean", "recover", "fuse", "lower")
@@ -77,39 +78,81 @@ class Rule:
 
 
 class CompiledRule:
-    """A rule with its pattern traced and its signatures read, once."""
+    """A rule with its pattern traced and its signatures read, once.
+
+    Raises: RuleError GO060 for a pattern that cannot be read, GO061 for a rule that is not of the form, each with the
+    line where that is.
+    """
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.name = type(rule).__name__
         self.stage = rule.stage
+        self.needs = rule.needs if isinstance(rule.needs, tuple) else (rule.needs,)
+        self._check_form()
+        self.pattern = self._traced()
+        self._where, self._rewrite = self._wanted("where"), self._wanted("rewrite")
+
+    # ---- what can be wrong with it -------------------------------------------------------------------------------
+
+    def _check_form(self) -> None:
         if self.stage not in STAGES:
-            hint = near(self.stage, STAGES)
-            raise RuleError("GO061", f"{self.name} is for no stage: '{self.stage}'", self.place, hint)
-        for method in ("pattern", "rewrite"):
-            if not callable(getattr(rule, method, None)):
-                raise RuleError("GO061", f"{self.name} has no method '{method}'", self.place)
-        needs = rule.needs
-        self.needs = needs if isinstance(needs, tuple) else (needs,)
+            raise self._error(f"{self.name} is for no stage: '{self.stage}'", near(str(self.stage), STAGES))
+        if not isinstance(self.rule.priority, int):
+            raise self._error(f"the priority of {self.name} is {self.rule.priority!r}", "give an integer")
+        for method in ("pattern", "rewrite", "where"):
+            if not callable(getattr(self.rule, method, None)):
+                hint = f"define it, or make {self.name} a class without `stage` if it is only a base of rules"
+                raise self._error(f"{self.name} has no method '{method}'", hint)
+        for needed in self.needs:
+            if not isinstance(needed, Kernel):
+                hint = 'write needs = kernel("com.microsoft", "BiasGelu")'
+                raise self._error(f"what {self.name} needs is {needed!r}, not a kernel", hint)
+
+    def _traced(self) -> Pattern:
+        """The pattern; traced twice, since what differs then would differ between two runs as well."""
         try:
-            self.pattern: Pattern = trace(rule.pattern)
-        except Exception as error:
-            raise RuleError("GO060", f"the pattern of {self.name} cannot be read: {error}", self.place) from error
-        self._where = _wanted(rule.where)
-        self._rewrite = _wanted(rule.rewrite)
-        unknown = (self._where | self._rewrite) - self.pattern.variables.keys() - {"op", "ctx", "root"}
+            pattern, again = trace(self.rule.pattern), trace(self.rule.pattern)
+        except (Exception, SystemExit) as error:
+            message = f"the pattern of {self.name} cannot be read: {said(error)}"
+            hint = hint_of(error, "it is called with a variable for each parameter, and nothing is known of these yet")
+            raise self._error(message, hint, "pattern", error) from error
+        if list(map(str, pattern.roots)) != list(map(str, again.roots)):
+            message = f"the pattern of {self.name} is {pattern.roots[0]}, and when read again {again.roots[0]}"
+            raise self._error(message, "let it depend on nothing that changes: chance, time, a counter", "pattern")
+        unused = ", ".join(sorted(pattern.variables.keys() - names_in(pattern)))
+        if unused:
+            message = f"the pattern of {self.name} takes {unused}, and returns nothing that has it"
+            raise self._error(message, "use every parameter, or leave it out", "pattern")
+        return pattern
+
+    def _wanted(self, method: str) -> set[str]:
+        """The names that `method` asks for, all of which are bound."""
+        wanted = set(inspect.signature(getattr(self.rule, method)).parameters)
+        known = {*self.pattern.variables, "ctx", "root", *(("op",) if method == "rewrite" else ())}
+        unknown = sorted(wanted - known)
         if unknown:
-            message = f"{self.name} asks for {', '.join(sorted(unknown))}, which its pattern does not bind"
-            raise RuleError("GO061", message, self.place)
+            message = f"'{method}' of {self.name} asks for {', '.join(unknown)}, which its pattern does not bind"
+            raise self._error(message, near(unknown[0], known), method)
+        return wanted
+
+    def _error(self, message: str, hint: str, method: str = "", error: BaseException | None = None) -> RuleError:
+        return RuleError("GO060" if method == "pattern" else "GO061", message, self.place_of(error, method), hint)
+
+    # ---- where it stands -----------------------------------------------------------------------------------------
 
     @property
     def place(self) -> str:
         """File and line of the rule."""
-        kind = type(self.rule)
-        try:
-            return f"{inspect.getsourcefile(kind)}:{inspect.getsourcelines(kind)[1]}"
-        except (OSError, TypeError):
-            return kind.__module__
+        return line_of(type(self.rule)) or type(self.rule).__module__
+
+    def place_of(self, error: BaseException | None = None, method: str = "") -> str:
+        """File and line where the rule raised `error`; where it did not, those of the method that is to blame."""
+        method = method or getattr(error, "method", "")
+        line = raised_in(error, type(self.rule)) or line_of(getattr(self.rule, method, None))
+        return line or self.place
+
+    # ---- what the engine asks of it ------------------------------------------------------------------------------
 
     @cached_property
     def roots(self) -> list[tuple[str, str]]:
@@ -117,18 +160,20 @@ class CompiledRule:
         return sorted(root_ops(self.pattern.roots[0]))
 
     def where(self, bindings: dict[str, Any], root: Value, ctx: Context) -> Reason:
-        """True, or the reason why not."""
-        given = {**bindings, "ctx": ctx, "root": root}
-        allowed: Reason = self.rule.where(**{name: given[name] for name in self._where})
+        """True, or the reason why not. Raises: Mistake where it returns None."""
+        allowed: Reason | None = self._ask("where", self._where, {**bindings, "ctx": ctx, "root": root})
+        if allowed is None:
+            raise Mistake("where returns None", "return True, or the reason why not as text", "where")
         return allowed
 
     def rewrite(self, op: Any, bindings: dict[str, Any], root: Value, ctx: Context) -> tuple[Value, ...] | None:
         """The values to put in place of the roots; None when the rule declines."""
-        given = {**bindings, "op": op, "ctx": ctx, "root": root}
-        rewrite: Callable[..., Any] = self.rule.rewrite
-        result = rewrite(**{name: given[name] for name in self._rewrite})
+        result = self._ask("rewrite", self._rewrite, {**bindings, "op": op, "ctx": ctx, "root": root})
         return result if result is None or isinstance(result, tuple) else (result,)
 
-
-def _wanted(function: Callable[..., Any]) -> set[str]:
-    return set(inspect.signature(function).parameters)
+    def _ask(self, method: str, wanted: Iterable[str], given: dict[str, Any]) -> Any:
+        try:
+            return getattr(self.rule, method)(**{name: given[name] for name in wanted})
+        except SystemExit as error:
+            mistake = Mistake(f"{method} ends the program", "return None, or a reason", method)
+            raise mistake.with_traceback(error.__traceback__) from error

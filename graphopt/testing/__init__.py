@@ -34,11 +34,20 @@ random inputs. Lines of `key: value`, under `rule:` for the file or under `[case
     dim N: 16                the size of a dimension (else several are run)
     feed ids: 0..31          the range of an input (else floats are normal, integers 0 or 1)
     no-run: why              the graph cannot be run
+
+Every name below is imported where it is first used: pytest loads the plug-in of this package wherever it runs.
 """
 
-from graphopt.testing.assertions import assert_equivalent, assert_fuses, assert_unchanged
-from graphopt.testing.cases import Case, parse_cases, update_cases
-from graphopt.testing.run import Outcome, run_case
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from graphopt.testing.assertions import assert_equivalent, assert_fuses, assert_unchanged
+    from graphopt.testing.cases import Case, parse_cases, update_cases
+    from graphopt.testing.check import check_rule
+    from graphopt.testing.run import Outcome, run_case
 
 __all__ = [
     "Case",
@@ -46,7 +55,21 @@ __all__ = [
     "assert_equivalent",
     "assert_fuses",
     "assert_unchanged",
+    "check_rule",
     "parse_cases",
     "run_case",
     "update_cases",
 ]
+
+_HOME = {
+    **dict.fromkeys(["assert_equivalent", "assert_fuses", "assert_unchanged"], "assertions"),
+    **dict.fromkeys(["Case", "parse_cases", "update_cases"], "cases"),
+    "check_rule": "check",
+    **dict.fromkeys(["Outcome", "run_case"], "run"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module 'graphopt.testing' has no attribute {name!r}")
+    return getattr(import_module(f"graphopt.testing.{_HOME[name]}"), name)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 
-import onnx
-
+from graphopt import ir
 from graphopt.errors import GraphoptError
 from graphopt.ir import Model, load, model_from_proto, model_to_proto
 from graphopt.ir.text import parse, to_text
 from graphopt.pipeline.meanings import count_ops
+from graphopt.report.explanation import plain_tree
 from graphopt.rewrite import CompiledRule, Rule, Trace, built_in_rules
 from graphopt.runtime import Runner
 from graphopt.testing.numerics import Ranges
-from graphopt.testing.run import apply, changes, compare, failure, prepare, reasons
+from graphopt.testing.run import apply, changes, compare, failure, prepare, reasons, refused
 
-Source = str | os.PathLike[str] | onnx.ModelProto | Model
-"""A model: its text form, the path of its file, a proto, or the IR; never changed."""
+Source = ir.Source | Model
+"""A model: its text form, the path of its file, a proto, a graph of onnx-graphsurgeon, or the IR; never changed."""
 Rules = type[Rule] | Sequence[type[Rule]]
 """The rule that a test is about, and rules that run beside it."""
 
@@ -52,12 +51,15 @@ def assert_fuses(
     if trace.failures:
         raise AssertionError(failure(trace))
     if not any(site.rule == main.name for site in trace.sites):
-        raise AssertionError(_message([f"{main.name} did not fire", *reasons(trace, main)], to_text(before)))
+        said = [f"{main.name} did not fire", *reasons(trace, main), *_nearest(trace, rules[:1])]
+        raise AssertionError(_message(said, to_text(before)))
     counts = count_ops(after)
     wrong = [f"{op}: {counts[op]}, wanted {wanted}" for op, wanted in into.items() if counts[op] != wanted]
     text = changes(to_text(before), to_text(after), ("before", "after"), context=3)
     if wrong:
-        raise AssertionError(_message(["the result is another", *wrong, *_refused(trace, rules)], text))
+        raise AssertionError(
+            _message(["the result is another", *wrong, *_refused(trace, rules), *_nearest(trace, rules)], text)
+        )
     if numbers:
         _check_numbers(before, after, rules, dims, feeds, text)
 
@@ -79,7 +81,8 @@ def assert_unchanged(model: Source, rule: Rules, because: str = "", *, target: s
         raise AssertionError(_message(["the model is not left alone", *fired], text))
     said = reasons(trace, rules[0])
     if because and not any(because in reason for reason in said):
-        raise AssertionError(_message([f"{rules[0].name} does not say '{because}'", *said], to_text(before)))
+        said = [f"{rules[0].name} does not say '{because}'", *said, *_nearest(trace, rules[:1])]
+        raise AssertionError(_message(said, to_text(before)))
 
 
 def assert_equivalent(a: Source, b: Source, *, dims: Mapping[str, int] = _NONE, feeds: Ranges = _ANY) -> None:
@@ -113,8 +116,13 @@ def _names(model: Model) -> tuple[list[str], list[str]]:
 
 
 def _refused(trace: Trace, rules: Iterable[CompiledRule]) -> list[str]:
-    names = {rule.name for rule in rules}
-    return list(dict.fromkeys(f"{r.rule} at {r.node}: {r.reason}" for r in trace.refusals if r.rule in names))
+    return list(dict.fromkeys(f"{r.rule} at {r.node}: {r.reason}" for r in refused(trace, rules)))
+
+
+def _nearest(trace: Trace, rules: Iterable[CompiledRule]) -> list[str]:
+    """The pattern of one of `rules` as far as it came, where it came furthest."""
+    found = refused(trace, rules)
+    return ["", f"{found[0].rule} at {found[0].root}:", *plain_tree(found[0].parts, found[0].root)] if found else []
 
 
 def _check_numbers(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -52,16 +52,36 @@ def difference(before: Model, after: Model, dims: Mapping[str, int], ranges: Ran
 
     Raises: GraphoptError where onnxruntime does not run `before`.
     """
-    with _session(before, runner, "before") as reference:
-        inputs = [feeds(before, dims, ranges, sizes, seed) for seed, sizes in enumerate(_SIZES)]
-        wanted = [reference.run(feed) for feed in inputs]
+    inputs = _inputs(before, dims, ranges)
+    wanted = _outputs(before, inputs, runner, "before")
     try:
-        with _session(after, runner, "after") as candidate:
-            found = [candidate.run(feed) for feed in inputs]
+        found = _outputs(after, inputs, runner, "after")
     except GraphoptError as error:
         return f"the result does not run: {error.message}"
-    problems = [_differs(name, x, b[name]) for a, b in zip(wanted, found, strict=True) for name, x in a.items()]
-    return next(filter(None, problems), "")
+    return next(iter(_by_output(wanted, found).values()), "")
+
+
+def differences(before: Model, after: Model, runner: Runner) -> dict[str, str]:
+    """How each output that differs on the same inputs differs, by name.
+
+    Raises: GraphoptError where onnxruntime does not run one of the models.
+    """
+    inputs = _inputs(before, {}, {})
+    return _by_output(_outputs(before, inputs, runner, "before"), _outputs(after, inputs, runner, "after"))
+
+
+def _inputs(model: Model, dims: Mapping[str, int], ranges: Ranges) -> list[dict[str, Array]]:
+    return [feeds(model, dims, ranges, sizes, seed) for seed, sizes in enumerate(_SIZES)]
+
+
+def _outputs(model: Model, inputs: Iterable[dict[str, Array]], runner: Runner, name: str) -> list[dict[str, Array]]:
+    with _session(model, runner, name) as session:
+        return [session.run(feed) for feed in inputs]
+
+
+def _by_output(wanted: Iterable[dict[str, Array]], found: Iterable[dict[str, Array]]) -> dict[str, str]:
+    problems = {name: _differs(name, x, b[name]) for a, b in zip(wanted, found, strict=True) for name, x in a.items()}
+    return {name: problem for name, problem in problems.items() if problem}
 
 
 def _session(model: Model, runner: Runner, name: str) -> Session:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -14,7 +14,7 @@ from graphopt.ir.infer import infer
 from graphopt.ir.text import parse, to_text
 from graphopt.ir.versions import settle_opset
 from graphopt.passes import remove_dead
-from graphopt.rewrite import CompiledRule, Context, Engine, Trace, select
+from graphopt.rewrite import CompiledRule, Context, Engine, Refusal, Trace, select
 from graphopt.runtime import Runner
 from graphopt.targets import Target, target_named
 from graphopt.testing.cases import Case
@@ -74,7 +74,7 @@ def apply(
 ) -> Trace:
     """Applies `rules` in place until none fires; without a target every kernel is there."""
     known = target_named(target) if isinstance(target, str) and target else target or None
-    engine = Engine(rules, Context(known, assume, keep_opset))
+    engine = Engine(rules, Context(known, assume, keep_opset), explain=True)
     engine.run(model)
     remove_dead(model)
     return engine.trace
@@ -86,8 +86,8 @@ def failure(trace: Trace) -> str:
 
 
 def reasons(trace: Trace, rule: CompiledRule) -> list[str]:
-    """Why `rule` did not fire, each reason once: where, and in words."""
-    refusals = dict.fromkeys(f"{r.node}: {r.reason}" for r in trace.refusals if r.rule == rule.name)
+    """Why `rule` did not fire, each reason once, what came nearest first: where, and in words."""
+    refusals = dict.fromkeys(f"{r.node}: {r.reason}" for r in refused(trace, [rule]))
     count = trace.count(rule.name)
     roots = " or ".join(f"{domain}.{op}" if domain else op for domain, op in rule.roots)
     if refusals or count.reasons:
@@ -95,6 +95,12 @@ def reasons(trace: Trace, rule: CompiledRule) -> list[str]:
     if count.tried:
         return [f"tried {count.tried} times: nothing below a {roots} looks like {rule.pattern.roots[0]}"]
     return [f"never tried: there is no {roots} to begin at"]
+
+
+def refused(trace: Trace, rules: Iterable[CompiledRule]) -> list[Refusal]:
+    """What `rules` refused, what came nearest to a match first."""
+    names = {rule.name for rule in rules}
+    return sorted((r for r in trace.refusals if r.rule in names), key=lambda r: -r.nearness)
 
 
 def changes(before: str, after: str, labels: tuple[str, str], context: int = 99) -> str:
@@ -116,13 +122,19 @@ def compare(
     Changes both: internal operators are lowered by those of `rules` that lower, and the opset is raised as they need.
     Raises: GraphoptError where onnxruntime does not run `before`.
     """
-    for model in (before, after):
-        if _internal(model):
-            apply(model, [rule for rule in rules if rule.stage == "lower"], _PLAIN)
-        if _internal(model):
-            return f"{_internal(model)} is not lowered: the numbers cannot be compared"
-        settle_opset(model)
-    return difference(before, after, dims, ranges, runner)
+    problem = lowered(before, rules) or lowered(after, rules)
+    return problem or difference(before, after, dims, ranges, runner)
+
+
+def lowered(model: Model, rules: Sequence[CompiledRule]) -> str:
+    """Makes `model` one that onnxruntime runs: internal operators are lowered by those of `rules` that lower, and the
+    opset is raised as its nodes need. Why it cannot be; empty where it can. Raises: ModelError GO047."""
+    if _internal(model):
+        apply(model, [rule for rule in rules if rule.stage == "lower"], _PLAIN)
+    if _internal(model):
+        return f"{_internal(model)} is not lowered: the numbers cannot be compared"
+    settle_opset(model)
+    return ""
 
 
 def _internal(model: Model) -> str:

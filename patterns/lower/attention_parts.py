@@ -1,5 +1,5 @@
 from graphopt.ir import Value
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Rule
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule
 
 
 class AttentionToParts(Rule):
@@ -8,7 +8,7 @@ class AttentionToParts(Rule):
     Why: where the target has no kernel that is exact for this mask, the plain form is at least as fast as it came.
     Before: ir.Attention(q, k, v, bias)
     After: softmax(scale · q·kᵀ + bias)·v, with the guard where there was one
-    Safety: this is the definition of `ir.Attention`.
+    Safety: this is the definition of `ir.Attention`, where each head has keys of its own.
     """
 
     stage = "lower"
@@ -18,6 +18,9 @@ class AttentionToParts(Rule):
         self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, guard: Attr, wide: Attr, bias: Value | None = None
     ) -> Expr:
         return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard, softmax_dtype=wide)
+
+    def where(self, q: Value, k: Value) -> Reason:
+        return (q.shape is not None and k.shape is not None and q.shape[1] == k.shape[1]) or "heads share their keys"
 
     def rewrite(
         self, op: Builder, q: Value, k: Value, v: Value, scale: float, guard: int, wide: int, bias: Value | None

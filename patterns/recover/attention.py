@@ -1,10 +1,14 @@
 import math
 from typing import Annotated
 
-from graphopt.ir import Shape, Value, dtypes
+from graphopt.ir import Value, dtypes
 from graphopt.rewrite import Attr, Builder, Expr, Factor, Number, Ops, Reason, Rule, like
 
-Heads = Annotated[Value, like(rank=(3, 4))]
+Floats = ("bfloat16", "float16", "float32", "float64")
+Query = Annotated[Value, like(rank=(3, 4), dtype=Floats, dims=(..., "S", None))]
+KeyTransposed = Annotated[Value, like(dims=(..., None, "T"))]
+Values = Annotated[Value, like(dims=(..., None, None))]
+Bias = Annotated[Value, like(into=(..., "S", "T"))]
 
 
 class AttentionFromParts(Rule):
@@ -24,12 +28,12 @@ class AttentionFromParts(Rule):
     def pattern(
         self,
         op: Ops,
-        q: Heads,
-        kt: Heads,
-        v: Heads,
+        q: Query,
+        kt: KeyTransposed,
+        v: Values,
         scale: Factor,
-        bias: Value | None = None,
-        more: Value | None = None,
+        bias: Bias | None = None,
+        more: Bias | None = None,
         zero: Number | None = None,
         wide: Attr = None,
         narrow: Attr = None,
@@ -42,34 +46,12 @@ class AttentionFromParts(Rule):
         guarded = op.Where(op.IsNaN(weights), zero, weights) | weights
         return op.MatMul(guarded, v)
 
-    def where(
-        self,
-        q: Value,
-        kt: Value,
-        v: Value,
-        scale: float,
-        bias: Value | None,
-        more: Value | None,
-        zero: float | None,
-        wide: int | None,
-    ) -> Reason:
+    def where(self, scale: float, zero: float | None, wide: int | None) -> Reason:
         if zero not in (None, 0.0):
             return f"NaN becomes {zero}, not 0"
-        if not (scale > 0 and math.isfinite(scale)):
-            return f"the scale is {scale}"
-        if q.dtype not in dtypes.FLOATS or q.shape is None or kt.shape is None or v.shape is None:
-            return "the types are not known"
         if wide not in (None, dtypes.FLOAT):
             return "the softmax is not in float32"
-        if not (len(q.shape) == len(kt.shape) == len(v.shape)):
-            return f"ranks {len(q.shape)}, {len(kt.shape)} and {len(v.shape)} differ"
-        if not (q.shape[:-2] == kt.shape[:-2] == v.shape[:-2]):
-            return f"batch and heads differ: {q.shape}, {kt.shape}, {v.shape}"
-        scores = (*q.shape[:-1], kt.shape[-1])
-        for added in (bias, more):
-            if added is not None and not _broadcasts(added.shape, scores):
-                return f"the bias {added.shape} does not broadcast to {scores}"
-        return True
+        return (scale > 0 and math.isfinite(scale)) or f"the scale is {scale}"
 
     def rewrite(
         self,
@@ -93,9 +75,3 @@ class AttentionFromParts(Rule):
         q, k, v = (op.Unsqueeze(x, axes=[0]) for x in (q, k, v))
         return op.Squeeze(op.ir.Attention(q, k, v, bias, **attrs), axes=[0])
 
-
-def _broadcasts(shape: Shape | None, to: Shape) -> bool:
-    """Whether a value of `shape` broadcasts to `to` without widening it."""
-    if shape is None or len(shape) > len(to):
-        return False
-    return all(size in (1, whole) for size, whole in zip(reversed(shape), reversed(to), strict=False))

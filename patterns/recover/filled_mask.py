@@ -7,6 +7,7 @@ from graphopt.rewrite import Builder, Context, Expr, Number, Ops, Reason, Rule, 
 class FilledMask(Rule):
     """Scores that a mask overwrites, as scores that it is added to: the one form that attention knows.
 
+    Why: `masked_fill` writes into the scores, where attention has only something to add to them.
     Before: Softmax(Where(allow, s + b, f)), or Softmax(Where(deny, f, s + b)), b optional
     After: Softmax(s + Where(allow, b, f))
     Safety: s + f must be f. For −∞ it is, and in float32 for a fill below −1e30 where s is a scaled matrix product:

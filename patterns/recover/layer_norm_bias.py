@@ -7,6 +7,7 @@ from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const
 class LayerNormBias(Rule):
     """The bias of a layer normalization that has none yet.
 
+    Why: the operator adds a bias by itself, without a pass over the activation.
     Before: LayerNormalization(x, g) + b
     After: LayerNormalization(x, g, b)
     Safety: b is a constant of exactly the normalized shape.

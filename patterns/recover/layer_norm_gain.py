@@ -7,6 +7,7 @@ from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, numb
 class LayerNormGain(Rule):
     """The gain of a layer normalization that has none yet.
 
+    Why: the operator multiplies by a gain by itself, without a pass over the activation.
     Before: LayerNormalization(x, 1) · g
     After: LayerNormalization(x, g)
     Safety: g is a constant of exactly the normalized shape.

@@ -227,6 +227,9 @@ def test_rules_that_are_right_change_no_number(steps: list[Any], outputs: list[i
     assert list(wanted) == list(found)
     for name, numbers in wanted.items():
         np.testing.assert_allclose(found[name], numbers, rtol=1e-9, atol=1e-9)
+    explained = Engine(engine.rules, explain=True)
+    explained.run(graph(steps, outputs))
+    assert explained.trace.sites == engine.trace.sites, "what the index leaves out would have matched"
     again = Engine(engine.rules, exclude=frozenset(), trace=engine.trace)
     assert again.run(after) == 0, "the engine had not come to its end"
 

@@ -17,7 +17,7 @@ from graphopt.testing import parse_cases, run_case
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
-KINDS = {"python", "json", "sh", "text"}
+KINDS = {"python", "json", "sh", "text", "toml", "yaml"}
 
 
 def blocks(page: str) -> Iterator[tuple[int, str, str, str]]:
@@ -30,9 +30,10 @@ def blocks(page: str) -> Iterator[tuple[int, str, str, str]]:
 @pytest.mark.parametrize("page", DOCS)
 def test_programs_run_one_after_another(page: str) -> None:
     names: dict[str, Any] = {"__name__": page}
-    for line, language, _, body in blocks(page):
+    for line, language, name, body in blocks(page):
         assert language in KINDS, f"{page}:{line - 1}: a block of '{language}'"
-        if language == "python":
+        # A block with a name is a file, for a test that follows the page.
+        if language == "python" and not name:
             # The empty lines give errors the page's own line numbers.
             exec(compile("\n" * (line - 1) + body, str(ROOT / page), "exec"), names)
 
@@ -77,4 +78,4 @@ def test_the_house_is_listed_in_the_order_of_the_import_contract() -> None:
     packages = {path.name for path in (ROOT / "graphopt").iterdir() if path.is_dir() and path.name[0] not in "._"}
     heights = [next(height for height, layer in enumerate(layers) if name in layer) for name in listed]
     assert heights == sorted(heights)
-    assert set(listed) == (packages - {"patterns", "kernels"}) | {"errors"}
+    assert set(listed) == (packages - {"patterns", "kernels"}) | {"errors", "settings"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from onnx import TensorProto, helper
 from graphopt.ir import Graph, Model, Node, Tensor, Value, dims, dtypes, load
 from graphopt.ir.dims import Size
 from graphopt.ir.infer import infer, infer_node
+from graphopt.ir.text import parse
 
 B, S, T = dims.symbol("B"), dims.symbol("S"), dims.symbol("T")
 
@@ -406,3 +408,29 @@ def test_inferring_twice_changes_nothing(graph: Graph) -> None:
     before = {name: value.shape for name, value in model.graph.names.items()}
     infer(model)
     assert {name: value.shape for name, value in model.graph.names.items()} == before
+
+
+def test_what_did_not_change_is_not_inferred_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = parse("(x: float32[B, S], v: float32[B, S]) -> (z, w) { y = Relu(x)  z = Exp(y)  w = Neg(v) }")
+    infer(model)
+    seen: list[str] = []
+    module = sys.modules[infer.__module__]
+    monkeypatch.setattr(module, "infer_node", lambda node: (seen.append(node.op), infer_node(node)))
+    infer(model)
+    assert seen == []
+    names = model.graph.names
+    model.graph.set_input(names["y"].node, 0, given(model.graph, B, 7))
+    infer(model)
+    assert seen == ["Relu", "Exp"]
+    assert names["z"].shape == (B, 7)
+
+
+def test_a_branch_sees_what_changed_around_it() -> None:
+    model = parse("""(c: bool[], x: float32[B, S]) -> (y) {
+      h = Relu(x)
+      y = If(c, then_branch=() -> (p) { p = Neg(h) }, else_branch=() -> (q) { q = Abs(h) }) }""")
+    infer(model)
+    graph = model.graph
+    graph.set_input(graph.names["h"].node, 0, given(graph, B, 7))
+    infer(model)
+    assert graph.names["y"].shape == (B, 7)

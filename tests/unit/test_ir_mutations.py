@@ -11,6 +11,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from graphopt.ir import CycleError, Graph, Model, Node, Value, load, model_to_proto, validate
+from graphopt.ir.infer import infer
 
 PROTO = onnx.parser.parse_model("""
 <ir_version: 10, opset_import: ["" : 20]>
@@ -154,6 +155,31 @@ def test_a_second_transaction_takes_back_only_itself(kept: list[Step], undone: l
     validate(model)
     assert written(model) == between
     assert onnx.ModelProto.FromString(between).graph.output == PROTO.graph.output
+
+
+def known(model: Model) -> dict[str, object]:
+    """What inference knows of every value in every scope."""
+    found = [value for graph in model.scopes() for value in values(graph)]
+    return {value.name: (value.dtype, value.shape, value.content) for value in found}
+
+
+@settings(max_examples=200, deadline=None, phases=PHASES)
+@given(STEPS, STEPS)
+def test_inference_looks_again_at_all_that_changed(kept: list[Step], undone: list[Step]) -> None:
+    model = load(PROTO)
+    infer(model)
+    for step in kept:
+        apply(model, step)
+    with model.ledger.transaction() as transaction:
+        for step in undone:
+            apply(model, step)
+        infer(model)
+        transaction.rollback()
+    infer(model)
+    again = known(model)
+    model.ledger.inferred = -1
+    infer(model)
+    assert known(model) == again
 
 
 def test_a_capture_that_goes_frees_its_slot_once_no_other_subgraph_reads_it() -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from functools import partial
 
 import pytest
 
-from graphopt.ir import Model
+from graphopt.ir import Model, Node
 from graphopt.ir.text import parse, to_text
 from graphopt.pipeline.optimize import optimize, optimized
 from graphopt.rewrite import Trace, all_rules
@@ -53,6 +54,13 @@ def test_a_rule_that_writes_too_much_is_left_out_whole() -> None:
     assert "FoldNormIntoProducts" not in {site.rule for site in trace.sites}
     assert "folded" not in to_text(model)
     assert optimized(make, max_new_weights=64 * 128 * 4 + 4096, **options)[1].left_out == {}
+
+
+def test_nodes_that_are_gone_are_let_go() -> None:
+    model, _ = fused(PRE_NORM)
+    gc.collect()
+    nodes = [found for found in gc.get_objects() if isinstance(found, Node) and found.graph is model.graph]
+    assert [node for node in nodes if node not in model.graph] == []
 
 
 @pytest.mark.parametrize(

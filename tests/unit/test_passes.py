@@ -444,6 +444,31 @@ def test_scopes_merge_apart() -> None:
         check_same(before, after, {"c": np.array(c), "x": numbers(3)})
 
 
+def test_what_reads_merged_values_merges_at_once() -> None:
+    text = """(x: float32[4]) -> (y) {
+      a = Neg(x)
+      u = Exp(a)
+      b = Neg(x)
+      v = Exp(b)
+      y = Sub(Abs(u), Abs(v)) }"""
+    before, after = parse(text), parse(text)
+    assert merge_common(after) == 3
+    assert ops(after) == {"Neg": 1, "Exp": 1, "Abs": 1, "Sub": 1}
+    check_same(before, after, {"x": numbers(4)})
+
+
+def test_nodes_with_subgraphs_do_not_merge_when_what_they_capture_does() -> None:
+    text = """(c: bool[], x: float32[4]) -> (y) {
+      a = Neg(x)
+      u = If(c, then_branch=() -> (p) { p = Exp(a) }, else_branch=() -> (q) { q = Abs(a) })
+      b = Neg(x)
+      v = If(c, then_branch=() -> (r) { r = Abs(b) }, else_branch=() -> (s) { s = Exp(b) })
+      y = Sub(u, v) }"""
+    before, after = parse(text), parse(text)
+    assert merge_common(after) == 1
+    check_same(before, after, {"c": np.array(True), "x": numbers(4)})
+
+
 def test_large_constants_are_equal_only_where_they_are_one() -> None:
     text = """(x: float32[B, 40]) -> (y) {
       v = float32[40, 40] random(1)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import time
 from typing import Annotated, Any
 
@@ -12,7 +9,7 @@ import numpy as np
 import pytest
 
 from graphopt.errors import ModelError
-from graphopt.ir import Model, Value, model_to_proto, validate
+from graphopt.ir import Model, Value, model_from_proto, model_to_proto, validate
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse, to_text
 from graphopt.rewrite import (
@@ -72,10 +69,16 @@ def data(model: Model) -> bytes:
 
 
 def rewrite(model: Model, *rules: type[Rule], **options: Any) -> Trace:
-    """Applies the rules; the IR must be valid after every site, as well."""
-    engine = CheckedEngine([CompiledRule(rule()) for rule in rules], **options)
+    """Applies the rules and explains; the IR must be valid after every site, and the same where nothing is explained."""
+    compiled = [CompiledRule(rule()) for rule in rules]
+    copy = model_from_proto(model_to_proto(model))
+    infer(copy)
+    unexplained = Engine(compiled, **{key: value for key, value in options.items() if key != "trace"})
+    unexplained.run(copy)
+    engine = CheckedEngine(compiled, **options, explain=True)
     engine.run(model)
     validate(model)
+    assert "trace" in options or unexplained.trace.sites == engine.trace.sites
     return engine.trace
 
 
@@ -215,9 +218,6 @@ def replaced_by(make: str) -> type[Rule]:
 
 
 BAD = {
-    "another type": ("op.Cast(x, to=10)", "float16"),
-    "another size": ("op.Concat(x, x, axis=-1)", "shape"),
-    "another rank": ("op.Unsqueeze(x, op.ints(0))", "shape"),
     "nothing new": ("root", "changes nothing"),
     "nothing": ("op.Neg(op.Exp(x)) and None", "declined"),
     "a refusal": ("[op.Neg(x), (_ for _ in ()).throw(Declined('not here'))]", "not here"),
@@ -237,10 +237,14 @@ def test_a_value_that_cannot_stand_there_is_refused_and_taken_back(make: str, re
 
 WRONG = {
     "an exception after nodes were made": ("[op.Neg(op.Exp(x)), 1 / 0]", "ZeroDivisionError"),
-    "two values": ("(op.Neg(x), op.Exp(x))", "2 values for 1 roots"),
+    "two values": ("(op.Neg(x), op.Exp(x))", "2 values for 1 root"),
+    "another type": ("op.Cast(x, to=10)", "rewrite returns float16, the value it replaces is float32"),
+    "another size": ("op.Concat(x, x, axis=-1)", "returns a value of shape (N, 8), the one it replaces has (N, 4)"),
+    "another rank": ("op.Unsqueeze(x, op.ints(0))", "shape"),
     "no value": ("'relu'", "not a value"),
     "a list": ("[op.Neg(x)]", "not a value"),
-    "an attribute that cannot be written": ("op.Neg(x, what=object())", "can be written"),
+    "an attribute that is not there": ("op.Neg(x, what=1)", "no attribute or input 'what'"),
+    "an attribute that cannot be written": ("op.Softmax(x, axis=object())", "can be written"),
     "a value that is not in the graph": ("(lambda v: (v.node.graph.remove(v.node), v)[1])(op.Neg(x))", "another graph"),
 }
 
@@ -720,7 +724,7 @@ def test_a_pattern_that_blows_up_stops_at_its_budget_and_the_rest_goes_on(text: 
     assert time.process_time() - start < 2
     assert [site.rule for site in engine.trace.sites] == ["AbsOfRoot"]
     if rule is SixRelus and text is BLOWING_UP["a tree of 64 leaves"]:
-        assert any("step budget" in refusal.reason and refusal.node for refusal in engine.trace.refusals)
+        assert any("step budget" in stop.reason and stop.root for stop in engine.trace.stopped)
     assert not engine.trace.failures
 
 
@@ -734,49 +738,6 @@ def test_the_budget_of_a_rule_grows_with_the_model_and_ends_one_run_only() -> No
     spent = trace.counts["SixRelus"].steps
     rewrite(model, SixRelus, limits=limits, trace=trace)
     assert trace.counts["SixRelus"].steps > spent
-
-
-# ---- the same everywhere ---------------------------------------------------------------------------------------------
-
-SCRIPT = """
-import hashlib, sys
-from graphopt.ir import model_to_proto
-from graphopt.ir.text import parse
-from graphopt.pipeline.optimize import optimize
-from graphopt.rewrite import built_in_rules
-from graphopt.targets import target_named
-model = parse(sys.argv[1], opset=17)
-trace = optimize(model, target=target_named("ort-cpu"), rules=built_in_rules())
-print(len(trace.sites), hashlib.sha256(model_to_proto(model).SerializeToString()).hexdigest())
-"""
-
-BLOCK = """(x: float32[B, S, 16], c: bool[]) -> (y, z) {
-  q = Transpose(Reshape(MatMul(x, float32[16, 16] random(1)), [0, 0, 2, 8]), perm=[0, 2, 1, 3])
-  k = Transpose(Reshape(MatMul(x, float32[16, 16] random(2)), [0, 0, 2, 8]), perm=[0, 2, 3, 1])
-  v = Transpose(Reshape(MatMul(x, float32[16, 16] random(3)), [0, 0, 2, 8]), perm=[0, 2, 1, 3])
-  a = Reshape(Transpose(MatMul(Softmax(Div(MatMul(q, k), 2.828427), axis=-1), v), perm=[0, 2, 1, 3]), [0, 0, 16])
-  r = Add(a, x)
-  d = Sub(r, ReduceMean(r, axes=[-1]))
-  n = Mul(Div(d, Sqrt(Add(ReduceMean(Pow(d, 2.0), axes=[-1]), 1e-5))), float32[16] random(4))
-  f = Add(MatMul(n, float32[16, 32] random(5)), float32[32] random(6))
-  y = Mul(Mul(f, Add(Erf(Div(f, 1.4142135)), 1.0)), 0.5)
-  z = If(c, then_branch=() -> (p) { p = Mul(f, Sigmoid(f)) }, else_branch=() -> (w) { w = Identity(Identity(f)) })
-}"""
-
-
-def test_the_same_bytes_whatever_the_hash_seed() -> None:
-    outputs = {
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT, BLOCK],
-            env={**os.environ, "PYTHONHASHSEED": seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("0", "1", "4711")
-    }
-    assert len(outputs) == 1
-    assert int(outputs.pop().split()[0]) > 5
 
 
 def test_attributes_reach_rewrite_as_they_are() -> None:

@@ -13,6 +13,7 @@ from graphopt.ir import Model, Value
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
 from graphopt.rewrite import Attr, Expr, Number, Ops, const, like
+from graphopt.rewrite.explain import Explainer
 from graphopt.rewrite.matcher import Match, Matcher
 from graphopt.rewrite.pattern import trace
 
@@ -36,7 +37,7 @@ def _matches(pattern: Callable[..., Any], model: Model, root: str) -> Iterator[M
     matcher = Matcher(trace(pattern), budget=1_000_000)
     for match in matcher.matches(model.graph.names[root].node):
         yield Match(dict(match.bindings), list(match.nodes), list(match.roots))
-    assert {} == matcher._bound == matcher._inside == matcher._outputs == matcher._dims == matcher._parts
+    assert {} == matcher._bound == matcher._inside == matcher._outputs == matcher._sizes._known == matcher._parts
 
 
 def fits(pattern: Callable[..., Any], text: str, opset: int = 20) -> bool:
@@ -528,7 +529,7 @@ def test_a_predicate_answers_true_or_a_reason() -> None:
 
     assert fits(pattern, "z = Transpose(x, perm=[0, 2, 1])")
     model = graph("z = Transpose(x, perm=[1, 0, 2])")
-    matcher = Matcher(trace(pattern))
+    matcher = Explainer(trace(pattern))
     assert not list(matcher.matches(model.graph.names["z"].node))
     assert "the batch moves" in matcher.miss.reason
 
@@ -777,3 +778,142 @@ def test_parts_of_an_anchor_are_two_values_in_branches_that_are_taken() -> None:
 def test_a_pattern_that_is_no_operation_is_refused(pattern: Callable[..., Any]) -> None:
     with pytest.raises((TypeError, ArithmeticError)):
         trace(pattern)
+
+
+# ---- dimensions ------------------------------------------------------------------------------------------------------
+
+
+def product_of(x: Any, w: Any) -> Callable[..., Any]:
+    def pattern(op: Ops, x: Value, w: Value) -> Expr:
+        return op.MatMul(x, w)
+
+    pattern.__annotations__.update(x=Annotated[Value, x], w=Annotated[Value, w])
+    return pattern
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "agree"),
+    [
+        ("N, 4, 8", "N, 8, 6", True),
+        ("2, N, 4, 8", "2, N, 8, 6", True),
+        ("4, 8", "8, 6", True),
+        ("N, 4, 8", "1, 8, 6", False),
+        ("N, 4, 8", "8, 6", False),
+        ("N, 4, 8", "N, 8, K", True),
+        ("N, 4, M", "N, M, 6", True),
+    ],
+)
+def test_leading_dimensions_are_the_same_in_all_parameters(x: str, w: str, agree: bool) -> None:
+    pattern = product_of(like(dims=(..., "S", None)), like(dims=(..., None, "T")))
+    assert fits(pattern, f"(x: float32[{x}], w: float32[{w}]) -> (z) {{ z = MatMul(x, w) }}") is agree
+
+
+def test_a_value_of_fewer_dimensions_than_asked_for_does_not_match() -> None:
+    pattern = product_of(like(dims=(..., 2, "S", None)), like())
+    assert not fits(pattern, "(x: float32[4, 8], w: float32[8, 6]) -> (z) { z = MatMul(x, w) }")
+    assert fits(pattern, "(x: float32[2, 4, 8], w: float32[8, 6]) -> (z) { z = MatMul(x, w) }")
+
+
+@pytest.mark.parametrize(
+    ("bias", "agree"),
+    [("N, 4, 6", True), ("6", True), ("1, 1, 1", True), ("4, 1", True), ("2, N, 4, 6", False), ("4, 4, 6", False)],
+)
+def test_a_value_broadcasts_into_dimensions_that_are_matched_after_it(bias: str, agree: bool) -> None:
+    def pattern(
+        op: Ops,
+        b: Annotated[Value, like(into=(..., "S", "T"))],
+        x: Annotated[Value, like(dims=(..., "S", None))],
+        w: Annotated[Value, like(dims=(..., None, "T"))],
+    ) -> Expr:
+        return op.Sub(b, op.MatMul(x, w))
+
+    text = f"(x: float32[N, 4, 8], w: float32[N, 8, 6], b: float32[{bias}]) -> (z) {{ z = Sub(b, MatMul(x, w)) }}"
+    assert fits(pattern, text) is agree
+
+
+def test_what_does_not_broadcast_reopens_the_search() -> None:
+    def pattern(op: Ops, x: Annotated[Value, like(dims=(4, 8))], b: Annotated[Value, like(into=(4, 8))]) -> Expr:
+        return op.sum(x, b)
+
+    (match,) = matches(pattern, graph("(a: float32[1, 4, 8], b: float32[8], x: float32[4, 8]) -> (z) { z = Add(b, x) }"))
+    assert bound(match) == {"x": "x", "b": "b"}
+
+
+# ---- predicates on values, outputs by name, operands in any order -----------------------------------------------------
+
+
+def test_a_predicate_inside_a_branch_takes_part_in_the_search() -> None:
+    asked = []
+
+    def small(value: Value) -> bool | str:
+        asked.append(value.name)
+        return value.name == "x" or f"{value.name} is too large"
+
+    def pattern(op: Ops, a: Value, b: Value) -> Expr:
+        return op.Neg(op.check(a, small) + op.Exp(b) | op.Sub(a, b))
+
+    (match,) = matches(pattern, graph("z = Neg(Add(Exp(x), x))"))
+    assert (bound(match), asked) == ({"a": "x", "b": "x"}, ["x"])
+    assert not fits(pattern, "z = Neg(Add(Exp(x), y))")
+    assert fits(pattern, "z = Neg(Sub(y, x))"), "the branch without the predicate"
+
+
+def test_an_output_may_be_named() -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return op.Cast(op.Dropout(x, ...)["mask"], ...)
+
+    text = "(x: float32[4]) -> (z, d) { d, m = Dropout(x) z = Cast(m, to=float32) }"
+    assert fits(pattern, text)
+    assert not fits(pattern, text.replace("Cast(m", "Cast(d"))
+    with pytest.raises(TypeError, match="Dropout has no output 'maks'"):
+        trace(lambda op, x: op.Cast(op.Dropout(x, ...)["maks"], ...))
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["Exp(x)", "Neg(x)", "x"])))
+@pytest.mark.parametrize("op", ["Max", "Min", "Sum", "Mean"])
+def test_variadic_operations_match_in_any_order(op: str, order: tuple[str, ...]) -> None:
+    def pattern(ops: Ops, x: Value) -> Expr:
+        return getattr(ops, op)(x, ops.Neg(x), ops.Exp(x))  # type: ignore[no-any-return]
+
+    assert fits(pattern, f"z = {op}({', '.join(order)})")
+    assert not fits(pattern, f"z = {op}({', '.join([*order[:2], 'Tanh(x)'])})")
+    assert not fits(pattern, f"z = {op}({', '.join(order)}, y)")
+
+
+@pytest.mark.parametrize(
+    "text", ["Sum(Exp(x), Neg(x), Abs(x))", "Add(Sum(Abs(x), Exp(x)), Neg(x))", "Sum(Sum(Neg(x), Abs(x)), Exp(x))"]
+)
+def test_a_sum_may_be_written_as_one_operation(text: str) -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return op.sum(op.Exp(x), op.Neg(x), op.Abs(x))
+
+    assert fits(pattern, f"z = {text}")
+    assert not fits(pattern, "z = Sum(Exp(x), Neg(x))")
+
+
+# ---- scopes ----------------------------------------------------------------------------------------------------------
+
+INNER = (
+    "(x: float32[4], c: bool[]) -> (z) { h = Exp(x) k = Identity(0.5) "
+    "z = If(c, then_branch=() -> (p) { p = Mul(Neg(h), k) }, else_branch=() -> (q) { q = Abs(x) }) }"
+)
+
+
+def inside(pattern: Callable[..., Any]) -> list[Match]:
+    model = graph(INNER)
+    (scope,) = (scope for scope in model.scopes() if "p" in scope.names)
+    return list(Matcher(trace(pattern)).matches(scope.names["p"].node))
+
+
+def test_nothing_is_matched_across_scopes_unless_it_is_asked_for() -> None:
+    assert not inside(lambda op, x, k: op.Mul(op.Neg(op.Exp(x)), k))
+    (match,) = inside(lambda op, x, k: op.Mul(op.Neg(op.captured(op.Exp(x))), k))
+    assert bound(match)["x"] == "x"
+    assert [node.op for node in match.nodes] == ["Mul", "Neg"], "what stands outside is looked at only"
+    with pytest.raises(TypeError, match="not an operation"):
+        trace(lambda op, x: op.captured(op.Neg(x)))
+
+
+def test_a_captured_constant_is_a_constant() -> None:
+    assert inside(lambda op, x: op.Mul(x, 0.5))
+    assert not inside(lambda op, x: op.Mul(x, 0.25))

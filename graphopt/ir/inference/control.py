@@ -18,7 +18,7 @@ def seed(graph: Graph) -> None:
     for slot, capture in graph.captures.items():
         outer = holder.inputs[slot]
         if outer is not None:
-            capture.output.content = known_content(outer)
+            graph.set_content(capture.output, known_content(outer))
             graph.set_type(capture.output, outer.dtype, outer.shape)
     if holder.is_op("Loop"):
         _seed_loop(graph, holder)
@@ -67,7 +67,8 @@ def if_(node: Node) -> Outs:
 def _common(values: list[Value]) -> Out:
     first, *others = values
     dtype = first.dtype if all(value.dtype == first.dtype for value in others) else 0
-    content = first.content if all(value.content == first.content for value in others) else None
+    content = known_content(first)
+    content = content if all(known_content(value) == content for value in others) else None
     shape: Partial | None = first.shape
     for value in others:
         if shape is None or value.shape is None or len(shape) != len(value.shape):

@@ -35,13 +35,14 @@ def _sum(elements: Iterable[Size]) -> Size:
 
 
 def layer_norm(node: Node) -> Outs:
-    """LayerNormalization and RMSNormalization: y, and the statistics that it may write beside it."""
+    """LayerNormalization and RMSNormalization: y, of the type of the gain, and the statistics that it may write."""
     value, first = operand(node, 0), axis(node, -1)
+    dtype = operand(node, 1).dtype
     if value.shape is None or first is None:
-        return [Out(value.dtype, value.shape)]
+        return [Out(dtype, value.shape)]
     statistics = value.shape[:first] + (1,) * (len(value.shape) - first)
     stash = node.attr("stash_type", dtypes.FLOAT)
-    return [Out(value.dtype, value.shape), Out(stash, statistics), Out(stash, statistics)]
+    return [Out(dtype, value.shape), Out(stash, statistics), Out(stash, statistics)]
 
 
 def batch_norm(node: Node) -> Outs:

@@ -1,0 +1,315 @@
+"""Why rules fired or did not: the pipeline runs on a model, nothing is written, and what stood in the way is kept."""
+
+from __future__ import annotations
+
+import difflib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import CodeType, FunctionType
+from typing import Any
+
+from graphopt.errors import GraphoptError, UnequalError, UsageError, near
+from graphopt.ir import Model, Source, load
+from graphopt.ir.schema import signature
+from graphopt.pipeline.fusion import promises_named, target_for
+from graphopt.pipeline.meanings import MEANINGS, count_meanings, count_ops
+from graphopt.pipeline.observation import Observer, Seen, Shadow
+from graphopt.pipeline.optimize import Progress, optimized
+from graphopt.rewrite import CompiledRule, Limits, Refusal, RuleSet, Site, Trace, find_rules
+from graphopt.rewrite.trace import Part
+from graphopt.targets import Target
+
+
+@dataclass(frozen=True)
+class Group:
+    """What a rule refused for one reason, in words that name no node; the nearest comes first."""
+
+    reason: str
+    refusals: tuple[Refusal, ...]
+
+    @property
+    def nearest(self) -> Refusal:
+        return self.refusals[0]
+
+    @property
+    def roots(self) -> int:
+        """At how many roots."""
+        return len({refusal.root for refusal in self.refusals})
+
+
+@dataclass(frozen=True)
+class RuleReport:
+    """What one rule did: how often it fired, what was near a match and why it was none, nearest first.
+
+    `note` says why it was not tried at all, or set aside, and is empty otherwise; `idle` that this was because the
+    target has no kernel for it, or the model no node to begin at. `shadows` are matches that another rule took apart.
+    """
+
+    name: str
+    stage: str
+    place: str
+    fired: int = 0
+    note: str = ""
+    idle: bool = False
+    groups: tuple[Group, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+
+    @property
+    def near(self) -> tuple[Group, ...]:
+        """The groups that came near: two nodes or more, and half of the pattern."""
+        return tuple(group for group in self.groups if _is_near(group.nearest))
+
+
+@dataclass(frozen=True)
+class NodeReport:
+    """What became of a node: the site that took it, the sites that read it, and the rules that were refused there.
+
+    `taken` is None where no rule took it; `kept` says whether it stands in the result.
+    """
+
+    name: str
+    op: str
+    kept: bool
+    taken: Site | None
+    refusals: tuple[Refusal, ...]
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """How often a meaning, or an op, must stand in the result, how often it does, and the rules that make it."""
+
+    name: str
+    wanted: int
+    found: int
+    rules: tuple[str, ...]
+
+    @property
+    def met(self) -> bool:
+        return self.found >= self.wanted
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why rules fired or did not in one model.
+
+    `fused` counts meanings in the result, `rules` has every rule by stage, then name, `nodes` and `required` what was
+    asked for, `asked` the names of the rules that were.
+    """
+
+    model: str
+    target: str
+    fused: Mapping[str, int]
+    rules: tuple[RuleReport, ...]
+    nodes: tuple[NodeReport, ...]
+    required: tuple[Requirement, ...]
+    asked: frozenset[str]
+    errors: tuple[GraphoptError, ...]
+
+    def rule(self, name: str) -> RuleReport:
+        """The report of one rule. Raises: KeyError."""
+        return {report.name: report for report in self.rules}[name]
+
+    @property
+    def missing(self) -> tuple[Requirement, ...]:
+        """What was required and is not there."""
+        return tuple(one for one in self.required if not one.met)
+
+
+def explain(
+    source: Source,
+    *,
+    target: str = "ort-cpu",
+    rule: str | Iterable[str] = (),
+    node: str | Iterable[str] = (),
+    require: Mapping[str, int] | None = None,
+    disable: Iterable[str] = (),
+    rules: Iterable[str] = (),
+    keep_opset: bool = False,
+    assume: Iterable[str] = (),
+    max_new_weights: int = Limits.new_bytes,
+    progress: Progress | None = None,
+) -> Explanation:
+    """Rewrites a model as `fuse` does, without check and output, and says why each rule did not fire where it did not.
+
+    `rule` names the rules that are asked about (all run), `node` nodes or values to report on, `require` how often a
+    meaning (`Attention`) or an op must stand in the result: what is missing stands in `errors`. The other options are
+    those of `fuse`. Raises: UsageError GO010 for an unknown rule, GO025 for an unknown node, GO026 for an unknown
+    meaning; ModelError for a bad model.
+    """
+    asked, disable = frozenset(_listed(rule)), frozenset(disable)
+    known = find_rules(rules)
+    known.select(only=asked)
+    chosen = known.select(disable=disable)
+    runs_on = target_for(target)
+    observer = Observer()
+    model, trace = optimized(
+        partial(load, source),
+        target=runs_on,
+        rules=chosen.rules,
+        keep_opset=keep_opset,
+        assume=promises_named(assume),
+        max_new_weights=max_new_weights,
+        progress=progress,
+        observer=observer,
+    )
+    for failure in chosen.failures:
+        trace.failures.append(failure)
+    reports = _reports(known, disable, runs_on, observer, trace)
+    required = tuple(_requirement(*item, model, chosen.rules) for item in (require or {}).items())
+    missing = [_missing(one, str(model.path or "model")) for one in required if not one.met]
+    return Explanation(
+        model=str(model.path or "model"),
+        target=runs_on.name,
+        fused=count_meanings(count_ops(model)),
+        rules=tuple(reports),
+        nodes=tuple(_node(name, model, observer, trace) for name in _listed(node)),
+        required=required,
+        asked=asked,
+        errors=(*missing, *(failure.error for failure in trace.failures)),
+    )
+
+
+def _listed(names: str | Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+# ---- rules -----------------------------------------------------------------------------------------------------------
+
+
+def _reports(
+    known: RuleSet, disabled: frozenset[str], target: Target, observer: Observer, trace: Trace
+) -> list[RuleReport]:
+    fired = Counter(site.rule for site in trace.sites)
+    seen: defaultdict[str, list[Seen]] = defaultdict(list)
+    for one in observer.seen:
+        seen[one.refusal.rule].append(one)
+    return [
+        RuleReport(
+            rule.name,
+            rule.stage,
+            rule.place,
+            fired[rule.name],
+            *_note(rule, disabled, target, observer, trace),
+            _groups(seen[rule.name]),
+            tuple(shadow for shadow in observer.shadows if shadow.rule == rule.name),
+        )
+        for rule in known.rules
+    ]
+
+
+def _note(
+    rule: CompiledRule, disabled: frozenset[str], target: Target, observer: Observer, trace: Trace
+) -> tuple[str, bool]:
+    """Why a rule had no part in the run, empty where it had; whether it is idle."""
+    if rule.name in disabled:
+        return "disabled", False
+    if rule.name in trace.left_out:
+        return f"left out: {trace.left_out[rule.name]}", False
+    for failure in trace.failures:
+        if failure.rule == rule.name:
+            return f"set aside: {failure.message}", False
+    if rule.name in observer.exhausted:
+        return "step budget of the model used up", False
+    if rule.name in observer.lacking:
+        return f"{target.name} has no kernel {' or '.join(map(str, rule.needs))}", True
+    if not observer.roots.intersection(rule.roots):
+        roots = " or ".join(f"{domain}.{op}" if domain else op for domain, op in rule.roots)
+        return f"no {roots} in the model", True
+    return "", False
+
+
+def _groups(seen: Iterable[Seen]) -> tuple[Group, ...]:
+    """Refusals by reason, nearest first; of those that are about the same nodes, or one root, only the nearest."""
+    grouped: defaultdict[str, list[Refusal]] = defaultdict(list)
+    roots: set[str] = set()
+    taken: set[str] = set()
+    for one in sorted(seen, key=lambda one: -one.refusal.nearness):
+        region = set(_region(one.refusal.parts))
+        if one.refusal.root not in roots and len(region & taken) * 2 <= len(region):
+            grouped[one.reason].append(one.refusal)
+            taken |= region
+        roots.add(one.refusal.root)
+    groups = [Group(reason, tuple(found)) for reason, found in grouped.items()]
+    return tuple(sorted(groups, key=lambda group: (-group.nearest.nearness, -group.roots)))
+
+
+def _region(parts: Iterable[Part]) -> Iterator[str]:
+    """The nodes that parts of a pattern stand at."""
+    for part in parts:
+        if part.parts:
+            yield part.at
+            yield from _region(part.parts)
+
+
+def _is_near(refusal: Refusal) -> bool:
+    return refusal.matched > 1 and refusal.matched * 2 >= refusal.size
+
+
+# ---- nodes -----------------------------------------------------------------------------------------------------------
+
+
+def _node(name: str, model: Model, observer: Observer, trace: Trace) -> NodeReport:
+    if name not in observer.names:
+        place, hint = str(model.path or "model"), _like(name, observer.names)
+        raise UsageError("GO025", f"no node or value is called '{name}'", place, hint)
+    names = observer.names[name]
+    taken = next((site for site in trace.sites if not names.isdisjoint(site.nodes)), None)
+    refusals = [one.refusal for one in observer.seen if not names.isdisjoint((one.refusal.root, one.refusal.node))]
+    left = {value.name for graph in model.scopes() for node in graph.ops() for value in node.outputs}
+    return NodeReport(name, observer.ops[name], not names.isdisjoint(left), taken, tuple(refusals))
+
+
+def _like(name: str, known: Iterable[str]) -> str:
+    """A few names that have `name` in them, or are close to it."""
+    word = name.lower()
+    last = {one.rpartition("/")[2]: one for one in known}
+    close = [one for one in known if word in one.lower()]
+    close = close or [last[one] for one in difflib.get_close_matches(name.rpartition("/")[2], last, n=3, cutoff=0.5)]
+    return f"did you mean {', '.join(sorted(close)[:3])}?" if close else "give the name of a node or value of the model"
+
+
+# ---- what must be there ----------------------------------------------------------------------------------------------
+
+
+def _requirement(name: str, wanted: int, model: Model, rules: Sequence[CompiledRule]) -> Requirement:
+    ops = count_ops(model)
+    meanings = set(MEANINGS.values())
+    domain, _, op = name.rpartition(".")
+    makers = {rule.name: _names_in(type(rule.rule).rewrite) for rule in rules}
+    if name not in meanings and name not in ops and signature(domain, op, model.opset) is None:
+        raise UsageError("GO026", f"no meaning or op is called '{name}'", "", near(name, meanings | ops.keys()))
+    spellings = [spelling for spelling, meaning in MEANINGS.items() if meaning == name] or [name]
+    found = count_meanings(ops).get(name, 0) if name in meanings else ops[name]
+    simple = {spelling.rpartition(".")[2] for spelling in spellings}
+    return Requirement(name, wanted, found, tuple(rule for rule, names in makers.items() if names & simple))
+
+
+def _missing(requirement: Requirement, place: str) -> GraphoptError:
+    message = f"{requirement.name}: {requirement.found}, required {requirement.wanted}"
+    hint = f"made by {', '.join(requirement.rules)}" if requirement.rules else "no rule makes it"
+    return UnequalError("GO083", message, place, hint)
+
+
+def _names_in(function: Any) -> frozenset[str]:
+    """The names that a function uses, and the functions of its own package that it calls: among them are the ops that a
+    rewrite makes, `op.Gelu(x)`."""
+    found: set[str] = set()
+    seen: set[CodeType] = set()
+    stack = [(function.__code__, function.__globals__)]
+    while stack:
+        code, scope = stack.pop()
+        if code in seen:
+            continue
+        seen.add(code)
+        found.update(code.co_names)
+        stack.extend((const, scope) for const in code.co_consts if isinstance(const, CodeType))
+        package = str(scope.get("__name__", "")).rpartition(".")[0]
+        called = [scope.get(name) for name in code.co_names]
+        stack.extend(
+            (other.__code__, other.__globals__)
+            for other in called
+            if isinstance(other, FunctionType) and other.__module__.rpartition(".")[0] == package
+        )
+    return frozenset(found)

@@ -1,0 +1,63 @@
+"""What a project says of graphopt once for all: the table `[tool.graphopt]` of its pyproject.toml, or graphopt.toml."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphopt.errors import UsageError
+
+OWN_FILE = "graphopt.toml"
+_SHARED_FILE = "pyproject.toml"
+_FILES = (".py", ".json", ".npz")
+"""What a path ends with: a relative one begins at the file that it stands in, wherever graphopt is run."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The table that was found, and the file it stands in (None: there is none)."""
+
+    path: Path | None = None
+    table: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """Files and modules with rules."""
+        found = self.table.get("rules")
+        return tuple(found) if isinstance(found, list) else ()
+
+
+def find_settings(folder: Path) -> Settings:
+    """The settings in `folder`, or in the nearest folder above that has some; graphopt.toml goes before pyproject.toml.
+
+    Raises: UsageError GO025 for a file that is not TOML.
+    """
+    for place in (folder := folder.absolute(), *folder.parents):
+        if (place / OWN_FILE).is_file():
+            return Settings(place / OWN_FILE, _with_paths(_read(place / OWN_FILE), place))
+        if (place / _SHARED_FILE).is_file():
+            table = _read(place / _SHARED_FILE).get("tool", {}).get("graphopt")
+            if table is not None:
+                return Settings(place / _SHARED_FILE, _with_paths(table, place))
+    return Settings()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError("GO025", f"it cannot be read: {error}", str(path), "--no-config does without it") from error
+
+
+def _with_paths(value: Any, folder: Path) -> Any:
+    """`value` with paths that begin at `folder`."""
+    match value:
+        case dict():
+            return {key: _with_paths(inner, folder) for key, inner in value.items()}
+        case list():
+            return [_with_paths(inner, folder) for inner in value]
+        case str() if value.endswith(_FILES):
+            return str(folder / value)
+    return value

@@ -1,0 +1,350 @@
+"""The loop: instances must be found and stay equal, mutants must stay equal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import cache
+from random import Random
+
+from hypothesis import HealthCheck, Phase, given, reject, settings
+from hypothesis import seed as seeded_by
+from hypothesis import strategies as st
+from hypothesis.errors import Unsatisfiable
+
+from graphopt.errors import near
+from graphopt.ir import IR_DOMAIN, Model
+from graphopt.ir.text import to_text
+from graphopt.rewrite import CompiledRule, Rule, Trace, built_in_rules
+from graphopt.rewrite.pattern import Check
+from graphopt.testing.check.choices import (
+    GENERATORS,
+    Choose,
+    Rejected,
+    drawn,
+    plainest,
+    random,
+    recording,
+    replaying,
+    varied,
+    varying,
+)
+from graphopt.testing.check.grow import grow, walk
+from graphopt.testing.check.mutate import Mutation, mutations
+from graphopt.testing.check.numbers import Pair, compare_alone, first_difference
+from graphopt.testing.check.report import Report, Wrong, case
+from graphopt.testing.check.spell import spell
+from graphopt.testing.check.terms import Base, Unsupported
+from graphopt.testing.run import apply, failure, prepare, reasons
+
+_MUTANTS_PER_EXAMPLE = 3
+_SEEDS = 10
+_TRIES = 4000
+_DECLINED = 400
+
+
+def check_rule(
+    rule: type[Rule], *, beside: Sequence[type[Rule]] = (), examples: int = 50, seed: int | None = None
+) -> Report:
+    """Generates graphs from the pattern of `rule`, in all their spellings, and graphs one step away from it.
+
+    Every spelling of an instance that the rule rewrites must be rewritten; what it refuses, its `where`, its `rewrite`
+    or the engine must have a reason for; a mutant may be rewritten if it stays equal. All that is rewritten is run
+    before and after. Up to `examples` instances are made, and three times as many mutants; the same ones in every run
+    unless a `seed` is given. Rules in `beside` run with the rule. Without a target every kernel is there.
+
+    A rule may leave out one generator: `exempt = ("ranks", "why")`.
+    Raises: AssertionError with what is wrong and the smallest graph that shows it, as a case to paste.
+    """
+    __tracebackhide__ = True
+    start = time.perf_counter()
+    checker = _Checker(CompiledRule(rule()), [CompiledRule(kind()) for kind in beside], _exemption(rule))
+    try:
+        checker.find_seeds(Random(seed or 0))
+        checker.explore(checker.instance, examples, seed)
+        checker.explore(checker.mutant, _MUTANTS_PER_EXAMPLE * examples, seed)
+    except Unsupported as error:
+        raise AssertionError(f"{rule.__name__} cannot be checked: {error}") from None
+    except Wrong as error:
+        raise AssertionError(str(error)) from None
+    checker.report.seconds = time.perf_counter() - start
+    return checker.report
+
+
+def _exemption(rule: type[Rule]) -> tuple[str, str] | None:
+    exempt = getattr(rule, "exempt", None)
+    if exempt is None:
+        return None
+    known = "".join(f"\n  {name:14}{what}" for name, what in sorted(GENERATORS.items()))
+    if not (isinstance(exempt, tuple) and len(exempt) == 2 and all(isinstance(part, str) for part in exempt)):
+        raise AssertionError(f'{rule.__name__} may leave out one generator, exempt = ("NAME", "why"), of these:{known}')
+    if exempt[0] not in GENERATORS:
+        hint = near(exempt[0], GENERATORS)
+        raise AssertionError(f"{rule.__name__} leaves out '{exempt[0]}', which is no generator: {hint}{known}")
+    return exempt
+
+
+class _Checker:
+    """What is known so far of one rule. Pairs are compared together at the end; what is wrong is then looked for again
+    from simpler seeds, comparing each pair at once, so that Hypothesis can shrink it."""
+
+    def __init__(self, rule: CompiledRule, beside: Sequence[CompiledRule], exempt: tuple[str, str] | None) -> None:
+        self.rule = rule
+        self.rules = [rule, *beside]
+        self.report = Report(rule.name, exempt=exempt)
+        self.seeds: list[list[int]] = []
+        self._lowering = [*self.rules, *built_in_rules()]
+        self._exempt = exempt[0] if exempt else None
+        self._has_checks = any(isinstance(e, Check) for root in rule.pattern.roots for e in walk(root))
+        self._at_once = False
+        self._pairs: list[tuple[Pair, Callable[[str], Wrong]]] = []
+        self._seen: set[str] = set()
+        self._plain: dict[str, str] = {}
+
+    def find_seeds(self, source: Random) -> None:
+        """Choices that make instances which the rule rewrites; smaller ones first. Raises: Wrong if there are none."""
+        found: dict[str, list[int]] = {}
+        for _ in range(_TRIES):
+            taken: list[int] = []
+            try:
+                base = grow(self.rule.pattern, recording(random(source, self._exempt), taken))
+                found.setdefault(self._plainly(base), taken)
+            except Rejected:
+                pass
+            except Wrong as error:
+                smallest = self._simplified(taken, lambda base: self._wrong(base) is not None)
+                raise self._wrong(grow(self.rule.pattern, replaying(smallest))) or error from None
+            if len(found) == _SEEDS or self.report.declined.total() == _DECLINED:
+                break
+        if not found:
+            raise Wrong(self._never_fires())
+        self.seeds = [found[text] for text in sorted(found, key=len)]
+
+    def explore(self, test: Callable[[Choose], None], examples: int, seed: int | None) -> None:
+        """Runs `test` on many choices, then compares the numbers of what it found. Raises: Wrong, for a small graph."""
+        try:
+            self._run(test, examples, seed, Phase.generate)
+            self._compare()
+        except Wrong as found:
+            self._at_once = True
+            simplified = [self._simplified(taken, self._fires) for taken in self.seeds]
+            for self.seeds in (sorted(simplified, key=sum), self.seeds):
+                self._seen.clear()
+                self._plain.clear()
+                self._run(test, examples, seed, Phase.generate, Phase.shrink)
+            raise found from None
+
+    def _compare(self) -> None:
+        """Compares what is waiting for it. Raises: Wrong."""
+        at, problem, unknown = first_difference([pair for pair, _ in self._pairs], self._lowering)
+        if at >= 0:
+            raise self._pairs[at][1](problem)
+        self.report.compared += len(self._pairs) - len(unknown)
+        self.report.not_run += len(unknown)
+        self._pairs.clear()
+
+    def _simplified(self, taken: list[int], holds: Callable[[Base], bool]) -> list[int]:
+        """The choices with as many of them the plainest as may be where `holds` of the instance they make."""
+        # What comes later may have to be plain before what comes first can be.
+        for at in [*range(len(taken)), *range(len(taken))]:
+            simpler: list[int] = []
+            source = drawn(varied([*taken[:at], 0, *taken[at + 1 :]]), self._exempt)
+            try:
+                if taken[at : at + 1] not in ([], [0]) and holds(grow(self.rule.pattern, recording(source, simpler))):
+                    taken = simpler
+            except Rejected:
+                continue
+        return taken
+
+    def _fires(self, base: Base) -> bool:
+        return self._fired(self._apply(prepare(spell(base, plainest)), base, ""))
+
+    def _wrong(self, base: Base) -> Wrong | None:
+        """What is wrong with the plainest spelling."""
+        try:
+            self._plainly(base)
+        except Wrong as error:
+            return error
+        return None
+
+    def _run(self, test: Callable[[Choose], None], examples: int, seed: int | None, *phases: Phase) -> None:
+        def example(data: st.DataObject) -> None:
+            try:
+                test(drawn(lambda count: int(data.draw(_below(count))), self._exempt))
+            except Rejected:
+                reject()
+
+        run = settings(
+            max_examples=examples,
+            derandomize=seed is None,
+            database=None,
+            deadline=None,
+            phases=phases,
+            suppress_health_check=list(HealthCheck),
+            report_multiple_bugs=False,
+            print_blob=False,
+        )(given(st.data())(example))
+        try:
+            (run if seed is None else seeded_by(seed)(run))()
+        except Unsatisfiable:
+            return
+
+    # ---- one instance ------------------------------------------------------------------------------------------
+
+    def _base(self, choose: Choose) -> Base:
+        """An instance: one that the rule is known to rewrite, with some choices made anew, or any."""
+        start = choose("", [*self.seeds, None, None, None])
+        return grow(self.rule.pattern, choose if start is None else varying(start, choose))
+
+    def instance(self, choose: Choose) -> None:
+        """One instance and one spelling of it. Raises: Rejected where the rule has a reason to decline it."""
+        base = self._base(choose)
+        out = self._plainly(base)
+        taken: list[int] = []
+        model = prepare(spell(base, recording(choose, taken)))
+        text = _case(model, base)
+        if text in self._seen:
+            return
+        trace = self._apply(model, base, text)
+        if not self._fired(trace):
+            problem = [f"{self.rule.name} does not find this spelling of its pattern", *reasons(trace, self.rule)]
+            raise Wrong(_message(problem, "missed_spelling", text, f"[out]\n{out}"))
+        self._rewritten(prepare(spell(base, replaying(taken))), model, base, text)
+
+    def _plainly(self, base: Base) -> str:
+        """What becomes of the plainest spelling. Raises: Rejected where the rule declines it."""
+        model = prepare(spell(base, plainest))
+        text = _case(model, base)
+        if text not in self._plain:
+            trace = self._apply(model, base, text)
+            out = to_text(model) if self._fired(trace) else ""
+            if out:
+                self._rewritten(prepare(spell(base, plainest)), model, base, text)
+            else:
+                self._declined(trace, base, text)
+            self._plain[text] = out
+        if not self._plain[text]:
+            raise Rejected
+        return self._plain[text]
+
+    def _declined(self, trace: Trace, base: Base, text: str) -> None:
+        count = trace.count(self.rule.name)
+        if count.matched or self._has_checks:
+            self.report.declined[next(reversed(count.reasons), "the rule's condition")] += 1
+        elif self._runs(lambda: prepare(spell(base, plainest))):
+            problem = [f"{self.rule.name} does not find an instance of its pattern", *reasons(trace, self.rule)]
+            raise Wrong(_message(problem, "missed_instance", text, "[out]"))
+
+    def _runs(self, make: Callable[[], Model]) -> bool:
+        return compare_alone(Pair(make(), make()), self._lowering) is not None
+
+    # ---- one mutant --------------------------------------------------------------------------------------------
+
+    def mutant(self, choose: Choose) -> None:
+        """One mutant of an instance that the rule rewrites."""
+        base = grow(self.rule.pattern, replaying(choose("", self.seeds)))
+        taken: list[int] = []
+        model = prepare(spell(base, recording(choose, taken)))
+        found = self._mutations(model)
+        at = choose("", range(len(found)))
+        what = found[at].what
+
+        def again() -> Model:
+            model = prepare(spell(base, replaying(taken)))
+            return _mutated(model, self._mutations(model)[at])
+
+        model = _mutated(model, found[at])
+        text = _case(model, base)
+        if text in self._seen:
+            return
+        trace = self._apply(model, base, text, what, again)
+        if self._fired(trace):
+            self._rewritten(again(), model, base, text, what)
+        self._seen.add(text)
+        self.report.mutants += 1
+
+    def _mutations(self, model: Model) -> list[Mutation]:
+        return [mutation for mutation in mutations(model) if mutation.generator != self._exempt]
+
+    # ---- what holds of everything ------------------------------------------------------------------------------
+
+    def _apply(
+        self, model: Model, base: Base, text: str, mutant: str = "", again: Callable[[], Model] | None = None
+    ) -> Trace:
+        """Runs the rules. A mutant that onnxruntime does not take may make them fail."""
+        trace = apply(model, self.rules, "", base.keep_opset)
+        if trace.failures:
+            if again is not None and not self._runs(again):
+                raise Rejected
+            raise Wrong(_message([failure(trace), mutant], "failing", text, "[unchanged]"))
+        return trace
+
+    def _fired(self, trace: Trace) -> bool:
+        return any(site.rule == self.rule.name for site in trace.sites)
+
+    def _rewritten(self, before: Model, after: Model, base: Base, text: str, mutant: str = "") -> None:
+        """Checks what the rule made of `before`; the numbers at once, or with all others at the end."""
+        out = to_text(after)
+        if not self.rule.rule.once and self._fired(apply(after, [self.rule], "", base.keep_opset)):
+            problem = [f"{self.rule.name} fires again on what it made", mutant]
+            raise Wrong(_message(problem, "fires_again", text, f"[out]\n{out}"))
+
+        def wrong(problem: str) -> Wrong:
+            lines = [f"{self.rule.name} changes the numbers: {problem}", mutant]
+            return Wrong(_message(lines, "wrong_numbers", text, f"[unchanged]\n\nIt became\n\n{out}"))
+
+        pair = Pair(before, after)
+        problem = compare_alone(pair, self._lowering) if self._at_once else ""
+        if problem:
+            raise wrong(problem)
+        if not self._at_once:
+            self._pairs.append((pair, wrong))
+        self._seen.add(text)
+        self.report.equal += bool(mutant)
+        self.report.fired += not mutant
+
+    def _never_fires(self) -> str:
+        reason = next((reason for reason, _ in self.report.declined.most_common(1)), "")
+        if reason:
+            return f"{self.rule.name} fires on no instance of its pattern; most often it says: {reason}"
+        return f"no instance of the pattern of {self.rule.name} can be made"
+
+
+def _mutated(model: Model, mutation: Mutation) -> Model:
+    """The model with the mutation, and the types that then are right. Raises: Rejected where there are none."""
+    untyped, ranks = _untyped(model), _internal_ranks(model)
+    mutation.apply()
+    for graph in model.scopes():
+        for node in graph.ops():
+            for value in node.outputs:
+                graph.set_type(value, 0, None)
+    prepare(model)
+    if _untyped(model) > untyped or _internal_ranks(model) != ranks:
+        raise Rejected
+    return model
+
+
+def _untyped(model: Model) -> int:
+    """How many values have no type: those of operators that inference does not know, or that are malformed."""
+    return sum(not value.dtype or value.shape is None for node in model.graph.ops() for value in node.outputs)
+
+
+def _internal_ranks(model: Model) -> list[list[int | None]]:
+    """The ranks of what internal operators read, which are fixed."""
+    nodes = [node for node in model.graph.ops() if node.domain == IR_DOMAIN]
+    return [[value.rank for value in node.inputs if value is not None] for node in nodes]
+
+
+def _case(model: Model, base: Base) -> str:
+    """The settings and the graph of a case."""
+    kept = ["keep-opset: yes"] if base.keep_opset else []
+    return "\n".join([*kept, to_text(model).rstrip()])
+
+
+def _message(problem: Sequence[str], name: str, text: str, ending: str) -> str:
+    return "\n  ".join(filter(None, problem)) + f"\n\n{case(name, text, ending)}"
+
+
+@cache
+def _below(count: int) -> st.SearchStrategy[int]:
+    return st.integers(0, count - 1)

@@ -1,0 +1,36 @@
+from typing import Annotated
+
+from graphopt.ir import Value
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, numbers_of
+
+
+class RMSNormGain(Rule):
+    """The gain of a root mean square normalization that has none yet.
+
+    Why: the operator multiplies by a gain by itself, without a pass over the activation.
+    Why: the operator multiplies by a gain by itself, without a pass over the activation.
+    Before: RMSNormalization(x, 1) · g
+    After: RMSNormalization(x, g)
+    Safety: g is a constant of exactly the normalized shape.
+    """
+
+    stage = "recover"
+
+    def pattern(
+        self,
+        op: Ops,
+        x: Value,
+        ones: Annotated[Value, const()],
+        g: Annotated[Value, const()],
+        axis: Attr,
+        eps: Attr,
+    ) -> Expr:
+        return op.RMSNormalization(x, ones, axis=axis, epsilon=eps) * g
+
+    def where(self, ones: Value, g: Value) -> Reason:
+        if not (numbers_of(ones) == 1).all():
+            return "it has a gain already"
+        return g.shape == ones.shape or f"the gain has shape {g.shape}, wanted {ones.shape}"
+
+    def rewrite(self, op: Builder, x: Value, g: Value, axis: int, eps: float) -> Value:
+        return op.RMSNormalization(x, g, axis=axis, epsilon=eps)

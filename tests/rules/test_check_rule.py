@@ -1,0 +1,20 @@
+"""Every rule in every spelling of its pattern, and on graphs one step away from it."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphopt.rewrite import built_in_rules
+from graphopt.rewrite.registry import BUILT_IN
+from graphopt.testing import check_rule
+
+RULES = [type(rule.rule) for rule in built_in_rules() if type(rule.rule).__module__.startswith(BUILT_IN)]
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_rule(rule: type, record_property: pytest.FixtureRequest) -> None:
+    report = check_rule(rule)
+    print(report)
+    assert report.fired >= 10
+    assert report.mutants >= 50
+    assert report.compared >= 20

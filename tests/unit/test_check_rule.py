@@ -1,0 +1,309 @@
+"""`check_rule` finds what is wrong with a rule, and says so in a case that can be pasted."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import pytest
+
+from graphopt.ir import dtypes
+from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, Value, const, constant_of, numbers_of
+from graphopt.rewrite.facts import source_of
+from graphopt.testing import check_rule, parse_cases
+
+
+class WrongConstant(Rule):
+    """GELU with 1.4 for √2."""
+
+    stage = "recover"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.prod(x, 0.5, 1.0 + op.Erf(op.scaled(x, 1 / 1.4)))
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Gelu(x)
+
+
+class AnyConstant(Rule):
+    """GELU, whatever the divisor."""
+
+    stage = "recover"
+
+    def pattern(self, op: Ops, x: Value, k: Number) -> Expr:
+        return op.prod(x, 0.5, 1.0 + op.Erf(op.scaled(x, k)))
+
+    def where(self, k: float) -> Reason:
+        return abs(k - math.sqrt(0.5)) < 0.3 or "another constant"
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Gelu(x)
+
+
+class ForgetsApproximate(Rule):
+    """A GELU taken for the exact one, whatever its attributes."""
+
+    stage = "lower"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Gelu(x, ...)
+
+    def where(self, x: Value) -> Reason:
+        return x.dtype == dtypes.FLOAT or "not float32"
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.ms.Gelu(x)
+
+
+class MovesAxis(Rule):
+    """A layer normalization over any axis, taken for one over the last."""
+
+    stage = "recover"
+
+    def pattern(self, op: Ops, x: Value, axes: Attr, eps: Number) -> Expr:
+        d = x - op.ReduceMean(x, axes=axes, keepdims=1)
+        return d / op.Sqrt(op.ReduceMean(op.prod(d, d), axes=axes, keepdims=1) + eps)
+
+    def where(self, x: Value, axes: list[int] | None, eps: float) -> Reason:
+        if x.shape is None or axes is None or len(axes) != 1 or not 0 < eps < 1:
+            return "not one axis"
+        return isinstance(x.shape[-1], int) or "the size is not known"
+
+    def rewrite(self, op: Builder, x: Value, axes: list[int], eps: float) -> Value:
+        assert x.shape is not None
+        return op.LayerNormalization(x, op.const(np.ones(x.shape[-1]), like=x), axis=-1, epsilon=eps)
+
+
+class ForgetsBroadcast(Rule):
+    """A bias of any shape, taken for a vector."""
+
+    stage = "lower"
+
+    def pattern(self, op: Ops, x: Value, b: Annotated[Value, const()]) -> Expr:
+        return op.Gelu(op.sum(x, b))
+
+    def where(self, x: Value) -> Reason:
+        return (x.dtype == dtypes.FLOAT and bool(x.shape) and isinstance(x.shape[-1], int)) or "not float32"
+
+    def rewrite(self, op: Builder, x: Value, b: Value) -> Value:
+        assert x.shape is not None
+        return op.ms.BiasGelu(x, op.const(np.resize(numbers_of(b), x.shape[-1:]), like=b))
+
+
+class FoldsWhatMayBeOverridden(Rule):
+    """The sum of two initializers, one of which a caller may override."""
+
+    stage = "fuse"
+
+    def pattern(self, op: Ops, x: Value, b: Value, c: Annotated[Value, const()]) -> Expr:
+        return op.sum(x, b, c)
+
+    def where(self, x: Value, b: Value, c: Value) -> Reason:
+        return (_default(b) is not None and b.shape == c.shape) or "not two initializers"
+
+    def rewrite(self, op: Builder, x: Value, b: Value, c: Value) -> Value:
+        return op.Add(x, op.const(_default(b) + numbers_of(c), like=b))
+
+
+def _default(value: Value) -> Any:
+    """The numbers of an initializer, though a caller may give others."""
+    data = source_of(value).node.data
+    return None if data is None else data.numpy()
+
+
+class MissesAnOrder(Rule):
+    """A sum of three, of which one order is taken back."""
+
+    stage = "fuse"
+
+    def pattern(self, op: Ops, x: Value, k: Number) -> Expr:
+        return op.Relu(op.sum(x, k))
+
+    def where(self, root: Value) -> Reason:
+        added = root.node.inputs[0]
+        assert added is not None
+        first = added.node.inputs[0]
+        return (first is not None and constant_of(first) is None) or "the constant comes first"
+
+    def rewrite(self, op: Builder, x: Value, k: float) -> Value:
+        return op.Max(op.Add(x, op.const(k, like=x)), op.const(0.0, like=x))
+
+
+class WritesAsItReads(Rule):
+    """A rule that undoes itself."""
+
+    stage = "fuse"
+
+    def pattern(self, op: Ops, x: Value, k: Number) -> Expr:
+        return op.scaled(x, k)
+
+    def where(self, k: float) -> Reason:
+        return 0 < k < math.inf or "no factor"
+
+    def rewrite(self, op: Builder, x: Value, k: float) -> Value:
+        return op.Mul(x, op.const(k, like=x))
+
+
+class NeverFires(Rule):
+    """A condition that nothing satisfies."""
+
+    stage = "fuse"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Relu(op.Relu(x))
+
+    def where(self, x: Value) -> Reason:
+        return x.dtype == 99 or "the moon is not full"
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Relu(x)
+
+
+class Raises(Rule):
+    """A rewrite that raises on scalars."""
+
+    stage = "fuse"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Relu(op.Relu(x))
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        assert x.shape is not None
+        return op.Relu(x) if x.shape[-1] else x
+
+
+class SwapsOperands(Rule):
+    """A difference, taken for its opposite."""
+
+    stage = "fuse"
+
+    def pattern(self, op: Ops, x: Value, y: Value) -> Expr:
+        return op.Neg(op.Sub(x, y))
+
+    def rewrite(self, op: Builder, x: Value, y: Value) -> Value:
+        return op.Sub(x, y)
+
+
+class KeepsNothing(Rule):
+    """A transposition that is forgotten where the sizes hide it."""
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value, perm: Attr) -> Expr:
+        return op.Transpose(x, perm=perm)
+
+    def where(self, x: Value, root: Value) -> Reason:
+        return x.shape == root.shape or "the shape changes"
+
+    def rewrite(self, x: Value) -> Value:
+        return x
+
+
+class Healthy(Rule):
+    """Two Relus are one."""
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Relu(op.Relu(x))
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Relu(x)
+
+
+WRONG: list[tuple[type[Rule], str]] = [
+    (WrongConstant, "changes the numbers"),
+    (AnyConstant, "changes the numbers"),
+    (ForgetsApproximate, "changes the numbers"),
+    (MovesAxis, "changes the numbers"),
+    (ForgetsBroadcast, "changes the numbers"),
+    (FoldsWhatMayBeOverridden, "changes the numbers"),
+    (MissesAnOrder, "does not find this spelling of its pattern"),
+    (WritesAsItReads, "it undoes itself"),
+    (NeverFires, "fires on no instance of its pattern; most often it says: the moon is not full"),
+    (Raises, "IndexError: tuple index out of range"),
+    (SwapsOperands, "changes the numbers"),
+    (KeepsNothing, "changes the numbers"),
+]
+
+
+@pytest.mark.parametrize(("rule", "message"), WRONG, ids=lambda item: getattr(item, "__name__", ""))
+def test_a_wrong_rule_is_told(rule: type[Rule], message: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError) as failure:
+        check_rule(rule)
+    text = str(failure.value)
+    print(text)
+    assert text.startswith(rule.__name__)
+    assert message in text
+    if "[case" in text:
+        # What is printed is a case as it stands, up to what became of it.
+        case = text[text.index("[case") :].partition("\nIt became")[0]
+        (tmp_path / "cases.txt").write_text(f"rule: {rule.__name__}\n\n{case}\n")
+        assert len(parse_cases(tmp_path / "cases.txt")) == 1
+
+
+def test_a_sound_rule_passes_and_every_run_is_the_same() -> None:
+    report, again = check_rule(Healthy), check_rule(Healthy)
+    assert report.fired >= 20
+    assert report.mutants >= 50
+    assert report.compared >= 50
+    assert str(report).rpartition(";")[0] == str(again).rpartition(";")[0]
+    assert check_rule(Healthy, seed=1).fired != 0
+
+
+def test_a_rule_may_leave_out_one_generator() -> None:
+    exempt = ("ranks", "scalars have no last dimension")
+    report = check_rule(type("Raises", (Raises,), {"exempt": exempt}))
+    assert report.exempt == exempt
+    assert str(report).endswith("without 'ranks': scalars have no last dimension")
+
+
+@pytest.mark.parametrize(
+    ("exempt", "message"),
+    [
+        (("rank", "why"), "did you mean ranks"),
+        ((("ranks", "why"), ("dtypes", "why")), "may leave out one generator"),
+        ("ranks", "may leave out one generator"),
+    ],
+)
+def test_exemptions_that_are_none(exempt: object, message: str) -> None:
+    with pytest.raises(AssertionError, match=message) as failure:
+        check_rule(type("Raises", (Raises,), {"exempt": exempt}))
+    assert "\n  swaps         two operands are swapped" in str(failure.value)
+
+
+class Unknown(Rule):
+    """An operator whose shapes no generator knows."""
+
+    stage = "fuse"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Hardmax(op.CumSum(x, ...))
+
+    def rewrite(self, x: Value) -> Value:
+        return x
+
+
+def test_an_operator_without_generator_is_told() -> None:
+    with pytest.raises(AssertionError, match=r"Unknown cannot be checked: no instance of CumSum\(x\) can be made"):
+        check_rule(Unknown)
+
+
+def test_hypothesis_is_needed_only_for_this() -> None:
+    program = """
+import sys
+sys.modules["hypothesis"] = None
+from graphopt import testing
+testing.assert_fuses
+try:
+    testing.check_rule
+except Exception as error:
+    print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "check_rule needs hypothesis" in found.stdout
+    assert 'pip install "graphopt[test]"' in found.stdout
