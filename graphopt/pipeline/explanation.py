@@ -58,7 +58,7 @@ class RuleReport:
 
     @property
     def near(self) -> tuple[Group, ...]:
-        """The groups that came near: two nodes or more, and half of the pattern."""
+        """The groups that came near: two nodes or more, and two fifths of the pattern."""
         return tuple(group for group in self.groups if _is_near(group.nearest))
 
 
@@ -244,7 +244,7 @@ def _region(parts: Iterable[Part]) -> Iterator[str]:
 
 
 def _is_near(refusal: Refusal) -> bool:
-    return refusal.matched > 1 and refusal.matched * 2 >= refusal.size
+    return refusal.matched > 1 and refusal.matched >= 0.4 * refusal.size
 
 
 # ---- nodes -----------------------------------------------------------------------------------------------------------

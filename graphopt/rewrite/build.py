@@ -146,7 +146,7 @@ class Builder:
         check_operation(domain, name, len(inputs), attrs)
         self._graph.import_domain(domain)
         version = _version(self._graph, domain, name)
-        slots = self._slots(signature(domain, name, version), list(map(self._here, inputs)), attrs)
+        slots = self._slots(signature(domain, name, version), list(map(self.here, inputs)), attrs)
         self._check_attributes(name, domain, version, attrs)
         node = self._graph.add_op(
             name, slots, attrs, domain=domain, version=version, outputs=outputs, before=self._before
@@ -155,10 +155,10 @@ class Builder:
         self._made.append(node)
         return node
 
-    def _here(self, value: Value | None) -> Value | None:
+    def here(self, value: Any) -> Any:
         """`value` in this scope: one that was matched in a scope around is captured."""
         around = self._graph.holder
-        while around is not None and value is not None:
+        while around is not None and isinstance(value, Value):
             if value.node.graph is around.graph:
                 return self._graph.capture(value)
             around = around.graph.holder

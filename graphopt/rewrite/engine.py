@@ -111,6 +111,8 @@ class Engine:
                 changes[node.graph].append(node)
             touched = []
             for graph in waiting:
+                if graph.holder is not None and graph.holder not in graph.holder.graph:
+                    continue
                 mark = ledger.mark()
                 self._run_scope(model, graph, rules, new, changes.pop(graph, []))
                 touched += [node for node in ledger.since(mark) if node.graph is not graph]
@@ -132,7 +134,7 @@ class Engine:
         reach = max((rule.pattern.depth for rule in rules), default=0)
         cap = self.limits.sites_per_node * (len(graph) + self.limits.spare)
         queue = _Worklist(graph, index.roots.keys())
-        unseen = set(graph.ops()) if new else set()
+        unseen = dict.fromkeys(graph.ops() if new else ())
         queue.extend((node, _FAR) for node in unseen)
         # A constant means what it meant, whoever reads it.
         queue.extend(_neighbourhood(graph, ([node for node in touched if node.op != "Constant"], []), reach))
@@ -140,17 +142,19 @@ class Engine:
         while True:
             while (waiting := queue.pop()) is not None:
                 node, distance = waiting
-                is_new = node in unseen
-                unseen.discard(node)
                 for rule in index.roots[node.domain, node.op] if self.explain else index.candidates(node):
-                    concerned = rule.pattern.depth >= distance or (is_new and rule in new)
+                    concerned = rule.pattern.depth >= distance or (node in unseen and rule in new)
                     if not concerned or rule.name in self._aside:
                         continue
                     change = self._try(model, rule, node)
                     if change is not None:
                         self._watch_cycles(graph, rule, cap)
                         queue.extend(_neighbourhood(graph, change, reach))
+                        # A root that stays, as that of an anchor does, is for the other rules to see.
+                        queue.extend([(node, distance)] if node in graph else ())
                         break
+                else:
+                    unseen.pop(node, None)
             if settled == len(self.trace.sites):
                 return
             # What one site changed may concern a root that does not lie behind it.
@@ -240,7 +244,7 @@ class Engine:
                 new = rule.rewrite(builder, match.bindings, match.roots[0], self.context)
                 if new is None:
                     raise Declined("the rule declined")
-                for old, value in _replaced(graph, match.roots, new):
+                for old, value in _replaced(graph, match.roots, [builder.here(value) for value in new]):
                     _adopt_type(graph, old, value)
                     graph.replace(old, value, take_name=value.node in builder.made)
                 _remove_dead(graph, match.nodes)

@@ -46,9 +46,19 @@ _TELLING = {
     "{} {}, {}": 2,
     "{} uses the value in another way": 1,
     "'{}' {}": 1,
+    "not scaled by a constant number": 1,
+    "{} by what is not a constant number": 1,
+    "{} by what is not a constant number of lower rank": 1,
+    "an input of {} is missing": 1,
     "'{}' is another value here": -1,
     "not a constant number, wanted {}": -1,
     "another output": -1,
+}
+# What a matcher passes over without a word.
+_UNSAID: dict[type[Expr], str] = {
+    Op: "an input of {} is missing",
+    Chain: "{} by what is not a constant number",
+    Scaled: "{} by what is not a constant number of lower rank",
 }
 _OTHER_OP = "{}, wanted {}"
 
@@ -94,6 +104,7 @@ class _Log:
     held: dict[Expr, list[Leaf]] = field(default_factory=dict)
     rank: tuple[int, int] = (-1, 0)
     best: _Standing = _Standing()
+    fails: int = 0
     lenient: bool = False
     whole: bool = False
     excused: tuple[Expr, Node, str] | None = None
@@ -152,10 +163,14 @@ class Explainer(Matcher):
     # ---- what stands where --------------------------------------------------------------------------------------
 
     def _match(self, e: Expr, value: Value) -> Iterator[None]:
-        fits = False
+        fits, fails = False, self._log.fails
         for _ in self._standing_while(e, value, super()._match(e, value)):
             fits = True
             yield
+        if not fits and self._log.fails == fails:
+            self._log.open.append((e, value))
+            self._fail(value.node, _UNSAID.get(type(e), "{} does not match"), value.node.op)
+            self._log.open.pop()
         if self._log.lenient and not fits:
             yield from self._match_without(e, value)
 
@@ -195,6 +210,7 @@ class Explainer(Matcher):
 
     def _fail(self, node: Node, reason: str, *details: object) -> None:
         log = self._log
+        log.fails += 1
         root = self.pattern.roots[0]
         blocked = log.open[-1][0] if log.open else root.use if isinstance(root, EachUse) else None
         if log.lenient:
@@ -202,8 +218,8 @@ class Explainer(Matcher):
             return
         matched = sum(own(e) for e, leaves in log.held.items() if leaves) + sum(own(e) for e, _ in log.open[:-1])
         rank = matched, _TELLING.get(reason, 0)
-        if reason == _OTHER_OP and blocked in (rivals := _rivals(self.pattern.roots)):
-            details = details[0], rivals[blocked]
+        if reason == _OTHER_OP and details[0] not in (wanted := _rivals(self.pattern.roots).get(blocked, "")).split():
+            details = details[0], wanted or details[1]
         if rank > log.rank:
             miss = Miss(max(len(self._inside), matched), self._reader(node), reason.format(*details))
             log.rank, log.best = rank, self._standing(blocked, miss)

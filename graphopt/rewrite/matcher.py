@@ -15,6 +15,7 @@ from graphopt.ir import Node, Value
 from graphopt.ir.schema import signature
 from graphopt.rewrite.constraints import Sizes
 from graphopt.rewrite.facts import (
+    COPIES,
     UNKNOWN,
     attribute,
     close,
@@ -128,7 +129,7 @@ class Matcher:
         value = _output(e.value, node)
         for _ in self._match(e.value, value) if value is not None else ():
             assert value is not None
-            readers = dict.fromkeys(reader for reader, _ in node.graph.consumers(value))
+            readers, copies = _uses(value)
             uses: list[Match] = []
             for reader in readers:
                 use = self._one_use(e, value, reader)
@@ -138,7 +139,7 @@ class Matcher:
             else:
                 if uses:
                     lists = {name: [use.bindings[name] for use in uses] for name in self.pattern.variables}
-                    nodes = dict.fromkeys([*self._inside, *(inner for use in uses for inner in use.nodes)])
+                    nodes = dict.fromkeys([*self._inside, *copies, *(inner for use in uses for inner in use.nodes)])
                     yield Match({**lists, **self._bound}, list(nodes), [use.roots[0] for use in uses])
 
     def _one_use(self, e: EachUse, value: Value, reader: Node) -> Match | None:
@@ -317,11 +318,16 @@ class Matcher:
                     yield from self._match(e.x, x)
 
     def _match_op(self, e: Op, value: Value) -> Iterator[None]:
-        node = value.node
-        if node.op != e.op or node.domain != e.domain:
+        found = value.node.op == e.op and value.node.domain == e.domain
+        if found:
+            yield from self._match_node(e, value)
+        # A pattern of Casts may stand behind one that changes nothing.
+        if not found or (e.op in COPIES and see_through(value) is not None):
             for inner in self._through(value, (e.op,)):
                 yield from self._match_op(e, inner)
-            return
+
+    def _match_node(self, e: Op, value: Value) -> Iterator[None]:
+        node = value.node
         known = self._outputs.get(e.identity)
         if value.index != e.index or (known is not None and known is not node):
             self._fail(node, "another output")
@@ -527,6 +533,20 @@ class Matcher:
 
 def _ordered(operands: Sequence[Expr | None]) -> list[Expr | None]:
     return [operands[index] for index in _order(tuple(operands))]
+
+
+def _uses(value: Value) -> tuple[list[Node], list[Node]]:
+    """Who reads `value`, or a plain copy of it; and the nodes that copy."""
+    readers: dict[Node, None] = {}
+    copies: dict[Node, None] = {}
+    stack = [value]
+    while stack:
+        value = stack.pop()
+        for reader, _ in value.node.graph.consumers(value):
+            copied = [output for output in reader.outputs if see_through(output) is value]
+            (copies if copied else readers)[reader] = None
+            stack.extend(copied)
+    return list(readers), list(copies)
 
 
 def _output(e: Expr, node: Node) -> Value | None:

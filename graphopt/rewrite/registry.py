@@ -105,11 +105,10 @@ def _together(found: Iterable[_Found]) -> RuleSet:
         # One file may be read under two names: as a module, and because its path is given.
         if type(other.rule) is not type(one.rule) and other.place != one.place:
             message = f"another rule has its name ({other.place})"
-            failures.append(
-                RuleFailure(one.name, one.place, message, "give its class another name, or leave the other out")
-            )
+            hint = "give its class another name, or leave the other out"
+            failures.append(RuleFailure(one.name, one.place, message, hint))
     ordered = sorted(rules.values(), key=lambda rule: (STAGES.index(rule.stage), rule.name))
-    return RuleSet(tuple(ordered), tuple(failures))
+    return RuleSet(tuple(ordered), tuple(dict.fromkeys(failures)))
 
 
 # ---- sources ---------------------------------------------------------------------------------------------------------
@@ -185,20 +184,24 @@ def _is_absent(name: str, error: BaseException) -> bool:
 
 
 def _in_namespace(module: ModuleType) -> Iterator[_Found]:
-    for name, kind in inspect.getmembers(module, inspect.isclass):
+    for _, kind in inspect.getmembers(module, inspect.isclass):
         if issubclass(kind, Rule) and kind.__module__ == module.__name__ and hasattr(kind, "stage"):
-            line = 0 if module.__name__.startswith(BUILT_IN) else unordered_line(module, kind)
-            if line:
-                message, hint = "it iterates over a set, in another order in each run", "iterate over sorted(...)"
-                yield RuleFailure(name, f"{module.__file__}:{line}", message, hint)
-                continue
-            try:
-                yield CompiledRule(kind())
-            except RuleError as error:
-                yield RuleFailure(name, error.where, error.message, error.hint)
-            except (Exception, SystemExit) as error:
-                place = raised_in(error, kind) or line_of(kind)
-                yield RuleFailure(name, place, f"it cannot be made: {said(error)}", "it is made without arguments")
+            yield _compiled(module, kind)
+
+
+def _compiled(module: ModuleType, kind: type[Rule]) -> _Found:
+    name = kind.__name__
+    line = 0 if module.__name__.startswith(BUILT_IN) else unordered_line(module, kind)
+    if line:
+        message = "it iterates over a set, in another order in each run"
+        return RuleFailure(name, f"{module.__file__}:{line}", message, "iterate over sorted(...)")
+    try:
+        return CompiledRule(kind())
+    except RuleError as error:
+        return RuleFailure(name, error.where, error.message, error.hint)
+    except (Exception, SystemExit) as error:
+        place = raised_in(error, kind) or line_of(kind)
+        return RuleFailure(name, place, f"it cannot be made: {said(error)}", "it is made without arguments")
 
 
 def _unimportable(source: str, error: BaseException) -> RuleFailure:

@@ -30,7 +30,7 @@ State = Literal["matched", "open", "blocked", "absent", "not reached"]
 the search ended before it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Part:
     """A part of a pattern in one attempt: what the pattern says, how it fared, the node or value there, and why not."""
 
@@ -41,7 +41,7 @@ class Part:
     parts: tuple[Part, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Refusal:
     """One match that was not taken: which rule, at which node, which node blocked, and why.
 

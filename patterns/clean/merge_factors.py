@@ -1,5 +1,3 @@
-import math
-
 from graphopt.ir import Value, dtypes
 from graphopt.rewrite import Builder, Expr, Number, Ops, Reason, Rule, constant_of
 
@@ -10,7 +8,8 @@ class MergeFactors(Rule):
     Why: a pass over the tensor goes, and a scale that is written in two steps is found in one.
     Before: (x · a) · b, or with divisions
     After: x · ab
-    Safety: floats only; ab is finite and not zero. Where x · a alone would overflow, the product no longer does.
+    Safety: floats only. Both factors lie between 2⁻⁷ and 2⁷, so ab is a normal number in every type, and where x · a
+    overflows, x is next to overflowing.
     """
 
     stage = "clean"
@@ -21,7 +20,8 @@ class MergeFactors(Rule):
     def where(self, x: Value, a: float, b: float) -> Reason:
         if x.dtype not in dtypes.FLOATS or constant_of(x) is not None:
             return "not an activation"
-        return (a * b != 0 and math.isfinite(a * b)) or f"the product of {a:g} and {b:g} is no factor"
+        scales = all(2**-7 <= abs(factor) <= 2**7 for factor in (a, b))
+        return scales or f"{a:g} and {b:g} are not both a scale"
 
     def rewrite(self, op: Builder, x: Value, a: float, b: float) -> Value:
         return op.Mul(x, op.const(a * b, like=x, name="factor"))

@@ -46,7 +46,9 @@ class AttentionFromParts(Rule):
         guarded = op.Where(op.IsNaN(weights), zero, weights) | weights
         return op.MatMul(guarded, v)
 
-    def where(self, scale: float, zero: float | None, wide: int | None) -> Reason:
+    def where(self, q: Value, v: Value, scale: float, zero: float | None, wide: int | None) -> Reason:
+        if q.dtype != v.dtype:
+            return "the values have another type than the queries"
         if zero not in (None, 0.0):
             return f"NaN becomes {zero}, not 0"
         if wide not in (None, dtypes.FLOAT):

@@ -8,7 +8,6 @@ class RMSNormGain(Rule):
     """The gain of a root mean square normalization that has none yet.
 
     Why: the operator multiplies by a gain by itself, without a pass over the activation.
-    Why: the operator multiplies by a gain by itself, without a pass over the activation.
     Before: RMSNormalization(x, 1) · g
     After: RMSNormalization(x, g)
     Safety: g is a constant of exactly the normalized shape.

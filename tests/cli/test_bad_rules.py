@@ -489,6 +489,7 @@ def test_a_bad_rule_that_is_disabled_is_not_told(cli: Cli, gelu: Path) -> None:
     written(rules, BAD["unknown_op"][0])
     assert cli("fuse", gelu, "--rules", rules, "--disable", "Bad").code == 0
     assert cli("fuse", gelu, "--rules", rules, "--only", "GeluErf").code == 0
+    assert cli("fuse", gelu, "--rules", rules, "--rules", rules).err.count("error[") == 1
 
 
 def test_rules_lists_the_good_ones_and_tells_the_bad(cli: Cli, tmp_path: Path) -> None:

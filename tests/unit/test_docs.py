@@ -38,7 +38,7 @@ def test_programs_run_one_after_another(page: str) -> None:
             exec(compile("\n" * (line - 1) + body, str(ROOT / page), "exec"), names)
 
 
-def test_cases_of_the_readme_hold_for_its_rules(tmp_path: Path) -> None:
+def test_cases_of_the_readme_hold_for_its_rules(tmp_path: Path, graphopt_runner: Runner) -> None:
     found = list(blocks("README.md"))
     names: dict[str, Any] = {"__name__": "readme"}
     for _, language, name, body in found:
@@ -46,9 +46,8 @@ def test_cases_of_the_readme_hold_for_its_rules(tmp_path: Path) -> None:
             exec(body, names)
     kinds = [kind for kind in names.values() if isinstance(kind, type) and issubclass(kind, Rule) and kind is not Rule]
     (tmp_path / "cases.txt").write_text(next(body for _, _, name, body in found if name == "cases"))
-    with Runner(timeout=60) as runner:
-        for case in parse_cases(tmp_path / "cases.txt"):
-            assert run_case(case, [CompiledRule(kind()) for kind in kinds], runner).problem == ""
+    for case in parse_cases(tmp_path / "cases.txt"):
+        assert run_case(case, [CompiledRule(kind()) for kind in kinds], graphopt_runner).problem == ""
 
 
 def test_the_target_that_is_shown_is_one(tmp_path: Path) -> None:

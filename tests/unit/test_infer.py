@@ -278,6 +278,12 @@ def test_normalization_writes_statistics(graph: Graph) -> None:
     assert (y.dtype, y.shape, mean.dtype, mean.shape) == (dtypes.FLOAT16, (B, S, 8), F, (B, S, 1))
 
 
+@pytest.mark.parametrize("name", ["RMSNormalization", "SimplifiedLayerNormalization"])
+def test_rms_normalization_has_the_type_of_its_gain(graph: Graph, name: str) -> None:
+    y = out(graph, name, given(graph, B, S, 8, dtype=dtypes.FLOAT16), given(graph, 8))
+    assert (y.dtype, y.shape) == (F, (B, S, 8))
+
+
 def test_attention_in_all_its_forms(graph: Graph) -> None:
     q, k, v = given(graph, B, 8, S, 16), given(graph, B, 2, T, 16), given(graph, B, 2, T, 32)
     past_k, past_v = given(graph, B, 2, 5, 16), given(graph, B, 2, 5, 32)

@@ -99,6 +99,23 @@ def test_a_pinned_opset_stays() -> None:
     assert (plain.opset, ops(plain)["Softmax"]) == (17, 1)
 
 
+@pytest.mark.parametrize(
+    ("target", "keep", "opset", "op"),
+    [
+        ("ort-cpu", False, 23, "RMSNormalization"),
+        ("ort-cpu", True, 17, "SimplifiedLayerNormalization"),
+        ("onnx", False, 23, "RMSNormalization"),
+        ("onnx", True, 17, "ReduceMean"),
+    ],
+)
+def test_where_an_opset_has_no_rms_normalization(target: str, keep: bool, opset: int, op: str) -> None:
+    text = """(x: float32[B, S, 64]) -> (y: float32[B, S, 64]) {
+      y = Mul(Div(x, Sqrt(Add(ReduceMean(Mul(x, x), axes=[-1]), 1e-6))), float32[64] random(1))
+    }"""
+    model, _ = fused(text, target, opset=17, keep_opset=keep)
+    assert (model.opset, ops(model)[op]) == (opset, 1)
+
+
 def test_the_standard_target_writes_no_contrib_domain() -> None:
     for text in (PRE_NORM, POST_NORM, ATTENTION.replace("FILL", "-inf")):
         assert all(not node.domain for node in fused(text, "onnx")[0].graph.ops())

@@ -755,3 +755,40 @@ def test_attributes_reach_rewrite_as_they_are() -> None:
             return op.Softmax(op.scaled(x, k), axis=axis)
 
     assert len(rewrite(graph("y = Softmax(Div(x, 2.0))"), Moves).sites) == 1
+
+
+# ---- values of the scope around ---------------------------------------------------------------------------------------
+
+
+class NegOfCapturedNeg(Rule):
+    """−(−x) → x, the inner one in the scope around."""
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Neg(op.captured(op.Neg(x)))
+
+    def rewrite(self, x: Value) -> Value:
+        return x
+
+
+class ExpOfCapturedNeg(NegOfCapturedNeg):
+    """exp(−x) → 1/exp(x), which reads x of the scope around."""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Exp(op.captured(op.Neg(x)))
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Reciprocal(op.Exp(x))
+
+
+@pytest.mark.parametrize(("rule", "op"), [(NegOfCapturedNeg, "Neg"), (ExpOfCapturedNeg, "Exp")])
+def test_a_rule_may_ask_for_a_captured_value_and_what_stands_outside_stays(rule: type[Rule], op: str) -> None:
+    text = (
+        "(x: float32[4], c: bool[]) -> (z, n) { n = Neg(x) z = If(c, then_branch=() -> (p) { p = Abs(%s(n)) }, "
+        "else_branch=() -> (q) { q = If(c, then_branch=() -> (r) { r = Abs(n) }, else_branch=() -> (s) { s = Abs(x) }) }) }"
+    )
+    model = graph(text % op)
+    assert [site.rule for site in rewrite(model, rule).sites] == [rule.__name__]
+    wanted = graph(text.replace("%s(n)", "x" if op == "Neg" else "Reciprocal(Exp(x))"))
+    assert to_text(model, names=False) == to_text(wanted, names=False)

@@ -106,6 +106,14 @@ def test_a_rule_that_does_not_fire_says_why_and_where() -> None:
     assert "  add = Add(exp, 2.0)\n" in str(caught.value)
 
 
+def test_a_failure_shows_the_pattern_as_far_as_it_came() -> None:
+    with pytest.raises(AssertionError) as caught:
+        assert_fuses("(x: float32[N]) -> (y) { y = Log(Add(Abs(x), 1.0)) }", Softplus, into={"Softplus": 1})
+    tree = ["Softplus at y:", "… Log         y", "… sum of 2  add", "✗ Exp     abs  Abs, wanted Exp", "✓ k = 1"]
+    assert [line.strip() for line in str(caught.value).splitlines()[3:8]] == tree
+    assert "\n  abs = Abs(x)\n" in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("text", "rule", "reason"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Size
@@ -34,10 +35,9 @@ def _sum(elements: Iterable[Size]) -> Size:
     return total
 
 
-def layer_norm(node: Node) -> Outs:
-    """LayerNormalization and RMSNormalization: y, of the type of the gain, and the statistics that it may write."""
-    value, first = operand(node, 0), axis(node, -1)
-    dtype = operand(node, 1).dtype
+def layer_norm(node: Node, typed: int = 0) -> Outs:
+    """LayerNormalization and RMSNormalization: y, of the type of input `typed`, and the statistics beside it."""
+    value, first, dtype = operand(node, 0), axis(node, -1), operand(node, typed).dtype
     if value.shape is None or first is None:
         return [Out(dtype, value.shape)]
     statistics = value.shape[:first] + (1,) * (len(value.shape) - first)
@@ -67,8 +67,8 @@ TABLE: Table = {
     **{("", op): reduce for op in _REDUCTIONS.split()},
     ("", "BatchNormalization"): batch_norm,
     ("", "LayerNormalization"): layer_norm,
-    ("", "RMSNormalization"): layer_norm,
-    ("", "SimplifiedLayerNormalization"): layer_norm,
+    ("", "RMSNormalization"): partial(layer_norm, typed=1),
+    ("", "SimplifiedLayerNormalization"): partial(layer_norm, typed=1),
     ("com.microsoft", "SkipLayerNormalization"): skip_layer_norm,
     ("com.microsoft", "SkipSimplifiedLayerNormalization"): skip_layer_norm,
 }

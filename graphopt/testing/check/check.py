@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cache
 from random import Random
 
@@ -37,7 +38,6 @@ from graphopt.testing.check.spell import spell
 from graphopt.testing.check.terms import Base, Unsupported
 from graphopt.testing.run import apply, failure, prepare, reasons
 
-_MUTANTS_PER_EXAMPLE = 3
 _SEEDS = 10
 _TRIES = 4000
 _DECLINED = 400
@@ -50,19 +50,20 @@ def check_rule(
 
     Every spelling of an instance that the rule rewrites must be rewritten; what it refuses, its `where`, its `rewrite`
     or the engine must have a reason for; a mutant may be rewritten if it stays equal. All that is rewritten is run
-    before and after. Up to `examples` instances are made, and three times as many mutants; the same ones in every run
-    unless a `seed` is given. Rules in `beside` run with the rule. Without a target every kernel is there.
+    before and after. About `examples` instances are made, all mutants of one of them, and as many of others; the same in
+    every run unless a `seed` is given. Rules in `beside` run with the rule. Without a target every kernel is there.
 
     A rule may leave out one generator: `exempt = ("ranks", "why")`.
     Raises: AssertionError with what is wrong and the smallest graph that shows it, as a case to paste.
     """
     __tracebackhide__ = True
     start = time.perf_counter()
-    checker = _Checker(CompiledRule(rule()), [CompiledRule(kind()) for kind in beside], _exemption(rule))
+    others = [CompiledRule(kind()) for kind in beside]
+    checker = _Checker(CompiledRule(rule()), others, examples, seed, _exemption(rule))
     try:
-        checker.find_seeds(Random(seed or 0))
-        checker.explore(checker.instance, examples, seed)
-        checker.explore(checker.mutant, _MUTANTS_PER_EXAMPLE * examples, seed)
+        checker.find_seeds()
+        checker.explore(checker.instances)
+        checker.explore(checker.mutants)
     except Unsupported as error:
         raise AssertionError(f"{rule.__name__} cannot be checked: {error}") from None
     except Wrong as error:
@@ -88,11 +89,20 @@ class _Checker:
     """What is known so far of one rule. Pairs are compared together at the end; what is wrong is then looked for again
     from simpler seeds, comparing each pair at once, so that Hypothesis can shrink it."""
 
-    def __init__(self, rule: CompiledRule, beside: Sequence[CompiledRule], exempt: tuple[str, str] | None) -> None:
+    def __init__(
+        self,
+        rule: CompiledRule,
+        beside: Sequence[CompiledRule],
+        examples: int,
+        seed: int | None,
+        exempt: tuple[str, str] | None,
+    ) -> None:
         self.rule = rule
         self.rules = [rule, *beside]
         self.report = Report(rule.name, exempt=exempt)
         self.seeds: list[list[int]] = []
+        self._examples = examples
+        self._seed = seed
         self._lowering = [*self.rules, *built_in_rules()]
         self._exempt = exempt[0] if exempt else None
         self._has_checks = any(isinstance(e, Check) for root in rule.pattern.roots for e in walk(root))
@@ -101,8 +111,9 @@ class _Checker:
         self._seen: set[str] = set()
         self._plain: dict[str, str] = {}
 
-    def find_seeds(self, source: Random) -> None:
-        """Choices that make instances which the rule rewrites; smaller ones first. Raises: Wrong if there are none."""
+    def find_seeds(self) -> None:
+        """Choices that make instances which the rule rewrites, plainer ones first. Raises: Wrong if there are none."""
+        source = Random(self._seed or 0)
         found: dict[str, list[int]] = {}
         for _ in range(_TRIES):
             taken: list[int] = []
@@ -118,12 +129,13 @@ class _Checker:
                 break
         if not found:
             raise Wrong(self._never_fires())
-        self.seeds = [found[text] for text in sorted(found, key=len)]
+        seeds = [found[text] for text in sorted(found, key=len)]
+        self.seeds = [self._simplified(seeds[0], self._fires), *seeds]
 
-    def explore(self, test: Callable[[Choose], None], examples: int, seed: int | None) -> None:
-        """Runs `test` on many choices, then compares the numbers of what it found. Raises: Wrong, for a small graph."""
+    def explore(self, run: Callable[..., None]) -> None:
+        """Runs what takes phases of Hypothesis, then compares numbers. Raises: Wrong, for a small graph."""
         try:
-            self._run(test, examples, seed, Phase.generate)
+            run(Phase.generate)
             self._compare()
         except Wrong as found:
             self._at_once = True
@@ -131,7 +143,7 @@ class _Checker:
             for self.seeds in (sorted(simplified, key=sum), self.seeds):
                 self._seen.clear()
                 self._plain.clear()
-                self._run(test, examples, seed, Phase.generate, Phase.shrink)
+                run(Phase.generate, Phase.shrink)
             raise found from None
 
     def _compare(self) -> None:
@@ -167,7 +179,7 @@ class _Checker:
             return error
         return None
 
-    def _run(self, test: Callable[[Choose], None], examples: int, seed: int | None, *phases: Phase) -> None:
+    def _run(self, test: Callable[[Choose], None], *phases: Phase) -> None:
         def example(data: st.DataObject) -> None:
             try:
                 test(drawn(lambda count: int(data.draw(_below(count))), self._exempt))
@@ -175,8 +187,8 @@ class _Checker:
                 reject()
 
         run = settings(
-            max_examples=examples,
-            derandomize=seed is None,
+            max_examples=self._examples,
+            derandomize=self._seed is None,
             database=None,
             deadline=None,
             phases=phases,
@@ -185,7 +197,7 @@ class _Checker:
             print_blob=False,
         )(given(st.data())(example))
         try:
-            (run if seed is None else seeded_by(seed)(run))()
+            (run if self._seed is None else seeded_by(self._seed)(run))()
         except Unsatisfiable:
             return
 
@@ -195,6 +207,9 @@ class _Checker:
         """An instance: one that the rule is known to rewrite, with some choices made anew, or any."""
         start = choose("", [*self.seeds, None, None, None])
         return grow(self.rule.pattern, choose if start is None else varying(start, choose))
+
+    def instances(self, *phases: Phase) -> None:
+        self._run(self.instance, *phases)
 
     def instance(self, choose: Choose) -> None:
         """One instance and one spelling of it. Raises: Rejected where the rule has a reason to decline it."""
@@ -240,13 +255,23 @@ class _Checker:
 
     # ---- one mutant --------------------------------------------------------------------------------------------
 
-    def mutant(self, choose: Choose) -> None:
-        """One mutant of an instance that the rule rewrites."""
+    def mutants(self, *phases: Phase) -> None:
+        """Every mutant of the plainest instance, and some of others."""
+        base = grow(self.rule.pattern, replaying(self.seeds[0]))
+        for at in range(len(self._mutations(prepare(spell(base, plainest))))):
+            with suppress(Rejected):
+                self.mutant(plainest, at)
+        self._run(self.mutant, *phases)
+
+    def mutant(self, choose: Choose, at: int | None = None) -> None:
+        """One mutant of an instance that the rule rewrites: the one that is asked for, or any."""
         base = grow(self.rule.pattern, replaying(choose("", self.seeds)))
         taken: list[int] = []
         model = prepare(spell(base, recording(choose, taken)))
         found = self._mutations(model)
-        at = choose("", range(len(found)))
+        if at is None:
+            kind = choose("", list(dict.fromkeys(mutation.generator for mutation in found)))
+            at = choose("", [at for at, mutation in enumerate(found) if mutation.generator == kind])
         what = found[at].what
 
         def again() -> Model:

@@ -33,6 +33,7 @@ MUTANTS = {
     "captured": "an inner value is captured by an If",
     "inputs": "a constant is an input, or an initializer that a caller may override",
     "outputs": "an inner value is an output as well",
+    "parted": "one of several readers of a value reads another one",
     "reused": "an inner value is read by another node",
     "shapes": "an operand has another shape, so that it broadcasts another way",
     "swaps": "two operands are swapped",

@@ -113,7 +113,9 @@ class Grower:
 
     def outputs(self, e: p.Op) -> int:
         """How many outputs the pattern knows of an operation, and one more where it may have more."""
-        same = [o for root in self._pattern.roots for o in walk(root) if isinstance(o, p.Op) and o.identity is e.identity]
+        same = [
+            o for root in self._pattern.roots for o in walk(root) if isinstance(o, p.Op) and o.identity is e.identity
+        ]
         return max(o.index for o in same) + 1
 
     def some_shape(self, ranks: Sequence[int] = _RANKS) -> Shape:
@@ -218,18 +220,14 @@ class Grower:
         """Operands that are broadcast: one has the whole shape, others may have less of it."""
         able = [at for at, e in enumerate(operands) if shapes.allows(e, len(want.shape))]
         whole = self.choose("broadcasts", able or range(len(operands)))
-        return [
-            self.grow(e, Want(want.shape, want.dtype, want.exact and at == whole)) for at, e in enumerate(operands)
-        ]
+        return [self.grow(e, Want(want.shape, want.dtype, want.exact and at == whole)) for at, e in enumerate(operands)]
 
     def _variable(self, e: p.Var, want: Want) -> Term:
         if e.kind == "factor":
             return Number((), want.dtype, self._number(want.dtype))
         if e.name not in self.bound:
             number = e.kind == "number"
-            self.bound[e.name] = (
-                Number((), want.dtype, self._number(want.dtype)) if number else self._leaf(e, want)
-            )
+            self.bound[e.name] = Number((), want.dtype, self._number(want.dtype)) if number else self._leaf(e, want)
         bound = self.bound[e.name]
         if not isinstance(bound, Term):
             raise Rejected
@@ -255,7 +253,9 @@ class Grower:
             self._name(c.dims, shape)
         constant = c.constant or self.choose("weights", (False,) * 7 + (True,))
         fill = self.choose("weights", (None, None, 1.0)) if c.constant else None
-        same = [leaf for leaf in self.leaves if (leaf.shape, leaf.dtype, leaf.constant) == (shape, want.dtype, constant)]
+        same = [
+            leaf for leaf in self.leaves if (leaf.shape, leaf.dtype, leaf.constant) == (shape, want.dtype, constant)
+        ]
         leaf: Leaf = self.choose("shared", [Leaf(shape, want.dtype, e.name, constant, fill)] * 3 + same)
         self.leaves.append(leaf)
         return leaf
@@ -324,7 +324,11 @@ class Grower:
         operand = e.operands[slot] if slot < len(e.operands) else None
         if operand is None:
             return None
-        if _optional(operand) and self._may_be_empty(e, slot) and not (isinstance(operand, p.Var) and operand.name in self.bound):
+        if (
+            _optional(operand)
+            and self._may_be_empty(e, slot)
+            and not (isinstance(operand, p.Var) and operand.name in self.bound)
+        ):
             taken = self.choose("alternatives", (True, False))
             if not taken:
                 if isinstance(operand, p.Var):

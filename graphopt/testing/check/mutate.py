@@ -15,7 +15,7 @@ from graphopt.ir import IR_DOMAIN, Graph, Model, Node, Tensor, Value, dtypes
 from graphopt.ir.schema import signature
 from graphopt.ir.text.constants import seeded
 from graphopt.rewrite.facts import close
-from graphopt.rewrite.matcher import COMMUTATIVE
+from graphopt.rewrite.leaves import COMMUTATIVE
 from graphopt.testing.check.shapes import likely
 
 _LISTED = 4
@@ -34,7 +34,9 @@ def mutations(model: Model) -> list[Mutation]:
     """All mutations of `model`, in an order that is the same for equal models."""
     graph = model.graph
     constants = [value for node in [*graph.sources("Constant"), *graph.ops()] for value in node.outputs if value.tensor]
-    inner = [v for node in graph.ops() if node.op != "Constant" for v in node.outputs if v.uses and not graph.is_output(v)]
+    inner = [
+        v for node in graph.ops() if node.op != "Constant" for v in node.outputs if v.uses and not graph.is_output(v)
+    ]
     found: list[Mutation] = []
     for value in constants:
         found += _numbers(graph, value)
@@ -43,6 +45,7 @@ def mutations(model: Model) -> list[Mutation]:
         found += _shapes(graph, value)
     for node in graph.ops():
         found += _swaps(graph, node)
+        found += _parted(graph, node)
         found += _attributes(graph, node)
     for value in inner:
         found += _seen(graph, value)
@@ -137,6 +140,20 @@ def _swaps(graph: Graph, node: Node) -> Iterator[Mutation]:
             graph.set_input(node, b, x)
 
         yield Mutation("swaps", f"operands {a} and {b} of {node.op} are swapped", apply)
+
+
+def _parted(graph: Graph, node: Node) -> Iterator[Mutation]:
+    """One of several readers of a value reads another one."""
+    for slot in range(node.arity):
+        value = node.inputs[slot]
+        if value is None or value.uses < 2 or value.dtype not in dtypes.FLOATS or value.shape is None:
+            continue
+
+        def apply(slot: int = slot, value: Value = value) -> None:
+            other = graph.add_input(graph.ledger.fresh("other"), value.dtype, value.shape)
+            graph.set_input(node, slot, other)
+
+        yield Mutation("parted", f"operand {slot} of {node.op} is not {value.name} but another value", apply)
 
 
 def _attributes(graph: Graph, node: Node) -> Iterator[Mutation]:

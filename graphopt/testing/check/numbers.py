@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import atexit
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
-import onnx.compose
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import Model, model_from_proto, model_to_proto
@@ -93,8 +93,7 @@ def _compared(pairs: Sequence[Pair]) -> dict[int, str]:
     before, after = _merged([pair.before for pair in pairs]), _merged([pair.after for pair in pairs])
     found: dict[int, str] = {}
     for name, problem in differences(before, after, runner()).items():
-        prefix = name.partition("_")[0]
-        found.setdefault(int(prefix[1:]), problem.replace(f"{prefix}_", ""))
+        found.setdefault(int(name.partition("_")[0][1:]), re.sub(r"\b(i\d+_)+", "", problem))
     return found
 
 
@@ -110,11 +109,12 @@ def _merged(models: Sequence[Model]) -> Model:
     """The models side by side in one; names are told apart by a prefix, except of dimensions."""
     whole = onnx.ModelProto()
     for at, model in enumerate(models):
+        for name, value in list(model.graph.names.items()):
+            model.graph.rename(value, f"i{at}_{name}")
         proto = model_to_proto(model)
-        graph = onnx.compose.add_prefix_graph(proto.graph, f"i{at}_", inplace=True)
         whole.ir_version = max(whole.ir_version, proto.ir_version)
         for field in ("node", "input", "output", "initializer"):
-            getattr(whole.graph, field).extend(getattr(graph, field))
+            getattr(whole.graph, field).extend(getattr(proto.graph, field))
         known = {entry.domain for entry in whole.opset_import}
         whole.opset_import.extend(entry for entry in proto.opset_import if entry.domain not in known)
     return model_from_proto(whole)

@@ -50,9 +50,7 @@ def broadcast(shapes: Iterable[Shape]) -> Shape:
 
 def fits(shape: Shape, whole: Shape) -> bool:
     """Whether `shape` broadcasts to `whole` without widening it."""
-    return len(shape) <= len(whole) and all(
-        a in (1, b) for a, b in zip(_padded(shape, len(whole)), whole, strict=True)
-    )
+    return len(shape) <= len(whole) and all(a in (1, b) for a, b in zip(_padded(shape, len(whole)), whole, strict=True))
 
 
 def allows(e: p.Expr | None, rank: int) -> bool:
@@ -237,7 +235,9 @@ def _attention(g: Grower, e: p.Op, want: Want) -> Term:
     if len(want.shape) != 4:
         raise Rejected
     batch, heads, rows, width = want.shape
-    attrs = g.attributes(e, scale=_VALUES["scale"], guard=(0, 1), softmax_dtype=(0, dtypes.FLOAT), causal=(0,), cap=(0.0,))
+    attrs = g.attributes(
+        e, scale=_VALUES["scale"], guard=(0, 1), softmax_dtype=(0, dtypes.FLOAT), causal=(0,), cap=(0.0,)
+    )
     inner, positions = g.size(), g.choose("shared", (rows, g.size()))
     shapes = [(rows, inner), (positions, inner), (positions, width)]
     terms = [g.operand(e, at, want._replace(shape=(batch, heads, *s), exact=True)) for at, s in enumerate(shapes)]
@@ -263,7 +263,9 @@ def _reduction(g: Grower, e: p.Op, want: Want) -> Term:
     shape = want.shape
     rank = len(shape)
     sets = [[rank - 1], [rank - 1], [rank - 2, rank - 1], [0], [1], [1, rank - 1], None]
-    legal = [axes for axes in sets if axes is None or (len(set(axes)) == len(axes) and all(0 <= a < rank for a in axes))]
+    legal = [
+        axes for axes in sets if axes is None or (len(set(axes)) == len(axes) and all(0 <= a < rank for a in axes))
+    ]
     if not rank:
         raise Rejected
     attrs = g.attributes(e, axes=legal, keepdims=(1, 0))

@@ -14,11 +14,10 @@ from graphopt.ir.infer import infer_node
 from graphopt.ir.schema import attribute_default
 from graphopt.ir.text.constants import seeded
 from graphopt.rewrite import Builder
-from graphopt.rewrite.matcher import COMMUTATIVE
+from graphopt.rewrite.leaves import COMMUTATIVE
 from graphopt.testing.check.choices import Choose, Rejected
 from graphopt.testing.check.grow import required
 from graphopt.testing.check.terms import Base, Call, Chain, Ints, Leaf, Number, Scaled, Sizes, Term
-
 
 
 def spell(base: Base, choose: Choose) -> Model:
@@ -183,7 +182,12 @@ class _Speller:
         needed = required(term.domain, term.op, version)
         for name, value in term.attrs.items():
             default = attribute_default(term.domain, term.op, version, name)
-            if default is not None and value == default and name not in needed and self.choose("defaults", (True, False)):
+            if (
+                default is not None
+                and value == default
+                and name not in needed
+                and self.choose("defaults", (True, False))
+            ):
                 del found[name]
         return found
 
@@ -194,7 +198,9 @@ class _Speller:
             return axes - rank if back else axes
         return [axis - rank if back else axis for axis in axes]
 
-    def _made(self, op: str, slots: Sequence[Value | None], attrs: dict[str, Any] | None = None, domain: str = "") -> Value:
+    def _made(
+        self, op: str, slots: Sequence[Value | None], attrs: dict[str, Any] | None = None, domain: str = ""
+    ) -> Value:
         value: Value = getattr(self.builder, op)(*slots, domain=domain, **(attrs or {}))
         return value
 
@@ -260,5 +266,3 @@ def _partial(size: Size, numbers: dict[str, int]) -> Size:
             term = dims.mul(term, numbers.get(name, dims.symbol(name)))
         total = dims.add(total, term)
     return total
-
-

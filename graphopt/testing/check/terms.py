@@ -10,6 +10,7 @@ from typing import Any
 
 from graphopt.ir.dims import Shape
 
+
 class Unsupported(Exception):
     """No instance of the pattern can be made; the message says what no generator knows."""
 
