@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphopt.rewrite import built_in_rules
+from graphopt.rewrite import Rule, built_in_rules
 from graphopt.rewrite.registry import BUILT_IN
 from graphopt.testing import check_rule
 
@@ -12,9 +12,9 @@ RULES = [type(rule.rule) for rule in built_in_rules() if type(rule.rule).__modul
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
-def test_rule(rule: type, record_property: pytest.FixtureRequest) -> None:
+def test_rule(rule: type[Rule]) -> None:
     report = check_rule(rule)
     print(report)
-    assert report.fired >= 10
-    assert report.mutants >= 50
-    assert report.compared >= 20
+    assert report.fired >= 20
+    assert report.mutants >= 30
+    assert report.unproven <= report.fired // 2

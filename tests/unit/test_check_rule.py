@@ -249,7 +249,7 @@ def test_a_wrong_rule_is_told(rule: type[Rule], message: str, tmp_path: Path) ->
 def test_a_sound_rule_passes_and_every_run_is_the_same() -> None:
     report, again = check_rule(Healthy), check_rule(Healthy)
     assert report.fired >= 20
-    assert report.mutants >= 50
+    assert report.mutants >= 40
     assert report.compared >= 50
     assert str(report).rpartition(";")[0] == str(again).rpartition(";")[0]
     assert check_rule(Healthy, seed=1).fired != 0

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from random import Random
+from typing import NamedTuple
 
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import seed as seeded_by
@@ -50,8 +51,8 @@ def check_rule(
 
     Every spelling of an instance that the rule rewrites must be rewritten; what it refuses, its `where`, its `rewrite`
     or the engine must have a reason for; a mutant may be rewritten if it stays equal. All that is rewritten is run
-    before and after. About `examples` instances are made, all mutants of one of them, and as many of others; the same in
-    every run unless a `seed` is given. Rules in `beside` run with the rule. Without a target every kernel is there.
+    before and after. About `examples` instances are made, all mutants of one of them, and as many of others; the same
+    in every run unless a `seed` is given. Rules in `beside` run with the rule. Without a target every kernel is there.
 
     A rule may leave out one generator: `exempt = ("ranks", "why")`.
     Raises: AssertionError with what is wrong and the smallest graph that shows it, as a case to paste.
@@ -85,6 +86,14 @@ def _exemption(rule: type[Rule]) -> tuple[str, str] | None:
     return exempt
 
 
+class _Waiting(NamedTuple):
+    """A pair whose numbers are not compared yet, and what to say where they differ."""
+
+    pair: Pair
+    wrong: Callable[[str], Wrong]
+    mutant: bool
+
+
 class _Checker:
     """What is known so far of one rule. Pairs are compared together at the end; what is wrong is then looked for again
     from simpler seeds, comparing each pair at once, so that Hypothesis can shrink it."""
@@ -107,7 +116,7 @@ class _Checker:
         self._exempt = exempt[0] if exempt else None
         self._has_checks = any(isinstance(e, Check) for root in rule.pattern.roots for e in walk(root))
         self._at_once = False
-        self._pairs: list[tuple[Pair, Callable[[str], Wrong]]] = []
+        self._pairs: list[_Waiting] = []
         self._seen: set[str] = set()
         self._plain: dict[str, str] = {}
 
@@ -140,7 +149,8 @@ class _Checker:
         except Wrong as found:
             self._at_once = True
             simplified = [self._simplified(taken, self._fires) for taken in self.seeds]
-            for self.seeds in (sorted(simplified, key=sum), self.seeds):
+            for seeds in (sorted(simplified, key=sum), self.seeds):
+                self.seeds = seeds
                 self._seen.clear()
                 self._plain.clear()
                 run(Phase.generate, Phase.shrink)
@@ -148,11 +158,15 @@ class _Checker:
 
     def _compare(self) -> None:
         """Compares what is waiting for it. Raises: Wrong."""
-        at, problem, unknown = first_difference([pair for pair, _ in self._pairs], self._lowering)
+        at, problem, unknown = first_difference([waiting.pair for waiting in self._pairs], self._lowering)
         if at >= 0:
-            raise self._pairs[at][1](problem)
+            raise self._pairs[at].wrong(problem)
+        if len(unknown) == len(self._pairs):
+            raise Wrong(f"no instance of the pattern of {self.rule.name} runs in onnxruntime: nothing was compared")
         self.report.compared += len(self._pairs) - len(unknown)
-        self.report.not_run += len(unknown)
+        mutants = sum(self._pairs[at].mutant for at in unknown)
+        self.report.not_run += mutants
+        self.report.unproven += len(unknown) - mutants
         self._pairs.clear()
 
     def _simplified(self, taken: list[int], holds: Callable[[Base], bool]) -> list[int]:
@@ -319,11 +333,11 @@ class _Checker:
             return Wrong(_message(lines, "wrong_numbers", text, f"[unchanged]\n\nIt became\n\n{out}"))
 
         pair = Pair(before, after)
-        problem = compare_alone(pair, self._lowering) if self._at_once else ""
-        if problem:
-            raise wrong(problem)
+        different = compare_alone(pair, self._lowering) if self._at_once else None
+        if different:
+            raise wrong(different)
         if not self._at_once:
-            self._pairs.append((pair, wrong))
+            self._pairs.append(_Waiting(pair, wrong, bool(mutant)))
         self._seen.add(text)
         self.report.equal += bool(mutant)
         self.report.fired += not mutant

@@ -21,7 +21,7 @@ INSTANCES = {
     "numbers": "values of constants that the pattern leaves open; mutants: every constant perturbed",
     "opsets": "the opset of the model",
     "orders": "orders and bracketings of operands",
-    "ranks": "ranks, dimensions of 1; mutants: operands of another rank",
+    "ranks": "ranks, dimensions of 1 and equal ones; mutants: operands of another rank",
     "readers": "what reads the result",
     "shared": "one value for two variables",
     "symbols": "dimensions that are names",

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from onnx.defs import OpSchema
 
 from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Shape, Size
@@ -119,16 +120,19 @@ class Grower:
         return max(o.index for o in same) + 1
 
     def some_shape(self, ranks: Sequence[int] = _RANKS) -> Shape:
-        """A shape; where the pattern has views, some dimensions are products."""
-        rank = self.choose("ranks", ranks)
-        shape = [self.size() for _ in range(rank)]
-        for axis in range(rank):
-            kinds = ["plain", "product", "one"] if self._views else ["plain", "plain", "plain", "one"]
+        """A shape, perhaps with ones and equal dimensions; where the pattern has views, some are products."""
+        shape: list[Size] = []
+        kinds = ("plain", "product", "one", "same") if self._views else ("plain", "plain", "plain", "one", "same")
+        for _ in range(self.choose("ranks", ranks)):
             match self.choose("ranks", kinds):
                 case "product":
-                    shape[axis] = dims.mul(shape[axis], self.size(_SEVERAL))
+                    shape.append(dims.mul(self.size(), self.size(_SEVERAL)))
                 case "one":
-                    shape[axis] = 1
+                    shape.append(1)
+                case "same" if shape:
+                    shape.append(shape[-1])
+                case _:
+                    shape.append(self.size())
         return tuple(shape)
 
     def known(self, e: p.Expr | None) -> Shape | None:
@@ -263,7 +267,7 @@ class Grower:
     def _shapes(self, c: p.Constraint, want: Want) -> list[Shape]:
         """The shapes that a variable may have where `want` is wanted."""
         rank = len(want.shape)
-        ranks = range(rank + 1) if c.rank is None else (c.rank,) if isinstance(c.rank, int) else c.rank
+        ranks = list(range(rank + 1) if c.rank is None else (c.rank,) if isinstance(c.rank, int) else c.rank)
         if c.dims is not None:
             ranks = [r for r in ranks if shapes.has_rank(c.dims, r)]
         if want.exact:
@@ -340,7 +344,11 @@ class Grower:
 
     def _may_be_empty(self, e: p.Op, slot: int) -> bool:
         schema = onnx_schema(e.domain, e.op, max(self.opset, first_version(e.domain, e.op)))
-        return schema is None or slot >= len(schema.inputs) or schema.inputs[slot].option.name == "Optional"
+        return (
+            schema is None
+            or slot >= len(schema.inputs)
+            or schema.inputs[slot].option == OpSchema.FormalParameterOption.Optional
+        )
 
     def sizes_operand(self, e: p.Op, slot: int, target: Shape, source: Shape) -> Term:
         """The operand that says a shape: bound to a variable where the pattern has one."""

@@ -5,6 +5,7 @@ A mutant need not differ in meaning: whatever a rule makes of it must compute wh
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -165,7 +166,7 @@ def _attributes(graph: Graph, node: Node) -> Iterator[Mutation]:
             if other != now:
                 generator = "axes" if name in ("axis", "axes", "perm") else "attributes"
                 what = f"{name} of {node.op} is {other} instead of {now}"
-                yield Mutation(generator, what, lambda name=name, other=other: graph.set_attr(node, name, other))
+                yield Mutation(generator, what, functools.partial(graph.set_attr, node, name, other))
 
 
 def _others(name: str, now: object) -> list[object]:

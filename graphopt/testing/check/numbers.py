@@ -40,7 +40,7 @@ def runner() -> Runner:
 
 def compare_alone(pair: Pair, rules: Sequence[CompiledRule]) -> str | None:
     """How the numbers of a pair differ: empty where they do not, None where it cannot be said."""
-    at, problem, unknown = first_difference([pair], rules)
+    _, problem, unknown = first_difference([pair], rules)
     return None if unknown else problem
 
 

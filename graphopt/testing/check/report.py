@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 class Report:
     """Figures of one check.
 
-    `fired` distinct instances that the rule rewrote, `declined` those it refused with a reason of its own, by reason;
-    `mutants` distinct mutants, `equal` those of them that were rewritten and stayed equal; `compared` pairs of graphs
-    whose numbers were compared, `not_run` those that onnxruntime does not run; `exempt` the generator left out, and why.
+    `fired` distinct instances that the rule rewrote, `unproven` those of them whose numbers say nothing (they do not
+    run, or are not finite), `declined` those that the rule refused with a reason of its own, by reason; `mutants`
+    distinct mutants, `equal` those of them that were rewritten, `not_run` those of these whose numbers say nothing;
+    `compared` all pairs whose numbers were compared; `exempt` the generator that is left out, and why.
     """
 
     rule: str
     fired: int = 0
     declined: Counter[str] = field(default_factory=Counter)
+    unproven: int = 0
     mutants: int = 0
     equal: int = 0
     compared: int = 0
@@ -27,9 +29,9 @@ class Report:
 
     def __str__(self) -> str:
         text = (
-            f"{self.rule}: {self.fired} instances, {self.declined.total()} declined; {self.mutants} mutants,"
-            f" {self.equal} of them rewritten and equal; {self.compared} compared, {self.not_run} not run;"
-            f" {self.seconds:.2f} s"
+            f"{self.rule}: {self.fired} instances, {self.unproven} unproven, {self.declined.total()} declined;"
+            f" {self.mutants} mutants, {self.equal} rewritten, {self.not_run} of which do not run;"
+            f" {self.compared} compared; {self.seconds:.2f} s"
         )
         return f"{text}; without '{self.exempt[0]}': {self.exempt[1]}" if self.exempt else text
 

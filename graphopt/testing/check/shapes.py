@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OpRule:
-    """`push` makes the term of an operation with the wanted shape; `natural` says a shape that goes with what is bound."""
+    """`push` makes the term of an operation with the wanted shape; `natural` says one that goes with what is bound."""
 
     push: Callable[[Grower, p.Op, Want], Term]
     natural: Callable[[Grower, p.Op], Shape]
@@ -336,7 +336,7 @@ def _factors(size: Size) -> Shape:
 
 
 def _views_of(shape: Shape) -> dict[str, Shape]:
-    """Shapes that are viewed as `shape`, by name: split where it merges, merged where it splits, with and without ones."""
+    """Shapes viewed as `shape`, by name: split where it merges, merged where it splits, with and without ones."""
     found: dict[str, Shape] = {}
     for at, size in enumerate(shape):
         before, after = shape[:at], shape[at + 1 :]

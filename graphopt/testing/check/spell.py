@@ -1,4 +1,4 @@
-"""Writing an instance as a graph: orders and bracketings, Mul or Div, forms of constants, plain copies, signs of axes."""
+"""Writing an instance as a graph: orders, bracketings, Mul or Div, forms of constants, plain copies, signs of axes."""
 
 from __future__ import annotations
 

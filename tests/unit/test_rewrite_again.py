@@ -1,0 +1,295 @@
+"""What is tried, and tried again: no rule misses a place where it would match, in this run or in a later one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import pytest
+
+from graphopt.ir import Model, Node, Value
+from graphopt.ir.infer import infer
+from graphopt.ir.text import parse
+from graphopt.rewrite import Builder, CompiledRule, Engine, Expr, Limits, Number, Ops, Reason, Rule, const, like
+
+
+def graph(text: str, opset: str = "20") -> Model:
+    """A model from statements over float x, y (N, 4); or from a whole text."""
+    if not text.startswith("("):
+        text = f"(x: float32[N, 4], y: float32[N, 4]) -> (z) {{ {text} }}"
+    model = parse(f"opset {opset}\n{text}")
+    infer(model)
+    return model
+
+
+def engine(*rules: type[Rule], **options: Any) -> Engine:
+    return Engine([CompiledRule(rule()) for rule in rules], **options)
+
+
+def node(model: Model, name: str) -> Node:
+    return model.graph.names[name].node
+
+
+# ---- what changed between two runs -----------------------------------------------------------------------------------
+
+
+class Finds(Rule):
+    """Replaces what it finds, once."""
+
+    stage = "clean"
+    once = True
+
+    def rewrite(self, op: Builder, root: Value) -> Value:
+        return op.my(root.node.inputs[0] if root.node.inputs else None, domain="my")
+
+
+class AbsOfRoot(Finds):
+    """√(x·x)"""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Sqrt(op.prod(x, x))
+
+
+class UpperOnly(Finds):
+    """min(x, k)"""
+
+    def pattern(self, op: Ops, x: Value, k: Number) -> Expr:
+        return op.Clip(x, None, k)
+
+
+class Halved(Finds):
+    """x/2"""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Mul(x, 0.5)
+
+
+class ReadTwice(Finds):
+    """relu(x), read twice."""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Relu(x)
+
+    def where(self, root: Value) -> Reason:
+        return root.uses == 2 or f"read {root.uses} times"
+
+
+class OfMatrix(Finds):
+    """exp(x) of a matrix x."""
+
+    def pattern(self, op: Ops, x: Annotated[Value, like(rank=2)]) -> Expr:
+        return op.Exp(x)
+
+
+class OfKnown(Finds):
+    """|x| of integers x that are known."""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Abs(x)
+
+    def where(self, x: Value) -> Reason:
+        return x.content is not None or "not known"
+
+
+class LastAxis(Finds):
+    """softmax over the last axis."""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Softmax(x, axis=-1)
+
+
+class Sine(Finds):
+    """sin x"""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Sin(x)
+
+
+class Drawn(Finds):
+    """A random value."""
+
+    def pattern(self, op: Ops) -> Expr:
+        return op.RandomNormal(...)
+
+
+Change = Callable[[Model], object]
+
+CHANGES: dict[str, tuple[type[Rule], str, Change]] = {
+    "reads nothing now": (
+        UpperOnly,
+        "z = Clip(x, 0.0, 6.0)",
+        lambda m: m.graph.set_input(node(m, "z"), 1, None),
+    ),
+    "reads another constant": (
+        Halved,
+        "h = Identity(0.5) z = Mul(x, 0.25)",
+        lambda m: m.graph.set_input(node(m, "z"), 1, node(m, "h").inputs[0]),
+    ),
+    "lost a reader": (
+        AbsOfRoot,
+        "(x: float32[4], y: float32[4]) -> (z, u) { h = Mul(x, x) z = Sqrt(h) u = Neg(h) }",
+        lambda m: m.graph.set_input(node(m, "u"), 0, m.graph.names["y"]),
+    ),
+    "has another reader": (
+        ReadTwice,
+        "(x: float32[4], y: float32[4]) -> (z, u) { h = Relu(x) z = Sqrt(h) u = Neg(y) }",
+        lambda m: m.graph.set_input(node(m, "u"), 0, m.graph.names["h"]),
+    ),
+    "has a type": (OfMatrix, "h = Unheard(x) z = Exp(h)", lambda m: m.graph.set_type(m.graph.names["h"], 1, (2, 2))),
+    "has known elements": (
+        OfKnown,
+        "(x: int64[2]) -> (z) { h = Neg(x) z = Abs(h) }",
+        lambda m: m.graph.set_content(m.graph.names["h"], (1, 2)),
+    ),
+    "has another attribute": (
+        LastAxis,
+        "z = Softmax(x, axis=0)",
+        lambda m: m.graph.set_attr(node(m, "z"), "axis", 1),
+    ),
+    "is another operation": (Sine, "z = Cos(x)", lambda m: m.graph.set_op(node(m, "z"), "Sin", "", 20)),
+    "is new and reads nothing": (
+        Drawn,
+        "z = Cos(x)",
+        lambda m: m.graph.add_op("RandomNormal", [], {"shape": [2]}),
+    ),
+}
+
+
+@pytest.mark.parametrize(("rule", "text", "change"), CHANGES.values(), ids=CHANGES.keys())
+def test_what_changed_between_two_runs_is_tried_again(rule: type[Rule], text: str, change: Change) -> None:
+    model = graph(text)
+    runs = engine(rule)
+    assert runs.run(model) == 0
+    tried = runs.trace.count(rule.__name__).tried
+    assert runs.run(model) == 0
+    assert runs.trace.count(rule.__name__).tried == tried, "nothing has changed"
+    change(model)
+    assert runs.run(model) == 1
+
+
+def test_what_was_taken_back_has_not_changed() -> None:
+    class Declines(Sine):
+        def rewrite(self, op: Builder, x: Value) -> None:
+            op.Neg(op.Exp(x))
+
+    model = graph("z = Sin(Relu(x))")
+    runs = engine(Declines)
+    for _ in range(3):
+        assert runs.run(model) == 0
+    assert runs.trace.counts["Declines"].tried == 1
+
+
+class Later(AbsOfRoot):
+    """Another stage."""
+
+    stage = "recover"
+
+
+def test_a_rule_that_has_not_run_yet_looks_everywhere() -> None:
+    model = graph("z = Sqrt(Mul(x, x))")
+    runs = engine(Sine, Later)
+    assert runs.run(model, ("clean",)) == 0
+    assert runs.run(model, ("clean", "recover")) == 1
+
+
+def test_a_rule_looks_at_what_changed_since_it_ran() -> None:
+    model = graph("h = Mul(x, y) z = Sqrt(h)")
+    runs = engine(Sine, Later)
+    assert runs.run(model) == 0
+    model.graph.set_input(node(model, "h"), 1, model.graph.names["x"])
+    assert runs.run(model, ("clean",)) == 0
+    assert runs.run(model) == 1
+
+
+def test_a_change_deep_inside_a_pattern_is_seen_at_its_root() -> None:
+    class Deep(Finds):
+        def pattern(self, op: Ops, x: Value, y: Value) -> Expr:
+            return op.Sub(y, op.Sqrt(op.Exp(op.Abs(op.Neg(op.Sin(x))))))
+
+    for copies in ("h", "Identity(Identity(Identity(Identity(h))))"):
+        model = graph(f"h = Cos(x) z = Sub(y, Sqrt(Exp(Abs(Neg({copies})))))")
+        runs = engine(Deep)
+        assert runs.run(model) == 0
+        model.graph.set_op(node(model, "h"), "Sin", "", 20)
+        assert runs.run(model) == 1
+
+
+def test_the_budget_of_a_model_is_that_of_one_run() -> None:
+    class Never(Finds):
+        def pattern(self, op: Ops, a: Value, b: Value, c: Value, d: Value) -> Expr:
+            return op.sum(a, b, c, d)
+
+        def where(self) -> Reason:
+            return "never"
+
+    model = graph("z = Add(Add(Relu(x), Abs(x)), Add(Exp(x), Neg(x)))")
+    runs = engine(Never, limits=Limits(steps_per_node=20, spare=0))
+    spent = []
+    for _ in range(2):
+        runs.run(model)
+        spent.append(runs.trace.counts["Never"].steps)
+        # A reader: the root has changed.
+        model.graph.add_op("Tanh", [model.graph.names["z"]])
+    first, second = spent
+    assert first > 7 * 20, "one root uses up the budget"
+    assert second == 2 * first
+    assert runs.trace.counts["Never"].reasons["step budget of the model used up"] == 2
+
+
+def test_sites_are_taken_in_the_order_of_the_graph() -> None:
+    model = graph("(x: float32[4]) -> (a, b, d) { a = Sin(x) b = Sin(Neg(x)) d = Sin(Exp(x)) }")
+    runs = engine(Sine)
+    runs.run(model)
+    assert [site.root for site in runs.trace.sites] == ["a", "b", "d"]
+
+
+# ---- what the index of rules leaves out -------------------------------------------------------------------------------
+
+
+def six(op: Ops, x: Value) -> Expr:
+    return op.sum(op.Relu(x), op.Exp(x), op.Abs(x), op.Neg(x), op.Tanh(x), op.Erf(x))
+
+
+def scaled(op: Ops, x: Value) -> Expr:
+    return op.scaled(op.Relu(x), 0.5)
+
+
+def chain(op: Ops, x: Value) -> Expr:
+    return op.Relu(op.Exp(op.Abs(op.Neg(op.Tanh(op.Erf(op.Sin(x)))))))
+
+
+def weights(op: Ops, x: Value, w: Annotated[Value, const()]) -> Expr:
+    return op.MatMul(x, w)
+
+
+# Patterns as functions of x, and graphs where they stand.
+STAND = {
+    "behind a copy": (lambda op, x: op.Exp(op.Relu(x)), "z = Exp(Identity(Dropout(Relu(x))))"),
+    "a number behind a copy": (lambda op, x: op.Mul(x, 0.5), "z = Mul(x, Identity(0.5))"),
+    "weights behind a copy": (weights, "z = MatMul(x, Identity(float32[4, 4] random(1)))"),
+    "weights of one element": (weights, "(x: float32[N, 1]) -> (z) { z = MatMul(x, float32[1, 1] 2.0) }"),
+    "the first branch": (lambda op, x: op.Exp(op.Relu(x) | op.Abs(x)), "z = Exp(Relu(x))"),
+    "the second branch": (lambda op, x: op.Exp(op.Relu(x) | op.Abs(x)), "z = Exp(Abs(x))"),
+    "the other order": (lambda op, x: op.Max(op.Relu(x), op.Exp(x)), "z = Max(Exp(x), Relu(x))"),
+    "a sum in the other order": (lambda op, x: op.sum(op.Relu(x), op.Exp(x)), "z = Add(Exp(x), Relu(x))"),
+    "a sum of three": (
+        lambda op, x: op.sum(op.Relu(x), op.Exp(x), op.Abs(x)),
+        "z = Add(Exp(x), Add(Abs(x), Relu(x)))",
+    ),
+    "a long sum": (six, "z = Add(Add(Add(Add(Add(Relu(x), Exp(x)), Abs(x)), Neg(x)), Tanh(x)), Erf(x))"),
+    "a deep pattern": (chain, "z = Relu(Exp(Abs(Neg(Tanh(Erf(Sin(x)))))))"),
+    "a factor first": (scaled, "z = Mul(0.5, Relu(x))"),
+    "a factor last": (scaled, "z = Mul(Relu(x), 0.5)"),
+    "a divisor": (scaled, "z = Div(Relu(x), 2.0)"),
+    "a quotient as a product": (lambda op, x: op.prod(op.Relu(x), 0.5), "z = Div(Relu(x), 2.0)"),
+    "a difference as a sum": (lambda op, x: op.sum(op.Relu(x), -0.5), "z = Sub(Relu(x), 0.5)"),
+    "an attribute before an operand": (lambda op, x: op.Clip(x, 6.0, min=0.0), "z = Clip(x, 0.0, 6.0)"),
+    "an attribute as an input": (lambda op, x: op.ReduceMean(op.Relu(x), axes=[-1]), "z = ReduceMean(Relu(x), [-1])"),
+    "an operand more": (lambda op, x: op.Dropout(op.Relu(x), ...), "z = Dropout(Relu(x), 0.5, true)"),
+}
+
+
+@pytest.mark.parametrize(("pattern", "text"), STAND.values(), ids=STAND.keys())
+def test_the_index_of_rules_leaves_out_nothing(pattern: Callable[..., Expr], text: str) -> None:
+    kind = type("Found", (Finds,), {"pattern": lambda self, *a: pattern(*a), "__doc__": "..."})
+    kind.pattern.__signature__ = None
