@@ -19,7 +19,7 @@ from graphopt.rewrite.rule import Stage
 class Shadow:
     """A match of `rule` at `root` that was there when its stage began; the site `by` of another took `nodes` of it.
 
-    `whole`: it took all of them, so it was a choice between two, not one in the way of the other.
+    `whole`: with those after it it took all of them, so it was a choice between two, not one in the way of the other.
     """
 
     rule: str
@@ -134,7 +134,8 @@ def _shadow(rule: CompiledRule, root: str, names: frozenset[str], sites: list[Si
         return None
     first = takers[0]
     nodes = tuple(name for name in first.nodes if name in names)
-    return Shadow(rule.name, root, first, nodes, whole=names <= frozenset(first.nodes))
+    taken = frozenset(name for site in takers for name in site.nodes)
+    return Shadow(rule.name, root, first, nodes, whole=names <= taken)
 
 
 def _general(reason: str, ops: dict[str, str]) -> str:

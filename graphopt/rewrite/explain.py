@@ -14,7 +14,7 @@ from typing import Any
 
 from graphopt.ir import Node, Value
 from graphopt.rewrite.facts import source_of
-from graphopt.rewrite.leaves import Leaf, Scalar
+from graphopt.rewrite.leaves import Inverse, Leaf, Scalar
 from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
 from graphopt.rewrite.pattern import (
     Alt,
@@ -181,6 +181,9 @@ class Explainer(Matcher):
             yield
         if not fits and isinstance(e, Literal):
             yield from self._standing_while(e, leaf, self._excusing(e))
+
+    def _match_inverse(self, e: Expr, leaf: Inverse) -> Iterator[None]:
+        return self._standing_while(e, leaf.value, super()._match_inverse(e, leaf))
 
     def _match_attrs(self, e: Op, node: Node) -> Iterator[None]:
         fits = False

@@ -9,6 +9,7 @@ the other way round.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from graphopt.ir import Node, Value
@@ -29,6 +30,13 @@ _LEVELS = 4
 _MANY = 8
 _WIDEST = 4
 """Operations with more operands are not looked behind."""
+
+
+@dataclass(frozen=True)
+class _Inverse:
+    """A leaf of a sum or product: what is subtracted, or divided by."""
+
+    key: Key
 
 
 class RuleIndex:
@@ -146,9 +154,22 @@ def _may_chain(e: Chain, key: Key) -> bool:
         return True
     if len(e.operands) == 2:
         return len(leaves) == 2 and any(
-            all(_may(*pair) for pair in zip(e.operands, order, strict=True)) for order in (leaves, leaves[::-1])
+            all(_may_leaf(*pair) for pair in zip(e.operands, order, strict=True)) for order in (leaves, leaves[::-1])
         )
-    return all(any(_may(operand, leaf) for leaf in leaves) for operand in e.operands)
+    return all(any(_may_leaf(operand, leaf) for leaf in leaves) for operand in e.operands)
+
+
+def _may_leaf(e: Expr, leaf: Key) -> bool:
+    if not isinstance(leaf, _Inverse):
+        return _may(e, leaf)
+    match e:
+        case Alt(branches=branches):
+            return any(_may_leaf(branch, leaf) for branch in branches)
+        case Scaled(x=inner) | Op(op="Neg" | "Reciprocal", operands=(Expr() as inner,)):
+            return _may(inner, leaf.key)
+        case Op(op="Div", operands=(_, Expr() as inner)):
+            return _may(inner, leaf.key)
+    return False
 
 
 def _leaves(op: str, key: Key, levels: int) -> Iterator[Key]:
@@ -166,9 +187,9 @@ def _leaves(op: str, key: Key, levels: int) -> Iterator[Key]:
 
 
 def _inverse(op: str, key: Key) -> Key:
-    """What stands for the subtracted or divided number `key` in a sum or product; None where nothing does."""
+    """What stands for the subtracted or dividing `key` in a sum or product."""
     if not _is_number(key) or (op == "Div" and key[0] == 0):
-        return None
+        return _Inverse(key)
     return (1.0 / key[0] if op == "Div" else -key[0]), key[1]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from graphopt.ir import Node, Value
+from graphopt.ir import Node, Value, dtypes
 from graphopt.rewrite.facts import constant_of, inverse_of, keeps_rank, number_of
 
 COMMUTATIVE = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal", "Max", "Min", "Sum", "Mean"})
@@ -22,12 +22,18 @@ class Scalar(NamedTuple):
     node: Node
 
 
-Leaf = Value | Scalar
+class Inverse(NamedTuple):
+    """What a node subtracts, or divides by: −value in a sum, 1/value in a product."""
+
+    value: Value
+    node: Node
+
+
+Leaf = Value | Scalar | Inverse
 
 
 def parts_of(op: str, node: Node) -> list[Leaf] | None:
-    """What a node of a chain joins: `x - c` joins x and -c. None where it is none of its nodes, [] where it is not one
-    for its operands."""
+    """What a node joins: `x - y` joins x and -y. None where it is no node of such a chain, [] where not for its operands."""
     if node.domain or node.op not in LINKS[op] or None in node.inputs[: node.arity]:
         return None
     inputs = [value for value in node.inputs[: node.arity] if value is not None]
@@ -35,7 +41,10 @@ def parts_of(op: str, node: Node) -> list[Leaf] | None:
         return list(inputs)
     x, b = inputs
     number = inverse_of(node.op, b)
-    return [x, Scalar(number, b.dtype, node)] if number is not None and keeps_rank(b, x) else []
+    if number is None:
+        # An integer division is no product.
+        return [x, Inverse(b, node)] if x.dtype in dtypes.FLOATS else []
+    return [x, Scalar(number, b.dtype, node)] if keeps_rank(b, x) else []
 
 
 def raises_rank(number: Value, others: Sequence[Leaf | None]) -> bool:

@@ -28,7 +28,7 @@ from graphopt.rewrite.facts import (
     see_through,
     source_of,
 )
-from graphopt.rewrite.leaves import COMMUTATIVE, LINKS, Leaf, Scalar, parts_of, raises_rank
+from graphopt.rewrite.leaves import COMMUTATIVE, LINKS, Inverse, Leaf, Scalar, parts_of, raises_rank
 from graphopt.rewrite.pattern import (
     Alt,
     Anchor,
@@ -481,6 +481,9 @@ class Matcher:
         if isinstance(leaf, Scalar):
             self._step()
             return self._match_number(operand, leaf)
+        if isinstance(leaf, Inverse):
+            self._step()
+            return self._match_inverse(operand, leaf)
         if isinstance(operand, Alt) and operand not in self.pattern.parts:
             return (found for branch in operand.branches for found in self._match_leaf(branch, leaf, others))
         is_number = isinstance(operand, Literal) or (isinstance(operand, Var) and operand.kind in ("number", "factor"))
@@ -488,6 +491,23 @@ class Matcher:
             self._fail(leaf.node, "a constant that raises the rank")
             return iter(())
         return self._match(operand, leaf)
+
+    def _match_inverse(self, e: Expr, leaf: Inverse) -> Iterator[None]:
+        """`x - y` is a sum with Neg(y), `x / y` a product with 1 / y."""
+        subtracted = leaf.node.op == "Sub"
+        match e:
+            case Alt(branches=branches) if e not in self.pattern.parts:
+                for branch in branches:
+                    yield from self._match_inverse(branch, leaf)
+            case Scaled(x=inner, factor=factor) if subtracted:
+                for _ in self._match_number(factor, Scalar(-1.0, leaf.value.dtype, leaf.node)):
+                    yield from self._match(inner, leaf.value)
+            case Op(op="Neg", operands=(Expr() as inner,)) if subtracted:
+                yield from self._match(inner, leaf.value)
+            case Op(op="Reciprocal", operands=(Expr() as inner,)) if not subtracted:
+                yield from self._match(inner, leaf.value)
+            case Op(op="Div", operands=(Literal(value=1.0), Expr() as inner)) if not subtracted:
+                yield from self._match(inner, leaf.value)
 
     # ---- bookkeeping --------------------------------------------------------------------------------------------
 

@@ -19,10 +19,12 @@ class LayerNormFromParts(Rule):
 
     stage = "recover"
     needs = kernel("", "LayerNormalization")
+    # Behind its mean, it is the root mean square normalization of d as well.
+    priority = 1
 
     def pattern(self, op: Ops, x: Value, axes: Attr, eps: Number, g: Annotated[Value, const()] | None = None) -> Expr:
         mean = op.ReduceMean(x, axes=axes, keepdims=1)
-        d = x - mean | op.sum(x, op.Neg(mean) | op.scaled(mean, -1.0))
+        d = op.sum(x, op.Neg(mean) | op.scaled(mean, -1.0))
         variance = op.ReduceMean(op.prod(d, d), axes=axes, keepdims=1)
         return over_root(op, d, variance + eps, g)
 

@@ -13,15 +13,8 @@ def over_root(op: Ops, d: Any, square: Expr, g: Any) -> Expr:
 
     Where s is greater than zero every spelling is the same function; elsewhere Pow and Sqrt differ.
     """
-    root = op.Sqrt(square) | op.Pow(square, 0.5)
     inverse = one_over_root(op, square)
-    return (
-        op.Div(d, root)
-        | op.prod(d, inverse)
-        | op.prod(d, g, inverse)
-        | op.Div(op.prod(d, g), root)
-        | op.prod(d, op.Div(g, root))
-    )
+    return op.prod(d, inverse) | op.prod(d, g, inverse)
 
 
 def one_over_root(op: Ops, square: Expr) -> Expr:

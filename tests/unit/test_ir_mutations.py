@@ -208,3 +208,26 @@ def test_a_graph_output_may_replace_what_it_reads() -> None:
     validate(model)
     written = [(node.op_type, list(node.input)) for node in model_to_proto(model).graph.node]
     assert written == [("Relu", ["x"]), ("Neg", ["a_replaced"]), ("Identity", ["y"]), ("Abs", ["a"])]
+
+
+def test_consumers_come_in_the_order_of_the_graph() -> None:
+    model = load(PROTO)
+    graph = model.graph
+    (x, *_) = graph.inputs
+    first = next(graph.ops())
+    late, early = graph.add_op("Abs", [x.output]), graph.add_op("Neg", [x.output], before=first)
+    readers = [reader for reader, _ in graph.consumers(x.output)]
+    assert readers[0] is early
+    assert readers[-1] is late
+    assert [reader.rank for reader in readers] == sorted(reader.rank for reader in readers)
+
+
+def test_sources_come_oldest_first() -> None:
+    model = load(PROTO)
+    made = [model.graph.add_constant(float(number)).node for number in range(3)]
+    before = model.graph.sources("Constant")
+    with model.ledger.transaction() as transaction:
+        model.graph.remove(made[0])
+        transaction.rollback()
+    assert model.graph.sources("Constant") == before
+    assert before[-3:] == made

@@ -486,3 +486,17 @@ def test_equal_constant_nodes_merge() -> None:
     graph.set_input(graph.output, 0, added.output)
     assert merge_common(model) == 1
     assert ops(model)["Constant"] == 1
+
+
+def test_equal_overridable_initializers_do_not_merge() -> None:
+    text = "(x: float32[4], v = float32[4] 2, w = float32[4] 2) -> (y) { y = Sub(Add(x, v), Add(x, w)) }"
+    assert merge_common(parse(text)) == 0
+
+
+def test_a_function_that_draws_in_a_subgraph_does_not_merge() -> None:
+    text = """opset 20, my 1
+    (x: float32[4], c: bool[]) -> (y) { y = Sub(my.Draw(x, c), my.Draw(x, c)) }
+    function my.Draw (a, c) -> (b) { b = If(c,
+      then_branch=() -> (p) { p = %s(a) }, else_branch=() -> (q) { q = Neg(a) }) }"""
+    assert merge_common(parse(text % "RandomNormalLike")) == 0
+    assert merge_common(parse(text % "Exp")) == 1

@@ -13,7 +13,7 @@ from graphopt.ir.text import parse
 from graphopt.rewrite import Builder, CompiledRule, Engine, Expr, Limits, Number, Ops, Reason, Rule, const, like
 
 
-def graph(text: str, opset: str = "20") -> Model:
+def graph(text: str, opset: str = "20, my 1") -> Model:
     """A model from statements over float x, y (N, 4); or from a whole text."""
     if not text.startswith("("):
         text = f"(x: float32[N, 4], y: float32[N, 4]) -> (z) {{ {text} }}"
@@ -40,7 +40,7 @@ class Finds(Rule):
     once = True
 
     def rewrite(self, op: Builder, root: Value) -> Value:
-        return op.my(root.node.inputs[0] if root.node.inputs else None, domain="my")
+        return op.Unheard(*root.node.inputs[:1], domain="my")
 
 
 class AbsOfRoot(Finds):
@@ -135,7 +135,7 @@ CHANGES: dict[str, tuple[type[Rule], str, Change]] = {
         "(x: float32[4], y: float32[4]) -> (z, u) { h = Relu(x) z = Sqrt(h) u = Neg(y) }",
         lambda m: m.graph.set_input(node(m, "u"), 0, m.graph.names["h"]),
     ),
-    "has a type": (OfMatrix, "h = Unheard(x) z = Exp(h)", lambda m: m.graph.set_type(m.graph.names["h"], 1, (2, 2))),
+    "has a type": (OfMatrix, "h = my.Unheard(x) z = Exp(h)", lambda m: m.graph.set_type(m.graph.names["h"], 1, (2, 2))),
     "has known elements": (
         OfKnown,
         "(x: int64[2]) -> (z) { h = Neg(x) z = Abs(h) }",
@@ -223,17 +223,13 @@ def test_the_budget_of_a_model_is_that_of_one_run() -> None:
             return "never"
 
     model = graph("z = Add(Add(Relu(x), Abs(x)), Add(Exp(x), Neg(x)))")
-    runs = engine(Never, limits=Limits(steps_per_node=20, spare=0))
-    spent = []
-    for _ in range(2):
-        runs.run(model)
-        spent.append(runs.trace.counts["Never"].steps)
+    runs = engine(Never, limits=Limits(steps_per_node=15, spare=0))
+    for _ in range(3):
+        assert runs.run(model) == 0
         # A reader: the root has changed.
         model.graph.add_op("Tanh", [model.graph.names["z"]])
-    first, second = spent
-    assert first > 7 * 20, "one root uses up the budget"
-    assert second == 2 * first
-    assert runs.trace.counts["Never"].reasons["step budget of the model used up"] == 2
+    assert runs.trace.counts["Never"].steps > 15 * model.node_count(), "too much for one run"
+    assert not runs.trace.stopped
 
 
 def test_sites_are_taken_in_the_order_of_the_graph() -> None:
@@ -243,7 +239,7 @@ def test_sites_are_taken_in_the_order_of_the_graph() -> None:
     assert [site.root for site in runs.trace.sites] == ["a", "b", "d"]
 
 
-# ---- what the index of rules leaves out -------------------------------------------------------------------------------
+# ---- what the index of rules leaves out ------------------------------------------------------------------------------
 
 
 def six(op: Ops, x: Value) -> Expr:
@@ -291,5 +287,9 @@ STAND = {
 
 @pytest.mark.parametrize(("pattern", "text"), STAND.values(), ids=STAND.keys())
 def test_the_index_of_rules_leaves_out_nothing(pattern: Callable[..., Expr], text: str) -> None:
-    kind = type("Found", (Finds,), {"pattern": lambda self, *a: pattern(*a), "__doc__": "..."})
-    kind.pattern.__signature__ = None
+    class Found(Finds):
+        """What the pattern says."""
+
+    Found.pattern = staticmethod(pattern)
+    for explain in (True, False):
+        assert engine(Found, explain=explain).run(graph(text)) == 1

@@ -29,7 +29,7 @@ from graphopt.rewrite import (
     const,
     kernel,
 )
-from graphopt.targets import Target
+from graphopt.targets import KernelEntry, Target
 
 Const = Annotated[Value, const()]
 
@@ -757,7 +757,7 @@ def test_attributes_reach_rewrite_as_they_are() -> None:
     assert len(rewrite(graph("y = Softmax(Div(x, 2.0))"), Moves).sites) == 1
 
 
-# ---- values of the scope around ---------------------------------------------------------------------------------------
+# ---- values of the scope around --------------------------------------------------------------------------------------
 
 
 class NegOfCapturedNeg(Rule):
@@ -792,3 +792,134 @@ def test_a_rule_may_ask_for_a_captured_value_and_what_stands_outside_stays(rule:
     assert [site.rule for site in rewrite(model, rule).sites] == [rule.__name__]
     wanted = graph(text.replace("%s(n)", "x" if op == "Neg" else "Reciprocal(Exp(x))"))
     assert to_text(model, names=False) == to_text(wanted, names=False)
+
+
+# ---- what else may not be cut out, and what stays --------------------------------------------------------------------
+
+
+def test_an_inner_value_that_a_subgraph_of_an_inner_node_captures_is_refused() -> None:
+    class NegOfIf(Rule):
+        """−(if not c: ... else ...), whatever the branches are."""
+
+        stage = "clean"
+
+        def pattern(self, op: Ops, c: Value) -> Expr:
+            return op.Neg(op.If(op.Not(c), ...))
+
+        def rewrite(self, op: Builder, c: Value) -> Value:
+            return op.Cast(c, to=1)
+
+    text = (
+        "(x: float32[], c: bool[]) -> (y) {{ n = Not(c) y = Neg(If(n, then_branch=() -> (p) {{ p = Cast({}, to=1) }}, "
+        "else_branch=() -> (q) {{ q = Abs(x) }})) }}"
+    )
+    trace = rewrite(graph(text.format("n")), NegOfIf)
+    assert "n inside the match is also used by" in reasons(trace)
+    assert not trace.sites
+    assert len(rewrite(graph(text.format("x")), NegOfIf).sites) == 1
+
+
+def test_what_a_graph_input_declares_stays() -> None:
+    class NoReshape(Rule):
+        """Reshape(x) → x"""
+
+        stage = "clean"
+
+        def pattern(self, op: Ops, x: Value) -> Expr:
+            return op.Reshape(x, ...)
+
+        def rewrite(self, x: Value) -> Value:
+            return x
+
+    model = graph("(x: float32) -> (y) { y = Neg(Reshape(x, [2, 2])) }")
+    assert len(rewrite(model, NoReshape).sites) == 1
+    assert model.graph.names["x"].shape is None
+
+
+def test_a_value_that_was_there_before_keeps_its_name() -> None:
+    model = graph("a = Relu(x) b = Neg(Neg(a)) y = Abs(b)")
+    assert len(rewrite(model, NegOfNeg).sites) == 1
+    assert [node.output.name for node in model.graph.ops()] == ["a", "y"]
+
+
+def test_a_name_is_not_used_again_for_another_meaning() -> None:
+    model = graph("(x: float32[4]) -> (y, z) { neg = Mul(x, x) y = Sqrt(neg) z = Relu(x) }")
+    trace = rewrite(model, AbsOfRoot, replaced_by("op.Exp(op.Neg(x))"))
+    assert [site.rule for site in trace.sites] == ["AbsOfRoot", "Replaced"]
+    assert "neg" not in model.graph.names
+
+
+def test_what_a_rewrite_makes_in_vain_goes() -> None:
+    model = graph("y = Relu(x)")
+    assert len(rewrite(model, replaced_by("[op.Exp(op.Sin(x)), op.Neg(x)][1]")).sites) == 1
+    assert ops(model) == ["Neg"]
+
+
+def test_a_domain_that_only_a_refused_site_wanted_is_not_imported() -> None:
+    model = graph("y = Relu(x)")
+    assert not rewrite(model, replaced_by("op.ms.Gelu(x) and None")).sites
+    assert list(model.opsets) == [""]
+    assert len(rewrite(model, replaced_by("op.ms.Gelu(x)")).sites) == 1
+    assert sorted(model.opsets) == ["", "com.microsoft"]
+
+
+def test_a_kernel_that_does_not_pay_is_none() -> None:
+    class Needs(AbsOfRoot):
+        needs = kernel("", "Abs")
+
+    for cost, sites in ((0.9, 1), (1.1, 0)):
+        target = Target("a target", 20, "none", {("", "Abs"): KernelEntry("", "Abs", cost=cost)})
+        assert len(rewrite(graph("y = Sqrt(Mul(x, x))"), Needs, context=Context(target)).sites) == sites
+
+
+class NegOfRelu(Rule):
+    """−(relu(a) + b) → −b − relu(a)"""
+
+    stage = "clean"
+    once = True
+
+    def pattern(self, op: Ops, a: Value, b: Value) -> Expr:
+        return op.Neg(op.sum(op.Relu(a), b))
+
+    def rewrite(self, op: Builder, a: Value, b: Value) -> Value | None:
+        return op.Sub(op.Neg(b), op.Clip(a, op.const(0.0, like=a)))
+
+
+class NegOfAllowed(NegOfRelu):
+    def where(self, a: Value) -> Reason:
+        return a.name != "v" or "not v"
+
+
+class NegOfTaken(NegOfRelu):
+    def rewrite(self, op: Builder, a: Value, b: Value) -> Value | None:
+        return super().rewrite(op, a, b) if a.name != "v" else None
+
+
+@pytest.mark.parametrize(("rule", "outputs"), [(NegOfAllowed, "y"), (NegOfTaken, "y"), (NegOfRelu, "y, r")])
+@pytest.mark.parametrize("order", ["r, s", "s, r"])
+def test_a_match_that_is_refused_leads_to_the_next(rule: type[Rule], outputs: str, order: str) -> None:
+    model = graph(f"(v: float32[4], w: float32[4]) -> ({outputs}) {{ r = Relu(v) s = Relu(w) y = Neg(Add({order})) }}")
+    assert len(rewrite(model, rule).sites) == 1
+    assert sorted(ops(model)) == ["Clip", "Neg", "Relu", "Sub"]
+    assert next(node for node in model.graph.ops() if node.op == "Clip").inputs[0] is model.graph.names["w"]
+
+
+def test_the_uses_of_a_value_share_one_budget() -> None:
+    products = " ".join(f"y{i} = MatMul(r, float32[4, 4] random({i}))" for i in range(30))
+    outputs = ", ".join(f"y{i}" for i in range(30))
+    model = graph(f"(x: float32[4, 4]) -> ({outputs}) {{ r = Relu(x) {products} }}")
+    trace = rewrite(model, FoldIntoUses, limits=Limits(steps_per_root=40))
+    assert [(stop.root, stop.reason) for stop in trace.stopped] == [("r", "step budget used up")]
+    assert len(rewrite(model, FoldIntoUses).sites) == 1
+
+
+def test_walking_to_another_root_uses_steps() -> None:
+    class Apart(Joined):
+        def pattern(self, op: Ops, x: Value, b: Value) -> tuple[Expr, Expr]:
+            return op.Exp(x), op.Sin(op.Cos(x)) + b
+
+    readers = " ".join(f"y{i} = Tanh(x)" for i in range(200))
+    outputs = ", ".join(f"y{i}" for i in range(200))
+    model = graph(f"(x: float32[4]) -> (e, {outputs}) {{ e = Exp(x) {readers} }}")
+    trace = rewrite(model, Apart, limits=Limits(steps_per_root=100))
+    assert [(stop.root, stop.reason) for stop in trace.stopped] == [("e", "step budget used up")]

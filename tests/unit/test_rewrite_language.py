@@ -12,10 +12,10 @@ import pytest
 from graphopt.ir import Model, Value
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
-from graphopt.rewrite import Attr, Expr, Number, Ops, const, like
+from graphopt.rewrite import Attr, Expr, Factor, Number, Ops, const, like
 from graphopt.rewrite.explain import Explainer
 from graphopt.rewrite.matcher import Match, Matcher
-from graphopt.rewrite.pattern import trace
+from graphopt.rewrite.pattern import expr, trace
 
 Const = Annotated[Value, const()]
 
@@ -839,7 +839,7 @@ def test_what_does_not_broadcast_reopens_the_search() -> None:
     assert bound(match) == {"x": "x", "b": "b"}
 
 
-# ---- predicates on values, outputs by name, operands in any order -----------------------------------------------------
+# ---- predicates on values, outputs by name, operands in any order ----------------------------------------------------
 
 
 def test_a_predicate_inside_a_branch_takes_part_in_the_search() -> None:
@@ -917,3 +917,218 @@ def test_nothing_is_matched_across_scopes_unless_it_is_asked_for() -> None:
 def test_a_captured_constant_is_a_constant() -> None:
     assert inside(lambda op, x: op.Mul(x, 0.5))
     assert not inside(lambda op, x: op.Mul(x, 0.25))
+
+
+def test_a_value_of_the_same_scope_is_not_captured() -> None:
+    assert not fits(lambda op, x: op.Exp(op.captured(op.Neg(x))), "z = Exp(Neg(x))")
+
+
+# ---- what is not what it looks like ----------------------------------------------------------------------------------
+
+
+def test_an_overridable_number_is_no_number_of_the_pattern() -> None:
+    for given, inside, good in ((", k = 0.5", "", False), ("", "k = 0.5", True)):
+        text = f"(x: float32[N]{given}) -> (z) {{ {inside} z = Mul(x, k) }}"
+        assert fits(lambda op, x: op.prod(x, 0.5), text) is good
+        assert fits(lambda op, x: op.scaled(x, 0.5), text) is good
+        assert fits(lambda op, x: op.Mul(x, 0.5), text) is good
+
+
+def test_overridable_axes_are_not_known() -> None:
+    for given, inside, good in ((", a = [-1]", "", False), ("", "a = [-1]", True)):
+        assert fits(mean_last, f"(x: float32[N, 4]{given}) -> (z) {{ {inside} z = ReduceMean(x, a) }}") is good
+
+
+def test_overridable_initializers_are_not_equal_constants() -> None:
+    def pattern(op: Ops, a: Value, w: Value) -> Expr:
+        return op.Sub(op.MatMul(a, w), op.Add(a, w))
+
+    weights = "v = float32[2, 2] random(1){0} w = float32[2, 2] random(1)"
+    for given, inside, good in ((", " + weights.format(","), "", False), ("", weights.format(""), True)):
+        text = f"(x: float32[2, 2]{given}) -> (z) {{ {inside} z = Sub(MatMul(x, v), Add(x, w)) }}"
+        assert fits(pattern, text) is good
+
+
+def test_an_infinite_number_is_close_to_itself_only() -> None:
+    for number, good in (("-inf", True), ("-3.4028235e38", False), ("-1e4", False), ("inf", False), ("nan", False)):
+        assert fits(lambda op, x: op.Max(x, -math.inf), f"z = Max(x, {number})") is good
+        assert not fits(lambda op, x: op.Max(x, -1e30), f"z = Max(x, {number})")
+
+
+def in_two_domains(text: str) -> str:
+    return f"opset 20, my 1 (x: float32[N, 4], y: float32[N, 4]) -> (z) {{ {text} }}"
+
+
+def parsed(pattern: Callable[..., Any], text: str) -> bool:
+    model = parse(in_two_domains(text))
+    infer(model)
+    return bool(matches(pattern, model))
+
+
+def test_a_cast_of_unknown_type_a_mask_and_a_namesake_are_no_copies() -> None:
+    def exp_of_mine(op: Ops, x: Value) -> Expr:
+        return op.Exp(op.Unheard(x, domain="my"))
+
+    assert parsed(exp_of_mine, "z = Exp(my.Unheard(x))")
+    assert not parsed(exp_of_mine, "z = Exp(Cast(my.Unheard(x), to=float32))")
+    assert not parsed(lambda op, x: op.Exp(op.Relu(x)), "z = Exp(my.Identity(Relu(x)))")
+    for read, good in (("m", False), ("d", True)):
+        text = f"d, m = Dropout(Relu(x)) z = Cast({read}, to=float16)"
+        assert parsed(lambda op, x: op.Cast(op.Relu(x), ...), text) is good
+
+
+def test_an_operation_of_another_domain_is_another() -> None:
+    def scaled(op: Ops, x: Value) -> Expr:
+        return op.Exp(op.scaled(x, 0.5))
+
+    def summed(op: Ops, x: Value) -> Expr:
+        return op.Exp(op.sum(x, 0.5))
+
+    def added(op: Ops, x: Value) -> Expr:
+        return op.Add(op.Exp(x), x, domain="my")
+
+    assert parsed(lambda op, x: op.Relu(x), "z = Relu(x)")
+    assert not parsed(lambda op, x: op.Relu(x), "z = my.Relu(x)")
+    assert parsed(scaled, "z = Exp(Mul(x, 0.5))")
+    assert not parsed(scaled, "z = Exp(my.Mul(x, 0.5))")
+    assert parsed(summed, "z = Exp(Add(x, 0.5))")
+    assert not parsed(summed, "z = Exp(my.Add(x, 0.5))")
+    assert parsed(added, "z = my.Add(Exp(x), x)")
+    assert not parsed(added, "z = my.Add(x, Exp(x))")
+
+
+def test_a_default_is_that_of_the_opset() -> None:
+    def pattern(op: Ops, a: Value) -> Expr:
+        return op.Softmax(a)
+
+    for opset, axis in ((11, 1), (20, -1)):
+        assert fits(pattern, f"z = Softmax(x, axis={axis})", opset)
+        assert not fits(pattern, "z = Softmax(x, axis=0)", opset)
+
+
+# ---- each_use and roots ----------------------------------------------------------------------------------------------
+
+
+def test_what_is_bound_before_each_use_holds_in_every_use() -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return op.each_use(op.Relu(x), lambda y: op.Add(y, x))
+
+    text = "(x: float32[4], u: float32[4]) -> (a) {{ z = Relu(x) a = Add(z, {}) }}"
+    assert matches(pattern, graph(text.format("x")))
+    assert not matches(pattern, graph(text.format("u")))
+
+
+def test_what_must_broadcast_in_a_use_does() -> None:
+    def pattern(op: Ops, x: Annotated[Value, like(dims=("N", "K"))], b: Annotated[Value, like(into=("K",))]) -> Expr:
+        return op.each_use(op.Relu(x), lambda y: op.Add(y, b))
+
+    text = "(x: float32[N, 4]) -> (a) {{ z = Relu(x) a = Add(z, float32[{}] random(1)) }}"
+    assert matches(pattern, graph(text.format("4")))
+    assert not matches(pattern, graph(text.format("1, 4")))
+
+
+def test_two_roots_are_two_values() -> None:
+    assert not matches(two_products, graph("(x: float32[N, 2]) -> (z) { z = MatMul(x, float32[2, 2] random(1)) }"))
+
+
+# ---- complete backtracking, one choice at a time ---------------------------------------------------------------------
+
+
+def test_a_later_failure_reopens_the_operands_of_one_node() -> None:
+    def pattern(op: Ops, a: Value, b: Value) -> Expr:
+        return op.Sub(op.Add(a, b), op.Neg(a))
+
+    for first in "xy":
+        (match,) = matches(pattern, graph(f"z = Sub(Add(x, y), Neg({first}))"))
+        assert bound(match)["a"] == first
+
+
+def test_an_operand_is_matched_in_another_way_where_the_next_fails() -> None:
+    def pattern(op: Ops, a: Value, b: Value) -> Expr:
+        return op.sum(op.Exp(op.Add(a, b)), op.Neg(a))
+
+    for first in "xy":
+        (match,) = matches(pattern, graph(f"z = Add(Exp(Add(x, y)), Neg({first}))"))
+        assert bound(match)["a"] == first
+
+
+def test_every_way_to_read_a_sum_is_tried() -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return op.sum(op.Add(op.Relu(x), op.Exp(x)), op.Abs(x), op.Neg(x), op.Tanh(x))
+
+    kept, split = "Add(Relu(x), Exp(x))", "Add(Abs(x), Neg(x))"
+    for order in (f"{kept}, {split}", f"{split}, {kept}"):
+        assert fits(pattern, f"z = Add(Add({order}), Tanh(x))")
+        assert fits(pattern, f"z = Add(Tanh(x), Add({order}))")
+
+
+def test_a_later_failure_reopens_a_number_that_may_be_either() -> None:
+    def pattern(op: Ops, x: Value, a: Number | None = None, b: Number | None = None) -> Expr:
+        return op.Sub(op.Neg(op.scaled(x, expr(a) | expr(b))), op.Pow(x, a))
+
+    (match,) = matches(pattern, graph("z = Sub(Neg(Div(x, 2.0)), Pow(x, 3.0))"))
+    assert (match.bindings["a"], match.bindings["b"]) == (3.0, 0.5)
+
+
+def test_a_later_failure_reopens_which_of_two_is_absent() -> None:
+    def pattern(op: Ops, x: Value, a: Number | None = None, b: Number | None = None) -> Expr:
+        return op.Sub(op.Clip(x, expr(a) | expr(b), 6.0), op.Clip(x, a, 7.0))
+
+    (match,) = matches(pattern, graph("z = Sub(Clip(x, _, 6.0), Clip(x, 1.0, 7.0))"))
+    assert (match.bindings["a"], match.bindings["b"]) == (1.0, None)
+
+
+def test_an_alternative_forgets_its_factors() -> None:
+    def pattern(op: Ops, a: Value, s: Factor) -> Expr:
+        return op.Sub(op.prod(a, s) | a, op.Exp(a))
+
+    model = graph("m = Mul(x, 2.0) z = Sub(m, Exp(m))")
+    (match,) = Matcher(trace(pattern)).matches(model.graph.names["z"].node)
+    assert (match.bindings["a"].name, match.bindings["s"]) == ("m", 1.0)
+
+
+# ---- what is subtracted or divided by ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "agree"),
+    [
+        ("Div(Mul(x, Exp(x)), Sqrt(x))", True),
+        ("Mul(Exp(x), Div(x, Sqrt(x)))", True),
+        ("Mul(Mul(Div(1.0, Sqrt(x)), x), Exp(x))", True),
+        ("Div(x, Div(Sqrt(x), Exp(x)))", False),
+        ("Div(Sqrt(x), Mul(x, Exp(x)))", False),
+        ("Mul(Mul(x, Sqrt(x)), Exp(x))", False),
+    ],
+)
+def test_a_product_with_an_inverse_may_be_a_division(text: str, agree: bool) -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return op.prod(x, op.Exp(x), 1.0 / op.Sqrt(x))
+
+    assert fits(pattern, f"z = {text}") is agree
+
+
+@pytest.mark.parametrize(
+    ("text", "agree"),
+    [
+        ("Sub(x, Exp(x))", True),
+        ("Add(Neg(Exp(x)), x)", True),
+        ("Add(x, Mul(Exp(x), -1.0))", True),
+        ("Sub(Exp(x), x)", False),
+        ("Add(x, Exp(x))", False),
+        ("Sub(x, Neg(Exp(x)))", False),
+    ],
+)
+def test_a_sum_with_a_negated_value_may_be_a_difference(text: str, agree: bool) -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return op.sum(x, op.Neg(op.Exp(x)) | op.scaled(op.Exp(x), -1.0))
+
+    assert fits(pattern, f"z = {text}") is agree
+
+
+def test_a_division_of_integers_is_no_product() -> None:
+    def pattern(op: Ops, x: Value, y: Value) -> Expr:
+        return op.prod(x, op.Reciprocal(y))
+
+    assert fits(pattern, "(x: float32[4], y: float32[4]) -> (z) { z = Div(x, y) }")
+    assert not fits(pattern, "(x: int32[4], y: int32[4]) -> (z) { z = Div(x, y) }")

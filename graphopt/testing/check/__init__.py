@@ -7,7 +7,7 @@ from graphopt.errors import UsageError
 try:
     import hypothesis as hypothesis
 except ImportError as error:
-    hint = 'pip install "graphopt[test]"'
+    hint = 'pip install "graphopt[testing]"'
     raise UsageError("GO067", "check_rule needs hypothesis, which is not installed", "", hint) from error
 
 from graphopt.testing.check.check import check_rule

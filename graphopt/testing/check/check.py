@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from random import Random
+from types import MappingProxyType
 from typing import NamedTuple
 
 from hypothesis import HealthCheck, Phase, given, reject, settings
@@ -16,7 +17,7 @@ from hypothesis.errors import Unsatisfiable
 
 from graphopt.errors import near
 from graphopt.ir import IR_DOMAIN, Model
-from graphopt.ir.text import to_text
+from graphopt.ir.text import parse, to_text
 from graphopt.rewrite import CompiledRule, Rule, Trace, built_in_rules
 from graphopt.rewrite.pattern import Check
 from graphopt.testing.check.choices import (
@@ -31,7 +32,7 @@ from graphopt.testing.check.choices import (
     varied,
     varying,
 )
-from graphopt.testing.check.grow import grow, walk
+from graphopt.testing.check.grow import Given, grow, walk
 from graphopt.testing.check.mutate import Mutation, mutations
 from graphopt.testing.check.numbers import Pair, compare_alone, first_difference
 from graphopt.testing.check.report import Report, Wrong, case
@@ -45,7 +46,12 @@ _DECLINED = 400
 
 
 def check_rule(
-    rule: type[Rule], *, beside: Sequence[type[Rule]] = (), examples: int = 50, seed: int | None = None
+    rule: type[Rule],
+    *,
+    beside: Sequence[type[Rule]] = (),
+    given: Mapping[str, str] = MappingProxyType({}),
+    examples: int = 50,
+    seed: int | None = None,
 ) -> Report:
     """Generates graphs from the pattern of `rule`, in all their spellings, and graphs one step away from it.
 
@@ -53,6 +59,7 @@ def check_rule(
     or the engine must have a reason for; a mutant may be rewritten if it stays equal. All that is rewritten is run
     before and after. About `examples` instances are made, all mutants of one of them, and as many of others; the same
     in every run unless a `seed` is given. Rules in `beside` run with the rule. Without a target every kernel is there.
+    Where an operator wants shapes that no generator knows, `given={"x": "float32[1, 3, 8, 8]"}` types variables.
 
     A rule may leave out one generator: `exempt = ("ranks", "why")`.
     Raises: AssertionError with what is wrong and the smallest graph that shows it, as a case to paste.
@@ -60,7 +67,8 @@ def check_rule(
     __tracebackhide__ = True
     start = time.perf_counter()
     others = [CompiledRule(kind()) for kind in beside]
-    checker = _Checker(CompiledRule(rule()), others, examples, seed, _exemption(rule))
+    types = {name: _type(name, text) for name, text in given.items()}
+    checker = _Checker(CompiledRule(rule()), others, types, examples, seed, _exemption(rule))
     try:
         checker.find_seeds()
         checker.explore(checker.instances)
@@ -71,6 +79,13 @@ def check_rule(
         raise AssertionError(str(error)) from None
     checker.report.seconds = time.perf_counter() - start
     return checker.report
+
+
+def _type(name: str, text: str) -> Given:
+    """The type that the text form writes so. Raises: ModelError GO046."""
+    value = parse(f"({name}: {text}) -> ({name}) {{}}").graph.inputs[0].output
+    assert value.shape is not None, f"{name}: {text} has no shape"
+    return value.dtype, value.shape
 
 
 def _exemption(rule: type[Rule]) -> tuple[str, str] | None:
@@ -102,6 +117,7 @@ class _Checker:
         self,
         rule: CompiledRule,
         beside: Sequence[CompiledRule],
+        given: Mapping[str, Given],
         examples: int,
         seed: int | None,
         exempt: tuple[str, str] | None,
@@ -110,6 +126,7 @@ class _Checker:
         self.rules = [rule, *beside]
         self.report = Report(rule.name, exempt=exempt)
         self.seeds: list[list[int]] = []
+        self._given = given
         self._examples = examples
         self._seed = seed
         self._lowering = [*self.rules, *built_in_rules()]
@@ -127,13 +144,13 @@ class _Checker:
         for _ in range(_TRIES):
             taken: list[int] = []
             try:
-                base = grow(self.rule.pattern, recording(random(source, self._exempt), taken))
+                base = self._grow(recording(random(source, self._exempt), taken))
                 found.setdefault(self._plainly(base), taken)
             except Rejected:
                 pass
             except Wrong as error:
                 smallest = self._simplified(taken, lambda base: self._wrong(base) is not None)
-                raise self._wrong(grow(self.rule.pattern, replaying(smallest))) or error from None
+                raise self._wrong(self._grow(replaying(smallest))) or error from None
             if len(found) == _SEEDS or self.report.declined.total() == _DECLINED:
                 break
         if not found:
@@ -169,6 +186,9 @@ class _Checker:
         self.report.unproven += len(unknown) - mutants
         self._pairs.clear()
 
+    def _grow(self, choose: Choose) -> Base:
+        return grow(self.rule.pattern, choose, self._given)
+
     def _simplified(self, taken: list[int], holds: Callable[[Base], bool]) -> list[int]:
         """The choices with as many of them the plainest as may be where `holds` of the instance they make."""
         # What comes later may have to be plain before what comes first can be.
@@ -176,7 +196,7 @@ class _Checker:
             simpler: list[int] = []
             source = drawn(varied([*taken[:at], 0, *taken[at + 1 :]]), self._exempt)
             try:
-                if taken[at : at + 1] not in ([], [0]) and holds(grow(self.rule.pattern, recording(source, simpler))):
+                if taken[at : at + 1] not in ([], [0]) and holds(self._grow(recording(source, simpler))):
                     taken = simpler
             except Rejected:
                 continue
@@ -220,7 +240,7 @@ class _Checker:
     def _base(self, choose: Choose) -> Base:
         """An instance: one that the rule is known to rewrite, with some choices made anew, or any."""
         start = choose("", [*self.seeds, None, None, None])
-        return grow(self.rule.pattern, choose if start is None else varying(start, choose))
+        return self._grow(choose if start is None else varying(start, choose))
 
     def instances(self, *phases: Phase) -> None:
         self._run(self.instance, *phases)
@@ -271,7 +291,7 @@ class _Checker:
 
     def mutants(self, *phases: Phase) -> None:
         """Every mutant of the plainest instance, and some of others."""
-        base = grow(self.rule.pattern, replaying(self.seeds[0]))
+        base = self._grow(replaying(self.seeds[0]))
         for at in range(len(self._mutations(prepare(spell(base, plainest))))):
             with suppress(Rejected):
                 self.mutant(plainest, at)
@@ -279,7 +299,7 @@ class _Checker:
 
     def mutant(self, choose: Choose, at: int | None = None) -> None:
         """One mutant of an instance that the rule rewrites: the one that is asked for, or any."""
-        base = grow(self.rule.pattern, replaying(choose("", self.seeds)))
+        base = self._grow(replaying(choose("", self.seeds)))
         taken: list[int] = []
         model = prepare(spell(base, recording(choose, taken)))
         found = self._mutations(model)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +16,8 @@ from graphopt.ir.dims import Shape, Size
 from graphopt.ir.schema import first_version, onnx_schema, signature
 from graphopt.rewrite import pattern as p
 from graphopt.testing.check import shapes
-from graphopt.testing.check.choices import Choose, Rejected
+from graphopt.testing.check.choices import Choose, Rejected, plainest
+from graphopt.testing.check.spell import spell
 from graphopt.testing.check.terms import Base, Call, Chain, Ints, Leaf, Number, Scaled, Sizes, Term
 
 OPSETS = (20, 17, 13, 11, 23)
@@ -27,6 +30,10 @@ _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand"})
 _SEVERAL = 2
 
 
+Given = tuple[int, Shape]
+"""The element type and the shape that an author gives a variable."""
+
+
 class Want(NamedTuple):
     """What a term is to be: of this shape, or, unless `exact`, of one that broadcasts to it."""
 
@@ -35,10 +42,13 @@ class Want(NamedTuple):
     exact: bool = True
 
 
-def grow(pattern: p.Pattern, choose: Choose) -> Base:
-    """An instance of `pattern`, as the choices say. Raises: Rejected where they contradict each other."""
+def grow(pattern: p.Pattern, choose: Choose, given: Mapping[str, Given] = MappingProxyType({})) -> Base:
+    """An instance of `pattern`, as the choices say, with the types that are given for some variables.
+
+    Raises: Rejected where the choices contradict each other, Unsupported where no choice leads to an instance.
+    """
     opset = choose("opsets", OPSETS)
-    grower = Grower(pattern, choose, opset)
+    grower = Grower(pattern, choose, opset, given)
     roots = grower.roots()
     names = [name for name in grower.sizes if name not in grower.fixed]
     symbolic = choose("symbols", [frozenset(), frozenset(names), frozenset(names[:1]), frozenset(names[1:])])
@@ -55,7 +65,7 @@ def grow(pattern: p.Pattern, choose: Choose) -> Base:
 class Grower:
     """Binds variables as it meets them. An expression that stands in several places is one term."""
 
-    def __init__(self, pattern: p.Pattern, choose: Choose, opset: int) -> None:
+    def __init__(self, pattern: p.Pattern, choose: Choose, opset: int, given: Mapping[str, Given]) -> None:
         self.choose = choose
         self.opset = opset
         self.dtype = dtypes.FLOAT
@@ -66,6 +76,7 @@ class Grower:
         self.named: dict[Any, Any] = {}
         self.leaves: list[Leaf] = []
         self.habits: dict[str, Any] = {}
+        self._given = given
         self._pattern = pattern
         self._views = any(isinstance(e, p.Op) and e.op in _VIEWS for root in pattern.roots for e in walk(root))
 
@@ -238,7 +249,7 @@ class Grower:
         if isinstance(bound, Number):
             return Number((), want.dtype, bound.value)
         fits = bound.shape == want.shape if want.exact else shapes.fits(bound.shape, want.shape)
-        if bound.dtype != want.dtype or not fits:
+        if e.name not in self._given and (bound.dtype != want.dtype or not fits):
             raise Rejected
         return bound
 
@@ -250,6 +261,9 @@ class Grower:
 
     def _leaf(self, e: p.Var, want: Want) -> Leaf:
         c = e.constraint
+        if e.name in self._given:
+            dtype, given = self._given[e.name]
+            return Leaf(given, dtype, e.name, c.constant)
         if c.dtype is not None and dtypes.NAMES[want.dtype] not in c.dtype:
             raise Rejected
         shape = self.choose("broadcasts", self._shapes(c, want))
@@ -294,8 +308,10 @@ class Grower:
             for name, default in known.attributes.items():
                 if name not in found and (name in legal or default is not None) and name not in inputs:
                     found[name] = self.choose("attributes", legal.get(name) or shapes.likely(name, default))
-        for name in (legal.keys() if e.rest else required(e.domain, e.op, version) & legal.keys()) - found.keys():
-            found[name] = self.choose("attributes", legal[name])
+        needed = legal if e.rest else shapes.required(e.domain, e.op, version)
+        for name, values in legal.items():
+            if name in needed and name not in found:
+                found[name] = self.choose("attributes", values)
         return {name: value for name, value in found.items() if value is not None}
 
     def _attribute(self, want: Any, legal: Sequence[Any]) -> Any:
@@ -316,6 +332,17 @@ class Grower:
         names = [*[usual] * (7 if usual in options else 0), *options]
         name = self.habits[what] = self.choose(generator, names)
         return options[name]
+
+    def inferred(self, call: Call) -> Call:
+        """`call` with the type that inference gives its result. Raises: Unsupported where it gives none."""
+        sizes = {dims.evaluate(d, self.sizes): d for o in call.operands if o is not None for d in o.shape}
+        self.fixed.update(self.sizes)
+        base = Base((call,), self.opset, self.sizes, frozenset(), "", False)
+        value = spell(base, plainest).graph.outputs[0]
+        if not value.dtype or value.shape is None:
+            raise shapes.unsupported(call)
+        shape = tuple(sizes.get(size, size) if isinstance(size, int) else size for size in value.shape)
+        return dataclasses.replace(call, shape=shape, dtype=value.dtype)
 
     def call(self, e: p.Op, operands: Iterable[Term | None], shape: Shape, dtype: int, attrs: dict[str, Any]) -> Call:
         slots = list(operands)
@@ -366,12 +393,6 @@ class Grower:
             raise shapes.unsupported(e)
         self.bound[operand.name] = made
         return made
-
-
-def required(domain: str, op: str, version: int) -> set[str]:
-    """The attributes that an operation must have."""
-    schema = onnx_schema(domain, op, version)
-    return {name for name, a in schema.attributes.items() if a.required} if schema else set()
 
 
 def _optional(e: p.Expr) -> bool:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from graphopt.ir import IR_DOMAIN, dims, dtypes
 from graphopt.ir.dims import Shape, Size
-from graphopt.ir.schema import MICROSOFT
+from graphopt.ir.schema import MICROSOFT, first_version, onnx_schema
 from graphopt.rewrite import pattern as p
 from graphopt.testing.check.choices import Rejected
 from graphopt.testing.check.terms import Call, Ints, Term, Unsupported
@@ -27,15 +27,19 @@ class OpRule:
 
 
 def rule(e: p.Op) -> OpRule:
-    """How instances of an operation are made. Raises: Unsupported."""
-    found = _TABLE.get((e.domain, e.op))
-    if found is None:
-        raise unsupported(e)
-    return found
+    """How instances of an operation are made."""
+    return _TABLE.get((e.domain, e.op), _OTHERS)
 
 
-def unsupported(e: p.Expr) -> Unsupported:
-    return Unsupported(f"no instance of {e} can be made: its shapes are not known to the generator")
+def unsupported(e: p.Expr | Call) -> Unsupported:
+    what = f"operands of {e.op}" if isinstance(e, Call) else str(e)
+    return Unsupported(f"no shapes are known for {what}: name its operands, and give their types")
+
+
+def required(domain: str, op: str, version: int) -> set[str]:
+    """The attributes that an operation must have."""
+    schema = onnx_schema(domain, op, version)
+    return {name for name, a in schema.attributes.items() if a.required} if schema else set()
 
 
 def broadcast(shapes: Iterable[Shape]) -> Shape:
@@ -435,6 +439,25 @@ def _split(g: Grower, e: p.Op, want: Want) -> Term:
     x = g.operand(e, 0, want._replace(shape=whole, exact=True))
     shape = (*whole[:axis], part, *whole[axis + 1 :])
     return Call(shape, want.dtype, e.op, e.domain, (x, Ints((count,), dtypes.INT64, (part,) * count)), attrs, 0, count)
+
+
+# ---- any other operator ----------------------------------------------------------------------------------------------
+
+
+def _other(g: Grower, e: p.Op, want: Want) -> Term:
+    """Operands of the wanted shape, or of those that the author gives; the result is what inference says."""
+    schema = onnx_schema(e.domain, e.op, max(g.opset, first_version(e.domain, e.op)))
+    terms = []
+    for at in range(len(e.operands)):
+        types = schema.inputs[min(at, len(schema.inputs) - 1)].types if schema and schema.inputs else ()
+        name = dtypes.NAMES[want.dtype]
+        takes = not types or f"tensor({_SCHEMA_NAMES.get(name, name)})" in types
+        terms.append(g.operand(e, at, want if takes else want._replace(dtype=dtypes.INT64)))
+    return g.inferred(g.call(e, terms, want.shape, want.dtype, g.attributes(e)))
+
+
+_SCHEMA_NAMES = {"float32": "float", "float64": "double"}
+_OTHERS = OpRule(_other, _known)
 
 
 # ---- the table -----------------------------------------------------------------------------------------------------

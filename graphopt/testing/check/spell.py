@@ -16,7 +16,7 @@ from graphopt.ir.text.constants import seeded
 from graphopt.rewrite import Builder
 from graphopt.rewrite.leaves import COMMUTATIVE
 from graphopt.testing.check.choices import Choose, Rejected
-from graphopt.testing.check.grow import required
+from graphopt.testing.check.shapes import required
 from graphopt.testing.check.terms import Base, Call, Chain, Ints, Leaf, Number, Scaled, Sizes, Term
 
 
