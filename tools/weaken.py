@@ -140,7 +140,9 @@ def main(only: tuple[int, ...]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = copied(Path(folder))
         copy.check_own()
-        status, output = copy.test(sorted({test for removal in chosen for test in removal.tests}), seconds=10 * _SECONDS)
+        status, output = copy.test(
+            sorted({test for removal in chosen for test in removal.tests}), seconds=10 * _SECONDS
+        )
         if status:
             raise click.ClickException(f"the tests fail as it is:\n{output}")
         click.echo("| | what | without this check | noticed by |\n|---|---|---|---|")

@@ -24,7 +24,6 @@ ASSUMPTIONS = {"no-empty-rows": "no row of an attention is fully masked"}
 
 # Each round can enable the next; exporters nest about three deep, and a round that changes nothing ends the loop.
 _ROUNDS = 8
-_CLEAN: tuple[Stage, ...] = ("clean",)
 
 
 def optimized(fresh: Callable[[], Model], *, rules: Sequence[CompiledRule], **options: Any) -> tuple[Model, Trace]:
@@ -77,24 +76,23 @@ def optimize(
             progress(stage, number, len(STAGES))
         if observer is not None:
             observer.begins(stage, model, engine)
-        if stage != "clean":
-            engine.run(model, ("clean", stage))
-            if observer is not None:
-                observer.settled(stage, model, engine)
-        _clean(model, engine)
+        _settle(model, engine, ("clean", stage))
+        if observer is not None and stage != "clean":
+            observer.settled(stage, model, engine)
     if observer is not None:
+        # Clean rules run to the end.
         observer.settled("clean", model, engine)
     settle_opset(model)
     model.ledger.forget()
     return trace
 
 
-def _clean(model: Model, engine: Engine) -> None:
-    """Passes and clean rules in turn until none changes anything."""
+def _settle(model: Model, engine: Engine, stages: tuple[Stage, ...]) -> None:
+    """Passes and the rules of `stages` in turn until none changes anything."""
     for _ in range(_ROUNDS):
         # Merging before folding keeps equal transposes of one weight from becoming copies of it.
         changes = simplify_shapes(model) + merge_common(model) + fold_constants(model)
-        changes += engine.run(model, _CLEAN)
+        changes += engine.run(model, stages)
         changes += remove_dead(model)
         if not changes:
             return

@@ -76,4 +76,3 @@ class AttentionFromParts(Rule):
         # (B·N, S, D) is one batch of B·N heads.
         q, k, v = (op.Unsqueeze(x, axes=[0]) for x in (q, k, v))
         return op.Squeeze(op.ir.Attention(q, k, v, bias, **attrs), axes=[0])
-

@@ -29,4 +29,3 @@ def _sites(case: Case, explain: bool) -> list[Site]:
     engine = Engine(built_in_rules(), context, Limits(sites_per_root=10), frozenset(), Trace(), explain)
     engine.run(model)
     return engine.trace.sites
-

@@ -835,7 +835,9 @@ def test_what_does_not_broadcast_reopens_the_search() -> None:
     def pattern(op: Ops, x: Annotated[Value, like(dims=(4, 8))], b: Annotated[Value, like(into=(4, 8))]) -> Expr:
         return op.sum(x, b)
 
-    (match,) = matches(pattern, graph("(a: float32[1, 4, 8], b: float32[8], x: float32[4, 8]) -> (z) { z = Add(b, x) }"))
+    (match,) = matches(
+        pattern, graph("(a: float32[1, 4, 8], b: float32[8], x: float32[4, 8]) -> (z) { z = Add(b, x) }")
+    )
     assert bound(match) == {"x": "x", "b": "b"}
 
 
