@@ -11,8 +11,9 @@ from graphopt.ir import Graph, Model, Node, Source, Value, load
 from graphopt.ir.infer import infer
 from graphopt.rewrite import CompiledRule, Context, Limits, Reason, Rule
 from graphopt.rewrite.blame import line_of, said
+from graphopt.rewrite.language import read_pattern
 from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
-from graphopt.rewrite.pattern import Pattern, root_ops, trace
+from graphopt.rewrite.pattern import Pattern, root_ops
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,15 +52,15 @@ def find(model: Source | Model, pattern: Callable[..., Any] | type[Rule], *, ste
     matching at one node takes more than `steps` (20,000): a list that lacks something would pass for whole; RuleError
     GO060 for a pattern that cannot be read.
     """
-    traced, holds = _pattern(pattern)
+    read, holds = _pattern(pattern)
     searched = model if isinstance(model, Model) else load(model)
     infer(searched)
-    roots = root_ops(traced.roots[0])
+    roots = root_ops(read.roots[0])
     found = []
     for graph in searched.scopes():
         for node in graph.ops():
             if (node.domain, node.op) in roots:
-                match = _first(traced, node, holds, steps or Limits.steps_per_root)
+                match = _first(read, node, holds, steps or Limits.steps_per_root)
                 if match is not None:
                     nodes = tuple(sorted(match.nodes, key=lambda inner: inner.rank))
                     found.append(Found(tuple(match.roots), match.bindings, nodes, _scope(searched, graph)))
@@ -72,7 +73,7 @@ def _pattern(pattern: Callable[..., Any] | type[Rule]) -> tuple[Pattern, Callabl
         rule = CompiledRule(pattern())
         return rule.pattern, lambda match: _allowed(rule.where(match.bindings, match.roots[0], Context()))
     try:
-        return trace(pattern), lambda match: True
+        return read_pattern(pattern), lambda match: True
     except Exception as error:
         place = line_of(pattern) or ""
         raise RuleError("GO060", f"the pattern cannot be read: {said(error)}", place) from error

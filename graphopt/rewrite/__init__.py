@@ -4,7 +4,8 @@ from graphopt.ir import Value
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.engine import Engine, Limits
 from graphopt.rewrite.facts import constant_of, number_of, numbers_of, see_through
-from graphopt.rewrite.pattern import Attr, Expr, Factor, Number, Ops, Reason, const, like
+from graphopt.rewrite.language import Attr, Factor, Number, Ops, const, like
+from graphopt.rewrite.pattern import Expr, Reason
 from graphopt.rewrite.registry import RuleSet, all_rules, built_in_rules, find_rules, rules_from, select
 from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
 from graphopt.rewrite.trace import Refusal, RuleCount, RuleFailure, Site, Trace

@@ -13,8 +13,9 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, ModelError
 from graphopt.ir import IR_DOMAIN, CycleError, Graph, Model, Node, Shape, ValidationError, Value, dtypes, validate_site
 from graphopt.rewrite.blame import Mistake, hint_of, said
 from graphopt.rewrite.build import Builder, Declined
@@ -28,8 +29,14 @@ from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
 SiteKey = tuple[str, str]
 """(rule, name of the root value): a site, the same in every replay."""
 
-_Change = tuple[list[Node], list[Node]]
-"""What a site made, and what reads its result or a value that it reads no more."""
+
+class _Change(NamedTuple):
+    """What a site made; what reads its result, or a value that it reads no more; what it reads no more."""
+
+    made: list[Node]
+    readers: Sequence[Node] = ()
+    alone: Sequence[Node] = ()
+
 
 MODEL_BUDGET = "step budget of the model used up"
 
@@ -87,6 +94,8 @@ class Engine:
         self._indexes: dict[tuple[CompiledRule, ...], RuleIndex] = {}
         self._aside: set[str] = set()
         self._steps: Counter[str] = Counter()
+        self._spared: Counter[str] = Counter()
+        self._size = 0
         self._fired: defaultdict[Graph, Counter[str]] = defaultdict(Counter)
         self._budget = 0
 
@@ -97,14 +106,18 @@ class Engine:
         """
         self._aside = {failure.rule for failure in self.trace.failures}
         self._steps.clear()
+        self._spared.clear()
         self._fired.clear()
         self._budget = self.limits.steps_per_node * (model.node_count() + self.limits.spare)
         rules = [rule for rule in self._rules if rule.stage in stages]
         ledger, start = model.graph.ledger, len(self.trace.sites)
+        scopes = list(model.scopes())
+        reach = max((rule.pattern.depth for rule in rules), default=0) if len(scopes) > 1 else 0
         touched = ledger.since(min((self._settled[r] for r in rules if r in self._settled), default=ledger.mark()))
+        touched += _captures(touched, reach)
         changes: defaultdict[Graph, list[Node]] = defaultdict(list)
         # What a subgraph no longer captures may then be inside a match around it.
-        waiting = list(reversed(list(model.scopes())))
+        waiting = scopes[::-1]
         new = frozenset(rule for rule in rules if rule not in self._settled)
         while waiting:
             for node in touched:
@@ -115,7 +128,8 @@ class Engine:
                     continue
                 mark = ledger.mark()
                 self._run_scope(model, graph, rules, new, changes.pop(graph, []))
-                touched += [node for node in ledger.since(mark) if node.graph is not graph]
+                changed = ledger.since(mark)
+                touched += [node for node in changed if node.graph is not graph] + _captures(changed, reach)
             waiting, new = list(dict.fromkeys(node.graph for node in touched)), frozenset()
         self._settled.update(dict.fromkeys(rules, ledger.mark()))
         return len(self.trace.sites) - start
@@ -136,20 +150,24 @@ class Engine:
         queue = _Worklist(graph, index.roots.keys())
         unseen = dict.fromkeys(graph.ops() if new else ())
         queue.extend((node, _FAR) for node in unseen)
-        # A constant means what it meant, whoever reads it.
-        queue.extend(_neighbourhood(graph, ([node for node in touched if node.op != "Constant"], []), reach))
+        self._size = max((rule.pattern.size for rule in rules), default=0)
+        # A constant means what it meant: that it lost a reader matters to the few it has left.
+        near = [node for node in touched if node.op != "Constant" or node.outputs[0].uses <= self._size]
+        queue.extend(_neighbourhood(graph, _Change(near), reach))
         settled = -1 if touched else len(self.trace.sites)
         while True:
             while (waiting := queue.pop()) is not None:
                 node, distance = waiting
-                for rule in index.roots[node.domain, node.op] if self.explain else index.candidates(node):
+                likely = index.candidates(node)
+                for rule in index.roots[node.domain, node.op] if self.explain else likely:
                     concerned = rule.pattern.depth >= distance or (node in unseen and rule in new)
                     if not concerned or rule.name in self._aside:
                         continue
-                    change = self._try(model, rule, node)
+                    change = self._try(model, rule, node, spared=self.explain and rule not in likely)
                     if change is not None:
                         self._watch_cycles(graph, rule, cap)
                         queue.extend(_neighbourhood(graph, change, reach))
+                        queue.extend((root, 0) for root in change.alone)
                         # A root that stays, as that of an anchor does, is for the other rules to see.
                         queue.extend([(node, distance)] if node in graph else ())
                         break
@@ -177,8 +195,13 @@ class Engine:
 
     # ---- one rule at one node ----------------------------------------------------------------------------------
 
-    def _try(self, model: Model, rule: CompiledRule, node: Node) -> _Change | None:
-        """Tries one rule with its root at `node`; None when it did not fire."""
+    def _try(self, model: Model, rule: CompiledRule, node: Node, spared: bool) -> _Change | None:
+        """Tries one rule with its root at `node`; None when it did not fire.
+
+        `spared` says that the index leaves it out: then it is for those who explain, and on a budget of its own.
+        """
+        if spared and self._spared[rule.name] > self._budget:
+            return None
         if rule.rule.once and any((rule.name, value.name) in self.trace.once for value in node.outputs):
             return None
         if self.exclude and any((rule.name, value.name) in self.exclude for value in node.outputs):
@@ -193,14 +216,14 @@ class Engine:
             self._use_up(rule, node, "step budget used up")
         except ValidationError as error:
             self._set_aside(rule, f"what it writes is not valid: {error.message}", name_of(node), error)
-        except GraphoptError:
+        except (NewWeightsLimit, ModelError):
             raise
-        except Exception as error:  # a rule is foreign code: whatever it raises, the others go on
+        except (Exception, SystemExit) as error:  # a rule is foreign code: whatever it raises, the others go on
             self._set_aside(rule, said(error), name_of(node), error)
         finally:
             count.seconds += time.perf_counter() - start
             count.steps += matcher.steps
-            self._steps[rule.name] += matcher.steps
+            (self._spared if spared else self._steps)[rule.name] += matcher.steps
             if self._steps[rule.name] > self._budget:
                 self._aside.add(rule.name)
                 self._use_up(rule, node, MODEL_BUDGET)
@@ -238,6 +261,7 @@ class Engine:
         names = tuple(value.name for root in match.nodes for value in root.outputs)
         roots = tuple(value.name for value in match.roots)
         readers = [reader for root in match.roots for reader, _ in graph.consumers(root)]
+        retyped: list[Node] = []
         with model.ledger.transaction() as transaction:
             builder = Builder(graph, before)
             try:
@@ -245,7 +269,8 @@ class Engine:
                 if new is None:
                     raise Declined("the rule declined")
                 for old, value in _replaced(graph, match.roots, [builder.here(value) for value in new]):
-                    _adopt_type(graph, old, value)
+                    if _adopt_type(graph, old, value) and value.node not in builder.made:
+                        retyped.append(value.node)
                     graph.replace(old, value, take_name=value.node in builder.made)
                 _remove_dead(graph, match.nodes)
                 _remove_dead(graph, builder.made)
@@ -271,9 +296,10 @@ class Engine:
         if rule.rule.once:
             self.trace.once.update((rule.name, name) for name in made)
         self.trace.sites.append(Site(rule.name, roots[0], roots, names, made, tuple(v.name for v in reads)))
-        # A value that has lost a reader may now be inside a match; not so a source, or one with too many others.
-        freed = [v for v in reads if not v.node.is_source and v.uses <= rule.pattern.size]
-        return alive, [*readers, *(reader for v in freed for reader, _ in graph.consumers(v))]
+        # A value that has lost a reader may now be inside a match; not so one with too many others, but as its root.
+        freed = [v for v in reads if v.uses <= self._size]
+        readers += [reader for v in freed for reader, _ in graph.consumers(v)]
+        return _Change([*alive, *retyped], readers, [v.node for v in reads])
 
     # ---- what is said ------------------------------------------------------------------------------------------
 
@@ -301,7 +327,7 @@ class Engine:
         self._refuse(rule, root, root, reason)
         self.trace.stopped.append(Refusal(rule.name, name_of(root), name_of(root), reason))
 
-    def _set_aside(self, rule: CompiledRule, message: str, node: str, error: Exception | None = None) -> None:
+    def _set_aside(self, rule: CompiledRule, message: str, node: str, error: BaseException | None = None) -> None:
         self._aside.add(rule.name)
         place, hint = rule.place_of(error), hint_of(error, _RAISED)
         self.trace.failures.append(RuleFailure(rule.name, place, f"{message} (at {node})", hint))
@@ -338,7 +364,7 @@ class _Worklist:
 def _neighbourhood(graph: Graph, change: _Change, reach: int) -> Iterator[tuple[Node, int]]:
     """What depends on a change, as far as `reach` nodes, with the distance; plain copies have no length."""
     found: set[Node] = set()
-    ring, following = change
+    ring, following = list(change.made), list(change.readers)
     for distance in range(reach + 1):
         for node in ring:
             if node in graph and node not in found:
@@ -373,6 +399,21 @@ def _leaves(match: Match) -> list[Value]:
     return list(found)
 
 
+def _captures(nodes: Iterable[Node], reach: int) -> list[Node]:
+    """The captures in subgraphs that see one of `nodes`, or what depends on it as far as `reach` nodes."""
+    found: dict[Node, None] = {}
+    ring = list(dict.fromkeys(nodes))
+    for _ in range(reach):
+        following: dict[Node, None] = {}
+        for node in ring:
+            for reader, slots in node.graph.adj[node].items():
+                inner = [g.captures[slot] for g in reader.subgraphs for slot in slots if slot in g.captures]
+                found.update(dict.fromkeys(inner))
+                following.update(dict.fromkeys([reader, *inner]))
+        ring = list(following)
+    return list(found)
+
+
 def _replaced(graph: Graph, old: Sequence[Value], new: Sequence[Value]) -> list[tuple[Value, Value]]:
     """The roots that are replaced, each with its new value; a root that is returned as it is stays.
 
@@ -392,6 +433,9 @@ def _replaced(graph: Graph, old: Sequence[Value], new: Sequence[Value]) -> list[
         if a.shape is not None and b.shape is not None and not _may_equal(a.shape, b.shape):
             message = f"rewrite returns a value of shape {b.shape}, the one it replaces has {a.shape}"
             raise Mistake(message, "say in where when the shapes agree, and return its reason when they do not")
+        if b in old and new[old.index(b)] is not b:
+            message = f"rewrite returns '{b.name}', which it replaces by something else"
+            raise Mistake(message, "return an Identity of it, or another value")
     pairs = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
     if not pairs:
         raise _Rejected("the rewrite changes nothing")
@@ -403,10 +447,15 @@ def _may_equal(a: Shape, b: Shape) -> bool:
     return len(a) == len(b) and all(p == q for p, q in sizes)
 
 
-def _adopt_type(graph: Graph, old: Value, new: Value) -> None:
-    """What inference does not know of `new` is what was known of `old`; what a graph input declares stays."""
+def _adopt_type(graph: Graph, old: Value, new: Value) -> bool:
+    """What inference does not know of `new` is what was known of `old`; what a graph input declares stays.
+
+    Whether this made more known.
+    """
+    before = new.dtype, new.shape
     if not new.node.is_source:
         graph.set_type(new, new.dtype or old.dtype, new.shape if new.shape is not None else old.shape)
+    return before != (new.dtype, new.shape)
 
 
 def _remove_dead(graph: Graph, nodes: Iterable[Node]) -> None:

@@ -14,7 +14,7 @@ from graphopt.ir.tensor import Array
 UNKNOWN: Final = object()
 """An attribute that is there but computed at run time, or given by the caller of the function."""
 
-COPIES = frozenset({"Identity", "Cast", "Dropout"})
+COPIES = frozenset({"Identity", "Cast", "Dropout", "Sum", "Mean", "Max", "Min"})
 """The operations that may change nothing."""
 
 _COMPARED = 4096
@@ -22,7 +22,7 @@ _COMPARED = 4096
 
 
 def see_through(value: Value) -> Value | None:
-    """The value that `value` is a plain copy of: Identity, a Cast to the same type, Dropout in inference."""
+    """The value that `value` is a plain copy of: Identity, a Cast to the same type, Dropout in inference, Sum of one."""
     node = value.node
     if node.op not in COPIES or node.domain or not node.arity or value.index or node.inputs[0] is None:
         return None
@@ -30,6 +30,8 @@ def see_through(value: Value) -> Value | None:
     match node.op:
         case "Identity":
             return inner
+        case "Sum" | "Mean" | "Max" | "Min":
+            return inner if node.arity == 1 else None
         case "Cast":
             return inner if inner.dtype and inner.dtype == node.attr("to") else None
         case "Dropout":
@@ -73,12 +75,14 @@ def same_value(a: Value, b: Value) -> bool:
 
 
 def number_of(value: Value) -> float | None:
-    """The number in a constant with one element; None for anything else."""
+    """The number in a constant with one element; None for anything else, NaN, and integers that no float holds."""
     tensor = constant_of(value)
     if tensor is None or tensor.size != 1 or tensor.dtype in (dtypes.STRING, dtypes.BOOL):
         return None
     item = tensor.item()
-    return None if isinstance(item, complex) else float(item)
+    if isinstance(item, complex) or item != item or (isinstance(item, int) and abs(item) > 1 << 53):
+        return None
+    return float(item)
 
 
 def inverse_of(op: str, value: Value) -> float | None:
@@ -103,9 +107,11 @@ def keeps_rank(constant: Value, other: Value) -> bool:
 
 
 def close(want: float, found: float, dtype: int = dtypes.FLOAT) -> bool:
-    """Equal within 2 ulp of the constant's own type or 1e-6 relative."""
+    """Equal within 2 ulp of the constant's own type or 1e-6 relative; integers are equal or not."""
     if want == found:
         return True
+    if dtype not in dtypes.FLOATS:
+        return False
     if not (np.isfinite(want) and np.isfinite(found)):
         return False
     epsilon = {dtypes.FLOAT16: 2.0**-10, dtypes.BFLOAT16: 2.0**-7}.get(dtype, 0.0)
@@ -119,7 +125,8 @@ def attribute(node: Node, name: str) -> Any:
     """
     found = node.attr(name)
     if found is not None:
-        return UNKNOWN if isinstance(found, Reference) else found
+        # A rule gets a list of its own: what it does to it must not change the node.
+        return UNKNOWN if isinstance(found, Reference) else list(found) if isinstance(found, list) else found
     known = signature(node.domain, node.op, node.version)
     value = node.input(known.inputs.index(name)) if known is not None and name in known.inputs else None
     if value is None:

@@ -81,8 +81,7 @@ def _key(value: Value | None, levels: int) -> Key:
     # Of sources, an input is no constant; the rest may be.
     if node.op in ("Constant", "Capture") and constant_of(value) is not None:
         number = number_of(value)
-        # A number that is none equals nothing, not even itself.
-        return _CONSTANT if number is None or number != number else (number, value.dtype)
+        return _CONSTANT if number is None else (number, value.dtype)
     return _ANY if node.is_source else _key_of(node, levels)
 
 
@@ -128,7 +127,7 @@ def _may_op(e: Op, key: Key) -> bool:
         operands, keys = operands[:1], keys[:1]
     elif not e.rest and any(other is not None for other in keys[len(operands) :]):
         return False
-    if not e.domain and e.op in COMMUTATIVE:
+    if not e.domain and e.op in COMMUTATIVE and len(operands) <= len(keys):
         return all(any(_may_operand(operand, key) for key in keys) for operand in operands)
     return all(_may_operand(*pair) for pair in zip(operands, keys, strict=False))
 
@@ -142,6 +141,8 @@ def _may_scaled(e: Scaled, key: Key) -> bool:
         return False
     if len(key) == 2:
         return True
+    if len(key[2]) != 2:
+        return False
     a, b = key[2]
     pairs = [(a, b), (b, a)] if key[1] == "Mul" else [(a, _inverse("Div", b))]
     return any(_is_number(k) and _may_number(e.factor, *k) and _may(e.x, x) for x, k in pairs)
@@ -180,6 +181,8 @@ def _leaves(op: str, key: Key, levels: int) -> Iterator[Key]:
         yield _CUT
         return
     parts = key[2]
+    if len(parts) < 2:
+        return
     for leaf in parts if key[1] != INVERSE[op] else (parts[0], _inverse(INVERSE[op], parts[1])):
         if leaf is not None:
             yield leaf

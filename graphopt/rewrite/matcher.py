@@ -343,7 +343,7 @@ class Matcher:
         for _ in self._enter(node):
             for _ in self._match_attrs(e, node):
                 if e.op in COMMUTATIVE and not e.domain and None not in slots:
-                    yield from self._assign(_ordered(e.operands), slots)
+                    yield from self._assign(_ordered(e.operands), slots, slots)
                 else:
                     yield from self._operands(e.operands, slots)
         del self._outputs[e.identity]
@@ -432,7 +432,7 @@ class Matcher:
     def _match_chain(self, e: Chain, value: Value) -> Iterator[None]:
         operands = _ordered(e.operands)
         for leaves in self._cuts(e.op, value, len(operands)):
-            yield from self._assign(operands, leaves)
+            yield from self._assign(operands, leaves, leaves)
 
     def _cuts(self, op: str, leaf: Leaf, count: int) -> Iterator[list[Leaf]]:
         """Every way to read `leaf` as a chain of `op` with `count` operands."""
@@ -459,8 +459,10 @@ class Matcher:
                 for right in self._spread(op, others, count - share):
                     yield [*left, *right]
 
-    def _assign(self, operands: Sequence[Expr | None], leaves: Sequence[Leaf | None]) -> Iterator[None]:
-        """Every way to give each operand one of the leaves."""
+    def _assign(
+        self, operands: Sequence[Expr | None], leaves: Sequence[Leaf | None], whole: Sequence[Leaf | None]
+    ) -> Iterator[None]:
+        """Every way to give each operand one of `leaves`, which are left of the `whole` chain."""
         if not operands:
             yield
             return
@@ -472,9 +474,8 @@ class Matcher:
             if leaf is None or leaf in tried:
                 continue
             tried.add(leaf)
-            others = [*leaves[:index], *leaves[index + 1 :]]
-            for _ in self._match_leaf(first, leaf, others):
-                yield from self._assign(operands[1:], others)
+            for _ in self._match_leaf(first, leaf, whole):
+                yield from self._assign(operands[1:], [*leaves[:index], *leaves[index + 1 :]], whole)
 
     def _match_leaf(self, operand: Expr, leaf: Leaf, others: Sequence[Leaf | None]) -> Iterator[None]:
         """One operand beside `others`: a constant number must not raise the rank of the result."""

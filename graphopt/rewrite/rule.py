@@ -11,7 +11,8 @@ from typing import Any, ClassVar, Literal
 from graphopt.errors import RuleError, near
 from graphopt.ir import Graph, Value
 from graphopt.rewrite.blame import Mistake, hint_of, line_of, raised_in, said
-from graphopt.rewrite.pattern import Pattern, Reason, names_in, root_ops, trace
+from graphopt.rewrite.language import read_pattern
+from graphopt.rewrite.pattern import Pattern, Reason, names_in, root_ops
 
 Stage = Literal["clean", "recover", "fuse", "lower"]
 STAGES: tuple[Stage, ...] = ("clean", "recover", "fuse", "lower")
@@ -78,7 +79,7 @@ class Rule:
 
 
 class CompiledRule:
-    """A rule with its pattern traced and its signatures read, once.
+    """A rule with its pattern and its signatures read, once.
 
     Raises: RuleError GO060 for a pattern that cannot be read, GO061 for a rule that is not of the form, each with the
     line where that is.
@@ -90,7 +91,7 @@ class CompiledRule:
         self.stage = rule.stage
         self.needs = rule.needs if isinstance(rule.needs, tuple) else (rule.needs,)
         self._check_form()
-        self.pattern = self._traced()
+        self.pattern = self._read()
         self._where, self._rewrite = self._wanted("where"), self._wanted("rewrite")
 
     # ---- what can be wrong with it -------------------------------------------------------------------------------
@@ -109,10 +110,10 @@ class CompiledRule:
                 hint = 'write needs = kernel("com.microsoft", "BiasGelu")'
                 raise self._error(f"what {self.name} needs is {needed!r}, not a kernel", hint)
 
-    def _traced(self) -> Pattern:
-        """The pattern; traced twice, since what differs then would differ between two runs as well."""
+    def _read(self) -> Pattern:
+        """The pattern; read twice, since what differs then would differ between two runs as well."""
         try:
-            pattern, again = trace(self.rule.pattern), trace(self.rule.pattern)
+            pattern, again = read_pattern(self.rule.pattern), read_pattern(self.rule.pattern)
         except (Exception, SystemExit) as error:
             message = f"the pattern of {self.name} cannot be read: {said(error)}"
             hint = hint_of(error, "it is called with a variable for each parameter, and nothing is known of these yet")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from graphopt.ir import dtypes
 from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, Value, const, constant_of, numbers_of
 from graphopt.rewrite.facts import source_of
 from graphopt.testing import check_rule, parse_cases
+from graphopt.testing.check.choices import GENERATORS
 
 
 class WrongConstant(Rule):
@@ -307,6 +309,14 @@ def test_an_operator_without_generator() -> None:
     report = check_rule(ReluOfConv, given={"x": "float32[1, 3, 8, 8]", "w": "float32[4, 3, 3, 3]"})
     assert report.fired >= 10
     assert report.compared >= 20
+
+
+def test_every_choice_and_every_mutation_belongs_to_a_generator(root: Path) -> None:
+    found: set[str] = set()
+    for path in (root / "graphopt/testing/check").glob("*.py"):
+        found |= set(re.findall(r'(?:choose|Mutation)\(\s*"(\w+)"', path.read_text()))
+    assert found - GENERATORS.keys() == set()
+    assert GENERATORS.keys() - found <= {"ranks", "shapes"}
 
 
 def test_hypothesis_is_needed_only_for_this() -> None:

@@ -11,7 +11,6 @@ from graphopt.ir.text import parse, to_text
 from graphopt.pipeline.observation import Observer
 from graphopt.pipeline.optimize import optimize
 from graphopt.rewrite import Builder, CompiledRule, Engine, Expr, Number, Ops, Refusal, Rule, all_rules, const
-from graphopt.rewrite.pattern import Value
 from graphopt.rewrite.trace import Part
 from graphopt.targets import target_named
 from graphopt.testing.run import prepare, refused

@@ -65,7 +65,8 @@ def drawn(draw: Callable[[int], int], exempt: str | None) -> Choose:
     return choose
 
 
-def random(source: Random, exempt: str | None) -> Choose:
+def randomly(source: Random, exempt: str | None) -> Choose:
+    """Choices without Hypothesis."""
     return drawn(source.randrange, exempt)
 
 

@@ -213,7 +213,8 @@ class _Speller:
             if not isinstance(last, int):
                 raise Rejected
             gain = self.graph.add_constant(seeded(value.dtype, (last,), 99), "gain")
-            return self.builder.LayerNormalization(value, gain)
+            # With an epsilon of 1 the smallest difference before it stays small.
+            return self.builder.LayerNormalization(value, gain, epsilon=1.0)
         return self._made(reader, [value])
 
     # ---- sizes -------------------------------------------------------------------------------------------------
