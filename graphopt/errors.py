@@ -7,6 +7,8 @@ GraphoptError              exit code 70: a bug in graphopt
 ├── InconclusiveError      4: the check could not decide
 ├── RuntimeCrash           5: the runtime crashed or timed out while checking
 └── RuleError              6: a rule raised, cycled or wrote an invalid graph
+
+Every code stands in docs/errors.md.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ class Settings:
 def find_settings(folder: Path) -> Settings:
     """The settings in `folder`, or in the nearest folder above that has some; graphopt.toml goes before pyproject.toml.
 
-    Raises: UsageError GO025 for a file that is not TOML.
+    Raises: UsageError GO027 for a file that is not TOML.
     """
     for place in (folder := folder.absolute(), *folder.parents):
         if (place / OWN_FILE).is_file():
@@ -48,7 +48,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text())
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UsageError("GO025", f"it cannot be read: {error}", str(path), "--no-config does without it") from error
+        raise UsageError("GO027", f"it cannot be read: {error}", str(path), "--no-config does without it") from error
 
 
 def _with_paths(value: Any, folder: Path) -> Any:

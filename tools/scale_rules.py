@@ -27,7 +27,7 @@ from graphopt.bench.bert import BertConfig, bert
 from graphopt.ir import Model, Value, load
 from graphopt.ir.infer import infer
 from graphopt.pipeline.optimize import optimize
-from graphopt.rewrite import Builder, CompiledRule, Context, Engine, Expr, Ops, Rule, all_rules
+from graphopt.rewrite import Builder, CompiledRule, Context, Engine, Expr, Ops, Rule, built_in_rules
 from graphopt.targets import target_named
 
 MOST_SECONDS = 0.15
@@ -68,7 +68,7 @@ def model(nodes: int) -> onnx.ModelProto:
 
 
 def by_graphopt(path: Path) -> Count:
-    return _with_rules(path, all_rules())
+    return _with_rules(path, built_in_rules())
 
 
 def by_onnxsim(path: Path) -> Count:
@@ -193,7 +193,7 @@ def with_near_misses(kind: str, number: int, alone: bool) -> Callable[[Path], Co
     rules = list(NEAR_MISSES[kind]())[:number]
     if alone:
         return lambda path: engine_alone(path, rules)
-    return lambda path: _with_rules(path, [*all_rules(), *rules])
+    return lambda path: _with_rules(path, [*built_in_rules(), *rules])
 
 
 # ---- one measurement, in a process of its own ------------------------------------------------------------------------

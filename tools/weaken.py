@@ -129,7 +129,7 @@ def verdict(copy: Copy, removal: Removal) -> tuple[bool, str]:
     if status != 1:
         return False, f"pytest ends with {status}: {output.strip().splitlines()[-1]}"
     failed = _FAILED.search(output)
-    return True, failed[1] if failed else "runs without end"
+    return True, failed[1] if failed else output.strip().rpartition("\n")[2] or "runs without end"
 
 
 @click.command()

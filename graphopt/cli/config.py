@@ -44,7 +44,7 @@ def _read(context: click.Context, parameter: click.Parameter, ignored: bool) -> 
 
 
 def _defaults(context: click.Context, settings: Settings) -> dict[str, Any]:
-    """Defaults of a command's parameters. Raises: UsageError GO025 for a key or a value that cannot be."""
+    """Defaults of a command's parameters. Raises: UsageError GO027 for a key or a value that cannot be."""
     group = context.find_root().command
     commands = group.commands if isinstance(group, click.Group) else {}
     flags = {name: _flags(command) for name, command in commands.items()}
@@ -74,7 +74,7 @@ def _flags(command: click.Command) -> dict[str, click.Option]:
 
 def _known(settings: Settings, key: str, known: dict[str, Any], what: str) -> Any:
     if key not in known:
-        raise UsageError("GO025", f"'{key}' is not {what} that can be set", str(settings.path), near(key, known))
+        raise UsageError("GO027", f"'{key}' is not {what} that can be set", str(settings.path), near(key, known))
     return known[key]
 
 
@@ -82,8 +82,8 @@ def _converted(settings: Settings, context: click.Context, key: str, option: cli
     """What an option makes of a value, in the type that the flag has."""
     if option.is_flag != isinstance(value, bool) or option.multiple != isinstance(value, list):
         kind = "true or false" if option.is_flag else "a list" if option.multiple else "a single value"
-        raise UsageError("GO025", f"'{key}' is {value!r}, not {kind}", str(settings.path))
+        raise UsageError("GO027", f"'{key}' is {value!r}, not {kind}", str(settings.path))
     try:
         return option.type_cast_value(context, value)
     except click.BadParameter as error:
-        raise UsageError("GO025", f"'{key}' cannot be {value!r}: {error.message}", str(settings.path)) from error
+        raise UsageError("GO027", f"'{key}' cannot be {value!r}: {error.message}", str(settings.path)) from error

@@ -33,5 +33,5 @@ def _folder(path: str) -> AbstractContextManager[str]:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError("GO019", f"not a folder to write to: {error.strerror}", path) from error
+        raise UsageError("GO028", f"not a folder to write to: {error.strerror}", path) from error
     return nullcontext(path)

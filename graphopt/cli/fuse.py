@@ -7,38 +7,21 @@ from typing import Any
 
 import click
 
-from graphopt.cli.options import checking, choosing, screen
+from graphopt.cli.options import checking, deciding, only, screen
 from graphopt.cli.screen import Screen
-from graphopt.cli.types import SIZE
 
 
 @click.command(short_help="Recover, fuse, lower; verify; write.")
 @click.argument("model")
 @click.option("-o", "--output", metavar="PATH", help="Where to write; default: MODEL's stem with .fused.onnx.")
-@click.option(
-    "--target",
-    default="ort-cpu",
-    show_default=True,
-    metavar="NAME",
-    help="ort-cpu, ort-cuda, onnx, auto (by installed providers), or a table FILE.json.",
-)
+@only
+@deciding
 @click.option(
     "--verify",
     type=click.Choice(["off", "sites", "full"]),
     default="sites",
     show_default=True,
     help="Check every region that a rewrite touched, whole runs as well, or nothing.",
-)
-@choosing
-@click.option("--keep-opset", is_flag=True, help="Do not raise the opset, even where that lets a fused op be written.")
-@click.option("--assume", metavar="FACT", multiple=True, help="Promise of the inputs: no-empty-rows. Repeatable.")
-@click.option(
-    "--max-new-weights",
-    type=SIZE,
-    default="512MiB",
-    show_default=True,
-    metavar="SIZE",
-    help="Leave out a rule whose rewrites would together add more than this.",
 )
 @click.option(
     "--external-data",

@@ -52,11 +52,32 @@ def _disabled(context: click.Context, option: click.Parameter, names: tuple[str,
     return names if typed else tuple(name for name in names if name not in context.params.get("only", ()))
 
 
-_only = click.option("--only", metavar="RULE", multiple=True, help="Apply this rule and no other; repeatable.")
+_target = click.option(
+    "--target",
+    default="ort-cpu",
+    show_default=True,
+    metavar="NAME",
+    help="ort-cpu, ort-cuda, onnx, auto (by installed providers), or a table FILE.json.",
+)
+only = click.option("--only", metavar="RULE", multiple=True, help="Apply this rule and no other; repeatable.")
 _disable = click.option(
     "--disable", metavar="RULE", multiple=True, callback=_disabled, help="Leave a rule out; repeatable."
 )
 _rules = click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add rules; repeatable.")
+_keep_opset = click.option(
+    "--keep-opset", is_flag=True, help="Do not raise the opset, even where that lets a fused op be written."
+)
+_assume = click.option(
+    "--assume", metavar="FACT", multiple=True, help="Promise of the inputs: no-empty-rows. Repeatable."
+)
+_max_new_weights = click.option(
+    "--max-new-weights",
+    type=SIZE,
+    default="512MiB",
+    show_default=True,
+    metavar="SIZE",
+    help="Leave out a rule whose rewrites would together add more than this.",
+)
 _dims = click.option("--dim", "dims", type=BINDING, multiple=True, help="Bind a symbolic dimension; repeatable.")
 _inputs = click.option("--inputs", metavar="FILE.npz", help="Real inputs: arrays named after the graph's inputs.")
 _timeout = click.option(
@@ -81,8 +102,8 @@ _provider = click.option(
     "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="Where the models run."
 )
 
-choosing = all_of(_only, _disable, _rules)
-"""Which rules are applied."""
+deciding = all_of(_disable, _rules, _target, _keep_opset, _assume, _max_new_weights)
+"""What decides which rules fire."""
 
 checking = all_of(_dims, _inputs, _providers, _timeout, _memory)
 """How models are run to be checked."""

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 IR_DOMAIN = "ir"
 
 
+def qualified(domain: str, op: str) -> str:
+    """`Op` in the standard domain, else `domain.Op`."""
+    return f"{domain}.{op}" if domain else op
+
+
 class Value:
     """One output of one node.
 
@@ -191,6 +196,11 @@ class Node:
         self._decoded = None
 
     @property
+    def label(self) -> str:
+        """What people know it by: its name, else that of its first output, else its operator."""
+        return self.name or (self.outputs[0].name if self.outputs else self.op)
+
+    @property
     def place(self) -> str:
         """How an error names this node."""
         if self.op == "Output" and self.domain == IR_DOMAIN:
@@ -208,5 +218,4 @@ class Node:
                 yield value.node
 
     def __repr__(self) -> str:
-        domain = f"{self.domain}." if self.domain else ""
-        return f"<{domain}{self.op} {self.name or (self.outputs[0].name if self.outputs else '')}>"
+        return f"<{qualified(self.domain, self.op)} {self.name or (self.outputs[0].name if self.outputs else '')}>"

@@ -11,7 +11,7 @@ from graphopt.pipeline.optimize import Progress
 from graphopt.pipeline.result import Result, Rewrite
 from graphopt.pipeline.rulebook import page, parts
 from graphopt.pipeline.verification import error_of, verify
-from graphopt.rewrite import all_rules, find_rules
+from graphopt.rewrite import find_rules
 
 __all__ = [
     "MEANINGS",
@@ -25,7 +25,6 @@ __all__ = [
     "Result",
     "Rewrite",
     "RuleReport",
-    "all_rules",
     "count_meanings",
     "count_ops",
     "demo",

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from types import CodeType, FunctionType
-from typing import Any
 
-from graphopt.errors import GraphoptError, UnequalError, UsageError, near
+from graphopt.errors import GraphoptError, UsageError
 from graphopt.ir import Model, Source, load
-from graphopt.ir.schema import signature
+from graphopt.ir.node import qualified
 from graphopt.pipeline.fusion import promises_named, target_for
-from graphopt.pipeline.meanings import MEANINGS, count_meanings, count_ops
+from graphopt.pipeline.meanings import count_meanings, count_ops
 from graphopt.pipeline.observation import Observer, Seen, Shadow
 from graphopt.pipeline.optimize import Progress, optimized
+from graphopt.pipeline.requirements import Requirement, requirement
 from graphopt.rewrite import CompiledRule, Limits, Refusal, RuleSet, Site, Trace, find_rules
 from graphopt.rewrite.trace import Part
 from graphopt.targets import Target
@@ -74,20 +73,6 @@ class NodeReport:
     kept: bool
     taken: Site | None
     refusals: tuple[Refusal, ...]
-
-
-@dataclass(frozen=True)
-class Requirement:
-    """How often a meaning, or an op, must stand in the result, how often it does, and the rules that make it."""
-
-    name: str
-    wanted: int
-    found: int
-    rules: tuple[str, ...]
-
-    @property
-    def met(self) -> bool:
-        return self.found >= self.wanted
 
 
 @dataclass(frozen=True)
@@ -157,8 +142,8 @@ def explain(
     for failure in chosen.failures:
         trace.failures.append(failure)
     reports = _reports(known, disable, runs_on, observer, trace)
-    required = tuple(_requirement(*item, model, chosen.rules) for item in (require or {}).items())
-    missing = [_missing(one, str(model.path or "model")) for one in required if not one.met]
+    required = tuple(requirement(*item, model, chosen.rules) for item in (require or {}).items())
+    missing = [one.error(str(model.path or "model")) for one in required if not one.met]
     return Explanation(
         model=str(model.path or "model"),
         target=runs_on.name,
@@ -215,7 +200,7 @@ def _note(
     if rule.name in observer.lacking:
         return f"{target.name} has no kernel {' or '.join(map(str, rule.needs))}", True
     if not observer.roots.intersection(rule.roots):
-        roots = " or ".join(f"{domain}.{op}" if domain else op for domain, op in rule.roots)
+        roots = " or ".join(qualified(*root) for root in rule.roots)
         return f"no {roots} in the model", True
     return "", False
 
@@ -268,48 +253,3 @@ def _like(name: str, known: Iterable[str]) -> str:
     close = [one for one in known if word in one.lower()]
     close = close or [last[one] for one in difflib.get_close_matches(name.rpartition("/")[2], last, n=3, cutoff=0.5)]
     return f"did you mean {', '.join(sorted(close)[:3])}?" if close else "give the name of a node or value of the model"
-
-
-# ---- what must be there ----------------------------------------------------------------------------------------------
-
-
-def _requirement(name: str, wanted: int, model: Model, rules: Sequence[CompiledRule]) -> Requirement:
-    ops = count_ops(model)
-    meanings = set(MEANINGS.values())
-    domain, _, op = name.rpartition(".")
-    makers = {rule.name: _names_in(type(rule.rule).rewrite) for rule in rules}
-    if name not in meanings and name not in ops and signature(domain, op, model.opset) is None:
-        raise UsageError("GO026", f"no meaning or op is called '{name}'", "", near(name, meanings | ops.keys()))
-    spellings = [spelling for spelling, meaning in MEANINGS.items() if meaning == name] or [name]
-    found = count_meanings(ops).get(name, 0) if name in meanings else ops[name]
-    simple = {spelling.rpartition(".")[2] for spelling in spellings}
-    return Requirement(name, wanted, found, tuple(rule for rule, names in makers.items() if names & simple))
-
-
-def _missing(requirement: Requirement, place: str) -> GraphoptError:
-    message = f"{requirement.name}: {requirement.found}, required {requirement.wanted}"
-    hint = f"made by {', '.join(requirement.rules)}" if requirement.rules else "no rule makes it"
-    return UnequalError("GO083", message, place, hint)
-
-
-def _names_in(function: Any) -> frozenset[str]:
-    """The names that a function uses, and the functions of its own package that it calls: among them are the ops that a
-    rewrite makes, `op.Gelu(x)`."""
-    found: set[str] = set()
-    seen: set[CodeType] = set()
-    stack = [(function.__code__, function.__globals__)]
-    while stack:
-        code, scope = stack.pop()
-        if code in seen:
-            continue
-        seen.add(code)
-        found.update(code.co_names)
-        stack.extend((const, scope) for const in code.co_consts if isinstance(const, CodeType))
-        package = str(scope.get("__name__", "")).rpartition(".")[0]
-        called = [scope.get(name) for name in code.co_names]
-        stack.extend(
-            (other.__code__, other.__globals__)
-            for other in called
-            if isinstance(other, FunctionType) and other.__module__.rpartition(".")[0] == package
-        )
-    return frozenset(found)

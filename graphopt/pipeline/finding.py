@@ -38,7 +38,7 @@ class Found:
     def __repr__(self) -> str:
         bound = ", ".join(f"{name}={_said(value)}" for name, value in self.bindings.items())
         roots = ", ".join(value.name for value in self.roots)
-        return f"<{roots} in the {self.scope}: {bound}; nodes {', '.join(map(_name, self.nodes))}>"
+        return f"<{roots} in the {self.scope}: {bound}; nodes {', '.join(node.label for node in self.nodes)}>"
 
 
 def find(model: Source | Model, pattern: Callable[..., Any] | type[Rule], *, steps: int | None = None) -> list[Found]:
@@ -104,7 +104,7 @@ def _scope(model: Model, graph: Graph) -> str:
 def _holders(graph: Graph) -> Iterator[str]:
     while (holder := graph.holder) is not None:
         attribute = next(name for name, inner in (holder.graphs or {}).items() if graph in inner)
-        yield f"{attribute} of {_name(holder)}"
+        yield f"{attribute} of {holder.label}"
         graph = holder.graph
 
 
@@ -117,7 +117,3 @@ def _said(value: Any) -> str:
         case list():
             return f"[{', '.join(map(_said, value))}]"
     return repr(value)
-
-
-def _name(node: Node) -> str:
-    return node.name or (node.outputs[0].name if node.outputs else node.op)

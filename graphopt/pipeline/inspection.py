@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from graphopt.ir import Model, Node, Source, Tensor, Value, dtypes, load
+from graphopt.ir.node import qualified
 from graphopt.ir.schema import MICROSOFT, signature
-from graphopt.pipeline.meanings import count_meanings, count_ops, op_name
+from graphopt.pipeline.meanings import count_meanings, count_ops
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ def inspect(source: Source) -> Inspection:
         functions=tuple(f"{domain}.{name}" for domain, name, _ in model.functions),
         ops=dict(ops),
         fused=count_meanings(ops),
-        unknown=tuple(sorted({op_name(node) for node in _unknown(model)})),
+        unknown=tuple(sorted({qualified(node.domain, node.op) for node in _unknown(model)})),
         parameters=sum(tensor.size for tensor in weights),
         weight_bytes=sum(tensor.nbytes for tensor in weights),
         external=tuple(sorted({entries["location"] for tensor in weights if (entries := tensor.external)})),

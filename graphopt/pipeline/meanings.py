@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from graphopt.ir import Model, Node
+from graphopt.ir import Model
+from graphopt.ir.node import qualified
 
 _SPELLINGS = {
     "Attention": (
@@ -37,14 +38,9 @@ MEANINGS = {spelling: meaning for meaning, spellings in _SPELLINGS.items() for s
 """Meaning by op; an op outside the standard domain is written `domain.Op`."""
 
 
-def op_name(node: Node) -> str:
-    """`Op` in the standard domain, else `domain.Op`."""
-    return f"{node.domain}.{node.op}" if node.domain else node.op
-
-
 def count_ops(model: Model) -> Counter[str]:
     """How often each op stands in the model, subgraphs and functions included."""
-    return Counter(op_name(node) for scope in model.scopes() for node in scope.ops())
+    return Counter(qualified(node.domain, node.op) for scope in model.scopes() for node in scope.ops())
 
 
 def count_meanings(ops: Counter[str]) -> dict[str, int]:

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 from graphopt.ir import Graph, Model, Node
 from graphopt.rewrite import CompiledRule, Engine, Refusal, Site, Trace
 from graphopt.rewrite.engine import MODEL_BUDGET, escape
-from graphopt.rewrite.explain import name_of
 from graphopt.rewrite.index import RuleIndex
 from graphopt.rewrite.matcher import Match, Matcher
 from graphopt.rewrite.rule import Stage
@@ -84,7 +83,7 @@ class Observer:
         # Rules that an index spares the engine are tried here as well.
         limits = replace(engine.limits, steps_per_node=10 * engine.limits.steps_per_node)
         Engine(rules, engine.context, limits, engine.exclude, trace, explain=True).run(model)
-        ops = {name_of(node): node.op for graph in model.scopes() for node in graph.ops()}
+        ops = {node.label: node.op for graph in model.scopes() for node in graph.ops()}
         self.seen += [Seen(refusal, _general(refusal.reason, ops)) for refusal in trace.refusals]
 
 

@@ -30,8 +30,8 @@ class Rewrite:
 class Result:
     """A fused model and what is known of it.
 
-    `verdict` says what the check found, `errors` what stands against the model and, after that, which rules failed: without
-    them the model is as good as with them. `output` is the file it was written to, if it was. `trace` holds what the rules did,
+    `verdict` says what the check found, `errors` what stands against the model and, after that, the rules that failed,
+    which stands against none. `output` is the file it was written to, if it was. `trace` holds what the rules did,
     `verification` the figures of the check, `seconds` wall times by stage, `assume` the promises about inputs that were
     given.
     """

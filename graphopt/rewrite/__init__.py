@@ -6,7 +6,7 @@ from graphopt.rewrite.engine import Engine, Limits
 from graphopt.rewrite.facts import constant_of, number_of, numbers_of, see_through
 from graphopt.rewrite.language import Attr, Factor, Number, Ops, const, like
 from graphopt.rewrite.pattern import Expr, Reason
-from graphopt.rewrite.registry import RuleSet, all_rules, built_in_rules, find_rules, rules_from, select
+from graphopt.rewrite.registry import RuleSet, built_in_rules, find_rules
 from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
 from graphopt.rewrite.trace import Refusal, RuleCount, RuleFailure, Site, Trace
 
@@ -31,7 +31,6 @@ __all__ = [
     "Site",
     "Trace",
     "Value",
-    "all_rules",
     "built_in_rules",
     "const",
     "constant_of",
@@ -40,7 +39,5 @@ __all__ = [
     "like",
     "number_of",
     "numbers_of",
-    "rules_from",
     "see_through",
-    "select",
 ]

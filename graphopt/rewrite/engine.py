@@ -297,7 +297,7 @@ class Engine:
             self.trace.once.update((rule.name, name) for name in made)
         self.trace.sites.append(Site(rule.name, roots[0], roots, names, made, tuple(v.name for v in reads)))
         # A value that has lost a reader may now be inside a match; not so one with too many others, but as its root.
-        freed = [v for v in reads if v.uses <= self._size]
+        freed = [v for v in reads if v.uses <= self._size and v.node in graph]
         readers += [reader for v in freed for reader, _ in graph.consumers(v)]
         return _Change([*alive, *retyped], readers, [v.node for v in reads])
 

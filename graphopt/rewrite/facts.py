@@ -22,7 +22,7 @@ _COMPARED = 4096
 
 
 def see_through(value: Value) -> Value | None:
-    """The value that `value` is a plain copy of: Identity, a Cast to the same type, Dropout in inference, Sum of one."""
+    """The value that `value` copies: by Identity, Cast to the same type, Dropout in inference, Sum or Max of one."""
     node = value.node
     if node.op not in COPIES or node.domain or not node.arity or value.index or node.inputs[0] is None:
         return None

@@ -45,6 +45,7 @@ from graphopt.rewrite.pattern import (
 )
 from graphopt.rewrite.vocabulary import check_operation
 
+
 @dataclass(frozen=True)
 class Kind:
     """What a variable stands for, when not for a value."""

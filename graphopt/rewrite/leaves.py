@@ -33,7 +33,7 @@ Leaf = Value | Scalar | Inverse
 
 
 def parts_of(op: str, node: Node) -> list[Leaf] | None:
-    """What a node joins: `x - y` joins x and -y. None where it is no node of such a chain, [] where not for its operands."""
+    """What a node joins: `x - y` joins x and -y. None for no node of such a chain, [] where its operands forbid it."""
     if node.domain or node.op not in LINKS[op] or None in node.inputs[: node.arity] or node.arity < 2:
         return None
     inputs = [value for value in node.inputs[: node.arity] if value is not None]

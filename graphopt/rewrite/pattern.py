@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import EllipsisType
-from typing import Annotated, Any, cast
+from typing import Any
 
 from graphopt.errors import near
-from graphopt.ir import IR_DOMAIN, Value
-from graphopt.ir.schema import MICROSOFT, history
+from graphopt.ir import Value
+from graphopt.ir.node import qualified
+from graphopt.ir.schema import history
 from graphopt.rewrite.blame import Mistake
-from graphopt.rewrite.vocabulary import check_operation
 
 Reason = bool | str
 Dims = tuple["str | int | EllipsisType | None", ...]
@@ -115,9 +113,8 @@ class Op(Expr):
         return self.whole or self
 
     def __str__(self) -> str:
-        domain = f"{self.domain}." if self.domain else ""
         attrs = [f"{name}={value}" for name, value in self.attrs.items() if not callable(value)]
-        return f"{domain}{self.op}({', '.join([*map(str, self.operands), *attrs])})"
+        return f"{qualified(self.domain, self.op)}({', '.join([*map(str, self.operands), *attrs])})"
 
 
 @dataclass(frozen=True, eq=False)

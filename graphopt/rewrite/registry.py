@@ -19,7 +19,7 @@ from types import ModuleType
 
 from graphopt.errors import RuleError, UsageError, near
 from graphopt.rewrite.blame import line_of, raised_in, raised_on_import, said
-from graphopt.rewrite.order import unordered_line
+from graphopt.rewrite.hash_order import unordered_line
 from graphopt.rewrite.rule import STAGES, CompiledRule, Rule
 from graphopt.rewrite.trace import RuleFailure
 
@@ -66,32 +66,9 @@ def find_rules(sources: Iterable[str] = ()) -> RuleSet:
     return _together([*_built_in(), *_installed(), *(found for source in sources for found in _in_source(source))])
 
 
-def all_rules(sources: Iterable[str] = ()) -> tuple[CompiledRule, ...]:
-    """The rules of `find_rules` that were not set aside."""
-    return find_rules(sources).rules
-
-
 def built_in_rules() -> tuple[CompiledRule, ...]:
     """The rules that ship with graphopt, by stage, then name."""
     return _together(_built_in()).rules
-
-
-def rules_from(source: str) -> tuple[CompiledRule, ...]:
-    """The rules in a Python file or an importable module.
-
-    Raises: UsageError GO062 when there are none, RuleError for the first that cannot be read.
-    """
-    found = _together(_in_source(source))
-    for failure in found.failures:
-        raise failure.error
-    return found.rules
-
-
-def select(
-    rules: Iterable[CompiledRule], only: Iterable[str] = (), disable: Iterable[str] = ()
-) -> tuple[CompiledRule, ...]:
-    """The rules that `--only` and `--disable` leave. Raises: UsageError GO010 for an unknown name."""
-    return RuleSet(tuple(rules)).select(only, disable).rules
 
 
 def _together(found: Iterable[_Found]) -> RuleSet:

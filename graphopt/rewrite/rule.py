@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from graphopt.errors import RuleError, near
 from graphopt.ir import Graph, Value
+from graphopt.ir.node import qualified
 from graphopt.rewrite.blame import Mistake, hint_of, line_of, raised_in, said
 from graphopt.rewrite.language import read_pattern
 from graphopt.rewrite.pattern import Pattern, Reason, names_in, root_ops
@@ -26,7 +27,7 @@ class Kernel:
     op: str
 
     def __str__(self) -> str:
-        return f"{self.domain}.{self.op}" if self.domain else self.op
+        return qualified(self.domain, self.op)
 
 
 def kernel(domain: str, op: str) -> Kernel:

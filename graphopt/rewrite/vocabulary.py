@@ -8,6 +8,7 @@ from functools import cache
 from importlib import resources
 
 from graphopt.errors import close_names, near
+from graphopt.ir.node import qualified
 from graphopt.ir.schema import MICROSOFT, history, operators, signature
 from graphopt.rewrite.blame import Mistake
 
@@ -23,7 +24,7 @@ def check_operation(domain: str, op: str, operands: int, attrs: Iterable[str]) -
     known = _operators(domain)
     if not known:
         return
-    shown = f"{domain}.{op}" if domain else op
+    shown = qualified(domain, op)
     if op not in known:
         if domain != MICROSOFT or close_names(op, known):
             raise Mistake(f"no operator is called '{shown}'", near(op, known))
@@ -46,7 +47,7 @@ def _operators(domain: str) -> frozenset[str]:
 @cache
 def _parts(domain: str, op: str) -> tuple[frozenset[str], int]:
     """Names of the attributes and inputs that an operator has in any version, and how many inputs at most."""
-    contrib = _contrib().get(f"{domain}.{op}" if domain else op)
+    contrib = _contrib().get(qualified(domain, op))
     if contrib is not None:
         return frozenset(contrib), _ANY_NUMBER
     schemas = history(domain, op)

@@ -16,6 +16,9 @@ _SIZES = ((2, 3, 5, 7, 4), (3, 1, 4, 2, 6))
 _TOLERANCE = {np.dtype(np.float16): 1e-2, np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-12}
 _TOLERANCE_BFLOAT16 = 5e-2
 
+NOTHING = "nothing was checked"
+"""Said of an output without a finite element."""
+
 Ranges = Mapping[str, tuple[float, float]]
 """The least and the greatest element of an input, by name."""
 
@@ -61,13 +64,13 @@ def difference(before: Model, after: Model, dims: Mapping[str, int], ranges: Ran
     return next(iter(_by_output(wanted, found).values()), "")
 
 
-def differences(before: Model, after: Model, runner: Runner) -> dict[str, str]:
-    """How each output that differs on the same inputs differs, by name.
+def differences(before: Model, after: Model, runner: Runner, slack: float = 1.0) -> dict[str, str]:
+    """How each output that differs on the same inputs differs, by name; `slack` times the usual difference is allowed.
 
     Raises: GraphoptError where onnxruntime does not run one of the models.
     """
     inputs = _inputs(before, {}, {})
-    return _by_output(_outputs(before, inputs, runner, "before"), _outputs(after, inputs, runner, "after"))
+    return _by_output(_outputs(before, inputs, runner, "before"), _outputs(after, inputs, runner, "after"), slack)
 
 
 def _inputs(model: Model, dims: Mapping[str, int], ranges: Ranges) -> list[dict[str, Array]]:
@@ -79,9 +82,17 @@ def _outputs(model: Model, inputs: Iterable[dict[str, Array]], runner: Runner, n
         return [session.run(feed) for feed in inputs]
 
 
-def _by_output(wanted: Iterable[dict[str, Array]], found: Iterable[dict[str, Array]]) -> dict[str, str]:
-    problems = {name: _differs(name, x, b[name]) for a, b in zip(wanted, found, strict=True) for name, x in a.items()}
-    return {name: problem for name, problem in problems.items() if problem}
+def _by_output(
+    wanted: Iterable[dict[str, Array]], found: Iterable[dict[str, Array]], slack: float = 1.0
+) -> dict[str, str]:
+    problems: dict[str, str] = {}
+    for a, b in zip(wanted, found, strict=True):
+        for name, x in a.items():
+            problem = _differs(name, x, b[name], slack)
+            # A difference says more than that there is nothing to compare.
+            if problem and NOTHING in problems.get(name, NOTHING):
+                problems[name] = problem
+    return problems
 
 
 def _session(model: Model, runner: Runner, name: str) -> Session:
@@ -89,17 +100,17 @@ def _session(model: Model, runner: Runner, name: str) -> Session:
     return runner.load(data, optimize=False, name=name, base=model.path.parent if model.path else None)
 
 
-def _differs(name: str, a: Array, b: Array) -> str:
+def _differs(name: str, a: Array, b: Array, slack: float) -> str:
     if a.dtype != b.dtype or a.shape != b.shape:
         return f"output '{name}' is {b.dtype}{list(b.shape)}, was {a.dtype}{list(a.shape)}"
     if a.dtype.kind in "biuOUS":
         return "" if np.array_equal(a, b) else f"output '{name}' differs"
     x, y = a.astype(np.float64), b.astype(np.float64)
     if not np.isfinite(x).any():
-        return f"output '{name}' has no finite element: nothing was checked"
+        return f"output '{name}' has no finite element: {NOTHING}"
     finite = np.isfinite(x) & np.isfinite(y)
     apart = np.abs(x[finite] - y[finite]).max(initial=0.0)
-    allowed = _TOLERANCE.get(a.dtype, _TOLERANCE_BFLOAT16) * np.abs(x[np.isfinite(x)]).max()
+    allowed = slack * _TOLERANCE.get(a.dtype, _TOLERANCE_BFLOAT16) * np.abs(x[np.isfinite(x)]).max()
     if apart > allowed or not np.array_equal(np.where(np.isfinite(x), 0, x), np.where(np.isfinite(y), 0, y), True):
         return f"output '{name}' differs by {apart:.3g}, {allowed:.3g} is allowed"
     return ""

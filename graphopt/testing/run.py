@@ -11,10 +11,11 @@ from types import MappingProxyType
 from graphopt.errors import GraphoptError
 from graphopt.ir import IR_DOMAIN, Model
 from graphopt.ir.infer import infer
+from graphopt.ir.node import qualified
 from graphopt.ir.text import parse, to_text
 from graphopt.ir.versions import settle_opset
 from graphopt.passes import remove_dead
-from graphopt.rewrite import CompiledRule, Context, Engine, Refusal, Trace, select
+from graphopt.rewrite import CompiledRule, Context, Engine, Refusal, RuleSet, Trace
 from graphopt.runtime import Runner
 from graphopt.targets import Target, target_named
 from graphopt.testing.cases import Case
@@ -44,7 +45,7 @@ def run_case(case: Case, rules: Sequence[CompiledRule], runner: Runner | None = 
     """
     before = _graph(case)
     after = _graph(case)
-    trace = apply(after, select(rules, only=case.rules), case.target, case.keep_opset, case.assume)
+    trace = apply(after, RuleSet(tuple(rules)).select(only=case.rules).rules, case.target, case.keep_opset, case.assume)
     problem = _wrong_trace(case, rules, trace)
     if problem:
         return Outcome(problem)
@@ -89,7 +90,7 @@ def reasons(trace: Trace, rule: CompiledRule) -> list[str]:
     """Why `rule` did not fire, each reason once, what came nearest first: where, and in words."""
     refusals = dict.fromkeys(f"{r.node}: {r.reason}" for r in refused(trace, [rule]))
     count = trace.count(rule.name)
-    roots = " or ".join(f"{domain}.{op}" if domain else op for domain, op in rule.roots)
+    roots = " or ".join(qualified(*root) for root in rule.roots)
     if refusals or count.reasons:
         return list(refusals or count.reasons)
     if count.tried:

@@ -100,7 +100,7 @@ def test_a_wrong_setting_is_one_error_with_the_file(cli: Cli, project: Path, tex
     done = cli("fuse", "model.onnx")
     message, _, hint = said.partition("|")
     assert done.code == 2
-    assert re.fullmatch(r"error\[GO025\]: .+\n  --> .+\n(  hint: .+\n)?", done.err), done.err
+    assert re.fullmatch(r"error\[GO027\]: .+\n  --> .+\n(  hint: .+\n)?", done.err), done.err
     assert message in done.err
     assert f"--> {project / 'graphopt.toml'}" in done.err
     assert hint in done.err

@@ -12,7 +12,7 @@ from onnx.backend.test.case.node import collect_testcases
 
 from graphopt.ir import load, model_to_proto
 from graphopt.pipeline.optimize import optimize
-from graphopt.rewrite import all_rules
+from graphopt.rewrite import built_in_rules
 from graphopt.runtime import RunError, Runner
 from graphopt.targets import target_named
 
@@ -25,7 +25,7 @@ NEWEST_IR = 13
 
 def rewritten(target: str) -> Iterator[tuple[str, onnx.ModelProto, onnx.ModelProto, dict[str, Any]]]:
     """(name, model, rewritten model, inputs) of the tests in which a rule fires; every model is rewritten."""
-    rules, chosen = all_rules(()), target_named(target)
+    rules, chosen = built_in_rules(), target_named(target)
     for case in sorted(collect_testcases(None), key=lambda case: case.name):
         case.model.ir_version = min(case.model.ir_version, NEWEST_IR)
         model = load(case.model)

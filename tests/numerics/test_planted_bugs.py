@@ -11,7 +11,7 @@ import pytest
 from graphopt.bench import BertConfig, bert
 from graphopt.ir import Model, Node, load
 from graphopt.pipeline.optimize import optimize
-from graphopt.rewrite import all_rules
+from graphopt.rewrite import built_in_rules
 from graphopt.targets import target_named
 from graphopt.verify import Checker, Verification
 from graphopt.verify.tolerance import K
@@ -28,7 +28,7 @@ def checked(raw: onnx.ModelProto, change: Callable[[Model], None], target: str =
     """The fused model against the raw one, where `change` was done to the model before it was fused."""
     candidate = load(raw)
     change(candidate)
-    optimize(candidate, target=target_named(target), rules=all_rules(()))
+    optimize(candidate, target=target_named(target), rules=built_in_rules())
     with Checker(load(raw)) as checker:
         return checker.check(candidate)
 

@@ -14,8 +14,8 @@ from graphopt.ir import Model, Node, Value, model_to_proto, validate
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
 from graphopt.rewrite import Builder, CompiledRule, Engine, Expr, Number, Ops, Rule
+from graphopt.rewrite.language import read_pattern
 from graphopt.rewrite.matcher import Matcher
-from graphopt.rewrite.pattern import trace
 
 # ---- complete against brute force ------------------------------------------------------------------------------------
 KINDS = ("Relu", "Exp", "Abs", "Neg")
@@ -64,7 +64,7 @@ def test_a_sum_is_found_exactly_where_brute_force_finds_it(tree: Any, wanted: li
 
     model = parse(f"(x: float32[4], y: float32[4]) -> (z) {{ z = {written(tree)} }}")
     infer(model)
-    matcher = Matcher(trace(pattern), budget=10_000_000)
+    matcher = Matcher(read_pattern(pattern), budget=10_000_000)
     found = next(matcher.matches(model.graph.names["z"].node), None)
     assert (found is not None) == any(holds(wanted, reading) for reading in readings(tree, len(wanted)))
 

@@ -13,6 +13,10 @@ import numpy as np
 import pytest
 
 from graphopt.ir import dtypes
+from graphopt.patterns.clean.add_constants import AddConstants
+from graphopt.patterns.recover.gelu_erf import GeluErf
+from graphopt.patterns.recover.layer_norm import LayerNormFromParts
+from graphopt.patterns.recover.swish import SwishFromParts
 from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, Value, const, constant_of, numbers_of
 from graphopt.rewrite.facts import source_of
 from graphopt.testing import check_rule, parse_cases
@@ -246,6 +250,29 @@ def test_a_wrong_rule_is_told(rule: type[Rule], message: str, tmp_path: Path) ->
         case = text[text.index("[case") :].partition("\nIt became")[0]
         (tmp_path / "cases.txt").write_text(f"rule: {rule.__name__}\n\n{case}\n")
         assert len(parse_cases(tmp_path / "cases.txt")) == 1
+
+
+def _or_default(value: Value) -> Any:
+    return constant_of(value) or source_of(value).node.data
+
+
+@pytest.mark.parametrize(
+    ("where", "instead", "rule", "message"),
+    [
+        ("matcher.close", lambda want, found, dtype=1: abs(want - found) < 0.2, GeluErf, "changes the numbers"),
+        ("matcher.same_value", lambda a, b: True, GeluErf, "but another value"),
+        ("matcher.same_attribute", lambda *given: True, LayerNormFromParts, "[2] is [1]"),
+        ("constraints.constant_of", _or_default, AddConstants, "a caller may override"),
+        ("matcher.see_through", lambda value: None, SwishFromParts, "does not find this spelling"),
+        ("leaves.inverse_of", lambda op, value: None, GeluErf, "does not find this spelling"),
+    ],
+)
+def test_a_matcher_with_a_hole_is_told(
+    where: str, instead: Any, rule: type[Rule], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(f"graphopt.rewrite.{where}", instead)
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check_rule(rule)
 
 
 def test_a_sound_rule_passes_and_every_run_is_the_same() -> None:

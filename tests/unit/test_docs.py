@@ -70,6 +70,15 @@ def test_links_and_paths_lead_somewhere(page: str) -> None:
         assert (ROOT / fixed).exists(), f"{page} names {path}"
 
 
+def test_the_rewriter_is_listed_in_the_order_of_its_imports() -> None:
+    listed = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs" / "architecture.md").read_text(), re.MULTILINE)
+    files = {path.stem: path for path in (ROOT / "graphopt" / "rewrite").glob("*.py")}
+    assert sorted(listed) == sorted(files.keys() - {"__init__"})
+    for name in listed:
+        imported = set(re.findall(r"^from graphopt\.rewrite\.(\w+) import", files[name].read_text(), re.MULTILINE))
+        assert imported <= set(listed[: listed.index(name)]), f"{name} imports what stands below it"
+
+
 def test_the_house_is_listed_in_the_order_of_the_import_contract() -> None:
     contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     layers = [set(re.findall(r"\w+", layer)) for layer in reversed(contracts[0]["layers"])]

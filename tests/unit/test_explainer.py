@@ -2,15 +2,33 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections.abc import Iterator
 from typing import Annotated
 
 import pytest
 
+from graphopt.ir.infer import infer
 from graphopt.ir.text import parse, to_text
 from graphopt.pipeline.observation import Observer
 from graphopt.pipeline.optimize import optimize
-from graphopt.rewrite import Builder, CompiledRule, Engine, Expr, Number, Ops, Refusal, Rule, all_rules, const
+from graphopt.rewrite import (
+    Builder,
+    CompiledRule,
+    Engine,
+    Expr,
+    Limits,
+    Number,
+    Ops,
+    Refusal,
+    Rule,
+    Value,
+    built_in_rules,
+    const,
+    explain,
+    matcher,
+)
 from graphopt.rewrite.trace import Part
 from graphopt.targets import target_named
 from graphopt.testing.run import prepare, refused
@@ -149,7 +167,7 @@ def test_without_explain_nothing_is_recorded() -> None:
 
 def test_to_be_watched_changes_nothing() -> None:
     text = SCORES.replace("-> (y)", "-> (y, p)")
-    options = {"target": target_named("ort-cpu"), "rules": all_rules()}
+    options = {"target": target_named("ort-cpu"), "rules": built_in_rules()}
     plain, watched = parse(text), parse(text)
     optimize(plain, **options)  # type: ignore[arg-type]
     observer = Observer()
@@ -183,3 +201,33 @@ def test_the_use_that_is_another_is_named(results: str, more: str, node: str, re
     found = nearest(f"(x: float32[N, 8], w: float32[8, 4]) -> ({results}) {{ y = Mul(x, 0.5) {more} }}", FoldScale)
     assert (found.node, found.reason) == (node, reason)
     assert [part.state for part in parts(found.parts)][:2] == ["open", "matched"]
+
+
+def test_explaining_uses_up_no_budget() -> None:
+    class Never(Rule):
+        """A sum that no order fits, and a product that is there."""
+
+        stage = "clean"
+
+        def pattern(self, op: Ops, a: Value, b: Value, c: Value) -> Expr:
+            return op.sum(a, b, op.Sin(c)) | op.Mul(a, a)
+
+        def rewrite(self, op: Builder, a: Value) -> Value:
+            return op.Pow(a, op.const(2.0, like=a))
+
+    sums = " ".join(f"s{i + 1} = Add(s{i}, Exp(s{i}))" for i in range(20))
+    for explain in (False, True):
+        model = parse(f"(s0: float32[4]) -> (y) {{ {sums} y = Mul(s20, s20) }}")
+        infer(model)
+        engine = Engine([CompiledRule(Never())], limits=Limits(steps_per_node=1, spare=40), explain=explain)
+        assert engine.run(model) == 1
+        assert not engine.trace.stopped
+
+
+def test_only_reasons_that_a_matcher_gives_are_weighed() -> None:
+    given = {*explain._UNSAID.values()}
+    for call in ast.walk(ast.parse(inspect.getsource(matcher))):
+        match call:
+            case ast.Call(func=ast.Attribute(attr="_fail"), args=[_, ast.Constant(value=str() as reason), *_]):
+                given.add(reason)
+    assert given >= {*explain._TELLING, explain._OTHER_OP}

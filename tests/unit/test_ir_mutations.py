@@ -7,6 +7,7 @@ from collections.abc import Callable
 import networkx as nx
 import onnx
 import onnx.parser
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
@@ -231,3 +232,48 @@ def test_sources_come_oldest_first() -> None:
         transaction.rollback()
     assert model.graph.sources("Constant") == before
     assert before[-3:] == made
+
+
+def test_what_is_changed_before_an_exception_is_taken_back() -> None:
+    model = load(PROTO)
+    before, mark = written(model), model.ledger.mark()
+
+    def fails() -> None:
+        with model.ledger.transaction():
+            model.graph.add_op("Relu", [model.graph.inputs[0].output], outputs=["made"])
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fails()
+    assert written(model) == before
+    assert "made" not in model.graph.names
+    assert model.ledger.mark() == mark, "nothing has changed"
+
+
+def look(model: Model) -> object:
+    """What the file does not show."""
+    graph = model.graph
+    slots = [len(node.inputs) for node in graph.ops()]
+    return [node.output.name for node in graph.inputs], slots, [(v.content, v.info) for v in values(graph)]
+
+
+CHANGES: dict[str, Callable[[Graph], object]] = {
+    "a new input": lambda graph: graph.add_input("another", 1, (2,)),
+    "an input that goes": lambda graph: graph.remove(graph.names["spare"].node),
+    "a new operand": lambda graph: graph.add_operand(next(graph.ops()), graph.inputs[0].output),
+    "known elements": lambda graph: graph.set_content(graph.inputs[0].output, (1, 2)),
+    "another output": lambda graph: graph.replace(graph.names["y"], graph.names["b"]),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
+def test_what_a_change_changes_is_taken_back(change: Callable[[Graph], object]) -> None:
+    model = load(PROTO)
+    model.graph.add_input("spare", 1, (2,))
+    model.graph.add_input("last", 1, (2,))
+    before = look(model)
+    with model.ledger.transaction() as transaction:
+        change(model.graph)
+        assert look(model) != before
+        transaction.rollback()
+    assert look(model) == before

@@ -11,7 +11,7 @@ import pytest
 from graphopt.ir import Model, Node
 from graphopt.ir.text import parse, to_text
 from graphopt.pipeline.optimize import optimize, optimized
-from graphopt.rewrite import Trace, all_rules
+from graphopt.rewrite import Trace, built_in_rules
 from graphopt.targets import target_named
 
 PRE_NORM = """(x: float32[B, S, 64]) -> (y: float32[B, S, 64]) {
@@ -32,7 +32,7 @@ ATTENTION = """(q: float32[B, 4, S, 16], k: float32[B, 4, S, 16], v: float32[B, 
 
 def fused(text: str, target: str = "ort-cpu", opset: int = 20, **options: object) -> tuple[Model, Trace]:
     model = parse(text, opset=opset)
-    trace = optimize(model, target=target_named(target), rules=all_rules(()), **options)  # type: ignore[arg-type]
+    trace = optimize(model, target=target_named(target), rules=built_in_rules(), **options)  # type: ignore[arg-type]
     assert not trace.failures
     return model, trace
 
@@ -48,7 +48,7 @@ def test_a_norm_is_folded_where_only_products_read_it() -> None:
 
 def test_a_rule_that_writes_too_much_is_left_out_whole() -> None:
     make = partial(parse, PRE_NORM)
-    options = {"target": target_named("ort-cpu"), "rules": all_rules(())}
+    options = {"target": target_named("ort-cpu"), "rules": built_in_rules()}
     model, trace = optimized(make, max_new_weights=64 * 128 * 4 - 1, **options)
     assert list(trace.left_out) == ["FoldNormIntoProducts"]
     assert "FoldNormIntoProducts" not in {site.rule for site in trace.sites}
@@ -85,7 +85,7 @@ def test_the_fill_of_a_mask_decides_the_kernel(fill: str, assume: tuple[str, ...
 def test_a_fused_model_stays_as_it_is(text: str, target: str) -> None:
     model, _ = fused(text, target)
     before = to_text(model)
-    again = optimize(model, target=target_named(target), rules=all_rules(()))
+    again = optimize(model, target=target_named(target), rules=built_in_rules())
     assert not again.sites
     assert to_text(model) == before
 

@@ -489,8 +489,10 @@ def test_equal_constant_nodes_merge() -> None:
 
 
 def test_equal_overridable_initializers_do_not_merge() -> None:
-    text = "(x: float32[4], v = float32[4] 2, w = float32[4] 2) -> (y) { y = Sub(Add(x, v), Add(x, w)) }"
-    assert merge_common(parse(text)) == 0
+    text = "(x: float32[4]{}) -> (y) {{ {} y = Sub(Mul(Add(x, v), v), Mul(Add(x, w), w)) }}"
+    constants = "v = float32[4] 2{0} w = float32[4] 2"
+    assert merge_common(parse(text.format(", " + constants.format(","), ""))) == 0
+    assert merge_common(parse(text.format("", constants.format("")))) == 2
 
 
 def test_a_function_that_draws_in_a_subgraph_does_not_merge() -> None:

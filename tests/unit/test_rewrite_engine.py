@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Annotated, Any
 
@@ -69,7 +70,7 @@ def data(model: Model) -> bytes:
 
 
 def rewrite(model: Model, *rules: type[Rule], **options: Any) -> Trace:
-    """Applies the rules and explains; the IR must be valid after every site, and the same where nothing is explained."""
+    """Applies the rules and explains; the IR must be valid after every site, and the same without explaining."""
     compiled = [CompiledRule(rule()) for rule in rules]
     copy = model_from_proto(model_to_proto(model))
     infer(copy)
@@ -295,13 +296,20 @@ class RaisesInPattern(RaisesInWhere):
         return op.Softmax(x, axis=lambda axis: axis.missing)
 
 
+class EndsInPattern(RaisesInWhere):
+    """Ends the program while it is matched."""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Softmax(x, axis=lambda axis: sys.exit(axis))
+
+
 def test_a_rule_that_raises_is_told_once_and_the_others_go_on() -> None:
     trace = Trace()
     for _ in range(2):
         model = graph("s = Softmax(x) y = Sqrt(Mul(s, s))")
-        rewrite(model, RaisesInWhere, RaisesInPattern, AbsOfRoot, trace=trace)
+        rewrite(model, RaisesInWhere, RaisesInPattern, EndsInPattern, AbsOfRoot, trace=trace)
         assert ops(model) == ["Softmax", "Abs"]
-    assert sorted(failure.rule for failure in trace.failures) == ["RaisesInPattern", "RaisesInWhere"]
+    assert sorted(failure.rule for failure in trace.failures) == ["EndsInPattern", "RaisesInPattern", "RaisesInWhere"]
     assert trace.counts["RaisesInWhere"].tried == 1
 
 
@@ -923,3 +931,153 @@ def test_walking_to_another_root_uses_steps() -> None:
     model = graph(f"(x: float32[4]) -> (e, {outputs}) {{ e = Exp(x) {readers} }}")
     trace = rewrite(model, Apart, limits=Limits(steps_per_root=100))
     assert [(stop.root, stop.reason) for stop in trace.stopped] == [("e", "step budget used up")]
+
+
+def test_a_graph_output_keeps_its_declared_type() -> None:
+    model = model_from_proto(model_to_proto(graph("(x: float32[N, 4]) -> (y: float32[M, 4]) { y = Sqrt(Mul(x, x)) }")))
+    outputs, info = model_to_proto(model).graph.output, model.graph.names["y"].info
+    assert info is not None
+    assert len(rewrite(model, AbsOfRoot).sites) == 1
+    assert model_to_proto(model).graph.output == outputs
+    assert model.graph.names["y"].info is info
+
+
+def test_a_new_constant_takes_no_name_that_is_there() -> None:
+    model = graph("(x: float32[4]) -> (y, z) { h = [1.0, 2.0, 3.0, 4.0] z = Mul(x, h) y = Relu(x) }")
+    trace = rewrite(model, replaced_by("op.Add(x, op.const(1.0, like=x, name='h'))"))
+    assert len(trace.sites) == 1
+    assert len(model.graph.sources("Constant")) == 2
+
+
+def test_a_search_ends_at_its_budget() -> None:
+    model = graph(f"m = Mul(x, x) y = {tree(['Mul(x, x)'] * 16)}")
+    trace = rewrite(model, SixRelus, limits=Limits(steps_per_root=500))
+    assert {stop.reason for stop in trace.stopped} == {"step budget used up"}
+    assert trace.counts["SixRelus"].steps <= 501 * trace.counts["SixRelus"].tried
+
+
+def test_a_rule_that_raises_at_one_root_is_not_tried_at_the_next() -> None:
+    trace = rewrite(graph("a = Sqrt(x) y = Sqrt(a)"), RaisesInWhere)
+    assert len(trace.failures) == trace.counts["RaisesInWhere"].tried == 1
+
+
+def test_what_a_rule_does_to_a_list_changes_no_attribute() -> None:
+    class Reverses(Rule):
+        """Looks at a permutation from the end, in place."""
+
+        stage = "clean"
+
+        def pattern(self, op: Ops, x: Value, perm: Attr) -> Expr:
+            return op.Transpose(x, perm=perm)
+
+        def rewrite(self, x: Value, perm: list[int]) -> None:
+            perm.reverse()
+
+    model = graph("y = Transpose(x, perm=[1, 0])")
+    assert not rewrite(model, Reverses).sites
+    assert next(model.graph.ops()).attrs["perm"] == [1, 0]
+
+
+# ---- foreign code and malformed nodes --------------------------------------------------------------------------------
+
+
+def test_a_rule_that_changes_the_list_of_an_attribute_does_not_change_the_node() -> None:
+    class Sorts(Rule):
+        """Sorts the permutation that it gets, and refuses."""
+
+        stage = "clean"
+        priority = 1
+
+        def pattern(self, op: Ops, x: Value, perm: Attr) -> Expr:
+            return op.Transpose(x, perm=perm)
+
+        def where(self, perm: list[int]) -> Reason:
+            perm.sort()
+            return "refused"
+
+        def rewrite(self, x: Value) -> Value:
+            return x
+
+    class Moved(Rule):
+        """relu of a transposition → the transposition of relu"""
+
+        stage = "clean"
+
+        def pattern(self, op: Ops, x: Value, perm: Attr) -> Expr:
+            return op.Relu(op.Transpose(x, perm=perm))
+
+        def rewrite(self, op: Builder, x: Value, perm: list[int]) -> Value:
+            return op.Transpose(op.Relu(x), perm=perm)
+
+    model = graph("(x: float32[4, 4]) -> (y) { y = Relu(Transpose(x, perm=[1, 0])) }")
+    assert [site.rule for site in rewrite(model, Sorts, Moved).sites] == ["Moved"]
+    assert model.graph.names["y"].node.attrs == {"perm": [1, 0]}
+
+
+def test_a_rule_that_ends_the_program_is_set_aside() -> None:
+    def leave(value: Value) -> Reason:
+        raise SystemExit(3)
+
+    class Leaves(Rule):
+        """relu(x) of some x"""
+
+        stage = "clean"
+
+        def pattern(self, op: Ops, x: Value) -> Expr:
+            return op.Relu(op.check(x, leave))
+
+        def rewrite(self, x: Value) -> Value:
+            return x
+
+    trace = rewrite(graph("y = Relu(Neg(Neg(x)))"), Leaves, NegOfNeg)
+    assert [(failure.rule, failure.message) for failure in trace.failures] == [("Leaves", "SystemExit: 3 (at y)")]
+    assert [site.rule for site in trace.sites] == ["NegOfNeg"]
+
+
+class ScaledRelu(Rule):
+    """k·relu(x)"""
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value, k: Number) -> Expr:
+        return op.scaled(op.Relu(x), k)
+
+    def rewrite(self, op: Builder, x: Value, k: float) -> Value:
+        return op.LeakyRelu(x, alpha=k)
+
+
+class ReluAndNumber(ScaledRelu):
+    """relu(x) + k"""
+
+    def pattern(self, op: Ops, x: Value, k: Number) -> Expr:
+        return op.sum(op.Relu(x), k)
+
+
+@pytest.mark.parametrize(("rule", "call"), [(ScaledRelu, "Mul"), (ScaledRelu, "Div"), (ReluAndNumber, "Sub")])
+def test_a_node_that_lacks_an_operand_matches_nothing_and_stops_nobody(rule: type[Rule], call: str) -> None:
+    compiled = [CompiledRule(kind()) for kind in (rule, NegOfNeg)]
+    for explain in (False, True):
+        engine = Engine(compiled, explain=explain)
+        engine.run(graph(f"y = {call}(Relu(Neg(Neg(x))))"))
+        assert [site.rule for site in engine.trace.sites] == ["NegOfNeg"]
+        assert not engine.trace.failures
+
+
+def test_two_roots_may_not_change_places() -> None:
+    class Swaps(Rule):
+        """a = exp(x), b = relu(x) → b, a"""
+
+        stage = "clean"
+
+        def pattern(self, op: Ops, x: Value) -> tuple[Expr, Expr]:
+            return op.Exp(x), op.Relu(x)
+
+        def rewrite(self, x: Value, root: Value) -> tuple[Value, ...]:
+            (other,) = (node.output for node in x.node.graph.successors(x.node) if node.op == "Relu")
+            return other, root
+
+    model = graph("(x: float32[4]) -> (y) { y = Sub(Exp(x), Relu(x)) }")
+    before = data(model)
+    (failure,) = rewrite(model, Swaps).failures
+    assert "which it replaces by something else" in failure.message
+    assert data(model) == before

@@ -14,8 +14,9 @@ from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
 from graphopt.rewrite import Attr, Expr, Factor, Number, Ops, const, like
 from graphopt.rewrite.explain import Explainer
+from graphopt.rewrite.language import read_pattern
 from graphopt.rewrite.matcher import Match, Matcher
-from graphopt.rewrite.pattern import expr, trace
+from graphopt.rewrite.pattern import expr
 
 Const = Annotated[Value, const()]
 
@@ -34,7 +35,7 @@ def matches(pattern: Callable[..., Any], model: Model, root: str = "z") -> list[
 
 
 def _matches(pattern: Callable[..., Any], model: Model, root: str) -> Iterator[Match]:
-    matcher = Matcher(trace(pattern), budget=1_000_000)
+    matcher = Matcher(read_pattern(pattern), budget=1_000_000)
     for match in matcher.matches(model.graph.names[root].node):
         yield Match(dict(match.bindings), list(match.nodes), list(match.roots))
     assert {} == matcher._bound == matcher._inside == matcher._outputs == matcher._sizes._known == matcher._parts
@@ -151,10 +152,16 @@ def test_a_difference_of_unsigned_numbers_is_no_sum() -> None:
 
 def test_a_later_failure_reopens_an_alternative() -> None:
     def pattern(op: Ops, a: Value, b: Value) -> Expr:
-        return op.Sub(op.Add(a, b) | op.Add(b, a), op.Neg(a))
+        return op.Sub(op.Exp(op.Div(a, b) | op.Div(b, a)), op.Neg(a))
 
-    (match,) = matches(pattern, graph("z = Sub(Add(x, y), Neg(y))"))[:1]
-    assert bound(match) == {"a": "y", "b": "x"}
+    def scaled(op: Ops, a: Value, b: Value) -> Expr:
+        return op.Sub(op.Exp(op.scaled(op.Div(a, b) | op.Div(b, a), 0.5)), op.Neg(a))
+
+    for first, second in ("xy", "yx"):
+        (match,) = matches(pattern, graph(f"z = Sub(Exp(Div(x, y)), Neg({first}))"))
+        assert bound(match) == {"a": first, "b": second}
+        (match,) = matches(scaled, graph(f"z = Sub(Exp(Mul(Div(x, y), 0.5)), Neg({first}))"))
+        assert bound(match) == {"a": first, "b": second}
 
 
 def test_a_later_failure_reopens_an_alternative_that_binds_nothing() -> None:
@@ -529,7 +536,7 @@ def test_a_predicate_answers_true_or_a_reason() -> None:
 
     assert fits(pattern, "z = Transpose(x, perm=[0, 2, 1])")
     model = graph("z = Transpose(x, perm=[1, 0, 2])")
-    matcher = Explainer(trace(pattern))
+    matcher = Explainer(read_pattern(pattern))
     assert not list(matcher.matches(model.graph.names["z"].node))
     assert "the batch moves" in matcher.miss.reason
 
@@ -543,7 +550,7 @@ def test_an_attribute_that_the_caller_of_a_function_gives_is_not_known() -> None
     def pattern(op: Ops, a: Value, p: Attr) -> Expr:
         return op.Transpose(a, perm=p)
 
-    assert not list(Matcher(trace(pattern)).matches(inner.names["b"].node))
+    assert not list(Matcher(read_pattern(pattern)).matches(inner.names["b"].node))
 
 
 # ---- constraints -----------------------------------------------------------------------------------------------------
@@ -777,7 +784,7 @@ def test_parts_of_an_anchor_are_two_values_in_branches_that_are_taken() -> None:
 )
 def test_a_pattern_that_is_no_operation_is_refused(pattern: Callable[..., Any]) -> None:
     with pytest.raises((TypeError, ArithmeticError)):
-        trace(pattern)
+        read_pattern(pattern)
 
 
 # ---- dimensions ------------------------------------------------------------------------------------------------------
@@ -809,6 +816,7 @@ def test_leading_dimensions_are_the_same_in_all_parameters(x: str, w: str, agree
 
 
 def test_a_value_of_fewer_dimensions_than_asked_for_does_not_match() -> None:
+    assert not fits(product_of(like(dims=("S", None)), like()), "z = MatMul(x, Transpose(y, perm=[0, 2, 1]))")
     pattern = product_of(like(dims=(..., 2, "S", None)), like())
     assert not fits(pattern, "(x: float32[4, 8], w: float32[8, 6]) -> (z) { z = MatMul(x, w) }")
     assert fits(pattern, "(x: float32[2, 4, 8], w: float32[8, 6]) -> (z) { z = MatMul(x, w) }")
@@ -868,7 +876,7 @@ def test_an_output_may_be_named() -> None:
     assert fits(pattern, text)
     assert not fits(pattern, text.replace("Cast(m", "Cast(d"))
     with pytest.raises(TypeError, match="Dropout has no output 'maks'"):
-        trace(lambda op, x: op.Cast(op.Dropout(x, ...)["maks"], ...))
+        read_pattern(lambda op, x: op.Cast(op.Dropout(x, ...)["maks"], ...))
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(["Exp(x)", "Neg(x)", "x"])))
@@ -904,7 +912,7 @@ INNER = (
 def inside(pattern: Callable[..., Any]) -> list[Match]:
     model = graph(INNER)
     (scope,) = (scope for scope in model.scopes() if "p" in scope.names)
-    return list(Matcher(trace(pattern)).matches(scope.names["p"].node))
+    return list(Matcher(read_pattern(pattern)).matches(scope.names["p"].node))
 
 
 def test_nothing_is_matched_across_scopes_unless_it_is_asked_for() -> None:
@@ -913,7 +921,7 @@ def test_nothing_is_matched_across_scopes_unless_it_is_asked_for() -> None:
     assert bound(match)["x"] == "x"
     assert [node.op for node in match.nodes] == ["Mul", "Neg"], "what stands outside is looked at only"
     with pytest.raises(TypeError, match="not an operation"):
-        trace(lambda op, x: op.captured(op.Neg(x)))
+        read_pattern(lambda op, x: op.captured(op.Neg(x)))
 
 
 def test_a_captured_constant_is_a_constant() -> None:
@@ -1085,11 +1093,11 @@ def test_an_alternative_forgets_its_factors() -> None:
         return op.Sub(op.prod(a, s) | a, op.Exp(a))
 
     model = graph("m = Mul(x, 2.0) z = Sub(m, Exp(m))")
-    (match,) = Matcher(trace(pattern)).matches(model.graph.names["z"].node)
+    (match,) = Matcher(read_pattern(pattern)).matches(model.graph.names["z"].node)
     assert (match.bindings["a"].name, match.bindings["s"]) == ("m", 1.0)
 
 
-# ---- what is subtracted or divided by ---------------------------------------------------------------------------------
+# ---- what is subtracted or divided by --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -1134,3 +1142,63 @@ def test_a_division_of_integers_is_no_product() -> None:
 
     assert fits(pattern, "(x: float32[4], y: float32[4]) -> (z) { z = Div(x, y) }")
     assert not fits(pattern, "(x: int32[4], y: int32[4]) -> (z) { z = Div(x, y) }")
+
+
+# ---- numbers ---------------------------------------------------------------------------------------------------------
+
+
+def test_two_constants_that_raise_the_rank_do_not_excuse_each_other() -> None:
+    def chosen(op: Ops, c: Value) -> Expr:
+        return op.Where(c, 0.0, 1.0)
+
+    text = "(c: bool[N, 4]) -> (z) {{ z = Where(c, float32[{0}] 0.0, float32[{0}] 1.0) }}"
+    assert fits(chosen, text.format("1, 1"))
+    assert not fits(chosen, text.format("1, 1, 1"))
+
+
+def test_integers_are_equal_or_not() -> None:
+    for number, good in ((10_000_000, True), (10_000_001, False)):
+        assert fits(lambda op, x: op.sum(x, 1e7), f"(x: int64[N]) -> (z) {{ z = Add(x, {number}) }}") is good
+
+
+def number_added(op: Ops, x: Value, k: Number) -> Expr:
+    return op.sum(x, k)
+
+
+def test_what_a_float_cannot_hold_is_no_number() -> None:
+    assert fits(number_added, f"(x: int64[N]) -> (z) {{ z = Add(x, {1 << 53}) }}")
+    assert not fits(number_added, f"(x: int64[N]) -> (z) {{ z = Add(x, {(1 << 53) + 1}) }}")
+    assert fits(number_added, "z = Add(x, inf)")
+    assert not fits(number_added, "z = Add(x, nan)")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (lambda op, x, y: op.prod(x, op.Neg(y)), "z = Div(x, y)"),
+        (lambda op, x, y: op.prod(x, op.scaled(y, -1.0)), "z = Div(x, y)"),
+        (lambda op, x, y: op.prod(x, op.Div(2.0, y)), "z = Div(x, y)"),
+        (lambda op, x, y: op.sum(x, op.Reciprocal(y)), "z = Sub(x, y)"),
+        (lambda op, x, y: op.sum(x, op.Div(1.0, y)), "z = Sub(x, y)"),
+        (lambda op, x, y: op.sum(x, op.scaled(y, -2.0)), "z = Sub(x, y)"),
+    ],
+)
+def test_what_is_subtracted_is_no_divisor(pattern: Callable[..., Any], text: str) -> None:
+    assert not fits(pattern, text)
+
+
+def test_each_use_takes_what_reads_a_copy() -> None:
+    text = "(x: float32[2, 2]) -> (a, b) {{ z = Relu(x) a = MatMul(z, float32[2, 2] random(1)) b = {} }}"
+    (match,) = matches(each, graph(text.format("MatMul(Identity(z), float32[2, 2] random(2))")))
+    assert [root.name for root in match.roots] == ["a", "b"]
+    assert sorted(node.op for node in match.nodes) == ["Identity", "MatMul", "MatMul", "Relu"]
+    assert not matches(each, graph(text.format("Neg(Identity(z))")))
+
+
+def test_a_number_in_an_alternative_does_not_raise_the_rank() -> None:
+    def pattern(op: Ops, x: Value, y: Value) -> Expr:
+        return op.Add(op.Relu(x), op.Neg(y) | 1.0)
+
+    assert fits(pattern, "(x: float32) -> (z) { z = Add(Relu(x), float32 1.0) }")
+    assert fits(pattern, "(x: float32[1]) -> (z) { z = Add(Relu(x), float32[1] {1}) }")
+    assert not fits(pattern, "(x: float32) -> (z) { z = Add(Relu(x), float32[1] {1}) }")

@@ -14,7 +14,7 @@ from graphopt.ir import dtypes
 from graphopt.ir.attributes import Reference, decode_one
 from graphopt.ir.graph import Graph
 from graphopt.ir.model import Model
-from graphopt.ir.node import IR_DOMAIN, Node, Value
+from graphopt.ir.node import IR_DOMAIN, Node, Value, qualified
 from graphopt.ir.schema import attribute_default, first_version
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.text.constants import is_short, tensor_text, type_text, unknown
@@ -125,7 +125,7 @@ class _Writer:
             outputs = outputs[: max((v.index + 1 for v in outputs if v.name), default=0)]
         arguments = [*map(self.operand, inputs), *self.attributes(node, indent)]
         targets = [self.name(v) + (self.type(v) if self.types else "") if v.name else "_" for v in outputs]
-        op = _quoted(f"{node.domain}.{node.op}" if node.domain else node.op)
+        op = _quoted(qualified(node.domain, node.op))
         return f"{', '.join(targets)} = {op}({', '.join(arguments)})"
 
     def attributes(self, node: Node, indent: str) -> Iterator[str]:

@@ -43,6 +43,7 @@ from graphopt.testing.run import apply, failure, prepare, reasons
 _SEEDS = 10
 _TRIES = 4000
 _DECLINED = 400
+_DECLINED_WITHOUT_SEED = 2000
 
 
 def check_rule(
@@ -151,7 +152,7 @@ class _Checker:
             except Wrong as error:
                 smallest = self._simplified(taken, lambda base: self._wrong(base) is not None)
                 raise self._wrong(self._grow(replaying(smallest))) or error from None
-            if len(found) == _SEEDS or self.report.declined.total() == _DECLINED:
+            if len(found) == _SEEDS or self.report.declined.total() >= (_DECLINED if found else _DECLINED_WITHOUT_SEED):
                 break
         if not found:
             raise Wrong(self._never_fires())

@@ -23,6 +23,7 @@ from graphopt.testing.check.terms import Base, Call, Chain, Ints, Leaf, Number, 
 OPSETS = (20, 17, 13, 11, 23)
 _DTYPES = (dtypes.FLOAT, dtypes.FLOAT16, dtypes.DOUBLE)
 _NUMBERS = (0.5, 1e-5, 1.702, 2.0, float("-inf"), 0.0, -1.0, 0.3)
+_FACTORS = (0.5, 2.0, 1.702, -1.0, 0.0, 0.3)
 _RANKS = (3, 3, 2, 4, 1, 0)
 _SIZES = (3, 4, 2, 5, 6, 7, 8, 9, 10, 11)
 _READERS = ("", "LayerNormalization", "Neg")
@@ -239,7 +240,7 @@ class Grower:
 
     def _variable(self, e: p.Var, want: Want) -> Term:
         if e.kind == "factor":
-            return Number((), want.dtype, self._number(want.dtype))
+            return Number((), want.dtype, self.choose("numbers", _FACTORS))
         if e.name not in self.bound:
             number = e.kind == "number"
             self.bound[e.name] = Number((), want.dtype, self._number(want.dtype)) if number else self._leaf(e, want)

@@ -160,6 +160,8 @@ def _parted(graph: Graph, node: Node) -> Iterator[Mutation]:
 def _attributes(graph: Graph, node: Node) -> Iterator[Mutation]:
     known = signature(node.domain, node.op, node.version)
     names = dict.fromkeys([*node.attrs, *(known.attributes if known else ())])
+    # It concerns float8 only, and onnxruntime takes it elsewhere or not as it likes.
+    names.pop("saturate", None)
     for name in names:
         now = node.attr(name)
         for other in _others(name, now):

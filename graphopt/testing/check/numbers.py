@@ -15,11 +15,13 @@ from graphopt.ir import Model, model_from_proto, model_to_proto
 from graphopt.ir.versions import raise_opset
 from graphopt.rewrite import CompiledRule
 from graphopt.runtime import Runner
-from graphopt.testing.numerics import differences
+from graphopt.testing.numerics import NOTHING, differences
 from graphopt.testing.run import lowered
 
 _TIMEOUT = 60.0
 _TOGETHER = 64
+# Of thousands of random graphs some cancel badly; what is wrong is wrong by more.
+_SLACK = 4.0
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def first_difference(pairs: Sequence[Pair], rules: Sequence[CompiledRule]) -> tu
                 unknown.add(group[0])
             continue
         for at, problem in problems.items():
-            if "nothing was checked" not in problem:
+            if NOTHING not in problem:
                 return group[at], problem, unknown
             unknown.add(group[at])
     return -1, "", unknown
@@ -92,7 +94,7 @@ def _compared(pairs: Sequence[Pair]) -> dict[int, str]:
     """How pairs differ, by their place. Raises: GraphoptError where one does not run."""
     before, after = _merged([pair.before for pair in pairs]), _merged([pair.after for pair in pairs])
     found: dict[int, str] = {}
-    for name, problem in differences(before, after, runner()).items():
+    for name, problem in differences(before, after, runner(), _SLACK).items():
         found.setdefault(int(name.partition("_")[0][1:]), re.sub(r"\b(i\d+_)+", "", problem))
     return found
 

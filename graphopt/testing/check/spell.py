@@ -142,6 +142,9 @@ class _Speller:
             if inverse is not None and self.choose("inverses", (False, True)):
                 k = self.copied(self.number(inverse, b.dtype, x.rank or 0))
                 return self._made("Sub" if op == "Add" else "Div", [x, k])
+        inverted = _inverted(op, b)
+        if inverted is not None and self.choose("inverses", (False, True)):
+            return self._made("Sub" if op == "Add" else "Div", [x, self.read(inverted)])
         y = self._operand(b, x.rank or 0)
         return self._made(op, [y, x] if swapped else [x, y])
 
@@ -254,6 +257,18 @@ def _inverse(op: str, number: float, dtype: int) -> float | None:
         return None
     limits = np.finfo(dtypes.to_numpy(dtype))
     return 1 / number if float(limits.tiny) <= abs(1 / number) <= float(limits.max) else None
+
+
+def _inverted(op: str, operand: Term | Value) -> Term | None:
+    """What is subtracted, or divided by, where Neg or Reciprocal would be added or multiplied with."""
+    match operand:
+        case Call(op="Neg", operands=(Term() as inner,)) if op == "Add":
+            return inner
+        case Call(op="Reciprocal", operands=(Term() as inner,)) if op == "Mul":
+            return inner
+        case Call(op="Div", operands=(Number(value=1.0), Term() as inner)) if op == "Mul":
+            return inner
+    return None
 
 
 def _partial(size: Size, numbers: dict[str, int]) -> Size:

@@ -1,4 +1,4 @@
-"""Whether a rule iterates over a set of strings, whose order Python draws anew in each run."""
+"""Whether a rule iterates over a set of strings, whose order Python draws anew in each run with their hashes."""
 
 from __future__ import annotations
 
