@@ -48,6 +48,8 @@ def _defaults(context: click.Context, settings: Settings) -> dict[str, Any]:
     group = context.find_root().command
     commands = group.commands if isinstance(group, click.Group) else {}
     flags = {name: _flags(command) for name, command in commands.items()}
+    anywhere = {name: option for options in flags.values() for name, option in options.items()}
+    mine = _flags(context.command)
     own: dict[str, Any] = {}
     for key, value in settings.table.items():
         if isinstance(value, dict):
@@ -57,12 +59,10 @@ def _defaults(context: click.Context, settings: Settings) -> dict[str, Any]:
                 if key == context.command.name:
                     own[inner] = _converted(settings, context, inner, parameter, setting)
         else:
-            _known(settings, key, {name: found for names in flags.values() for name, found in names.items()}, "a flag")
-            parameter = _flags(context.command).get(key)
-            if parameter is not None:
-                own.setdefault(key, _converted(settings, context, key, parameter, value))
-    names = _flags(context.command)
-    return {str(names[key].name): value for key, value in own.items()}
+            _known(settings, key, anywhere, "a flag")
+            if key in mine:
+                own.setdefault(key, _converted(settings, context, key, mine[key], value))
+    return {str(mine[key].name): value for key, value in own.items()}
 
 
 def _flags(command: click.Command) -> dict[str, click.Option]:

@@ -6,7 +6,7 @@ from graphopt.pipeline.explanation import Explanation, NodeReport, RuleReport, e
 from graphopt.pipeline.finding import Found, find
 from graphopt.pipeline.fusion import fuse
 from graphopt.pipeline.inspection import Inspection, Port, inspect
-from graphopt.pipeline.meanings import MEANINGS, count_meanings, count_ops
+from graphopt.pipeline.meanings import count_meanings
 from graphopt.pipeline.optimize import Progress
 from graphopt.pipeline.result import Result, Rewrite
 from graphopt.pipeline.rulebook import page, parts
@@ -14,7 +14,6 @@ from graphopt.pipeline.verification import error_of, verify
 from graphopt.rewrite import find_rules
 
 __all__ = [
-    "MEANINGS",
     "Demo",
     "Explanation",
     "Found",
@@ -26,7 +25,6 @@ __all__ = [
     "Rewrite",
     "RuleReport",
     "count_meanings",
-    "count_ops",
     "demo",
     "error_of",
     "explain",

@@ -22,7 +22,7 @@ from graphopt.targets import Target
 
 
 @dataclass(frozen=True)
-class Group:
+class RefusalGroup:
     """What a rule refused for one reason, in words that name no node; the nearest comes first."""
 
     reason: str
@@ -52,11 +52,11 @@ class RuleReport:
     fired: int = 0
     note: str = ""
     idle: bool = False
-    groups: tuple[Group, ...] = ()
+    groups: tuple[RefusalGroup, ...] = ()
     shadows: tuple[Shadow, ...] = ()
 
     @property
-    def near(self) -> tuple[Group, ...]:
+    def near(self) -> tuple[RefusalGroup, ...]:
         """The groups that came near: two nodes or more, and two fifths of the pattern."""
         return tuple(group for group in self.groups if _is_near(group.nearest))
 
@@ -205,7 +205,7 @@ def _note(
     return "", False
 
 
-def _groups(seen: Iterable[Seen]) -> tuple[Group, ...]:
+def _groups(seen: Iterable[Seen]) -> tuple[RefusalGroup, ...]:
     """Refusals by reason, nearest first; of those that are about the same nodes, or one root, only the nearest."""
     grouped: defaultdict[str, list[Refusal]] = defaultdict(list)
     roots: set[str] = set()
@@ -216,7 +216,7 @@ def _groups(seen: Iterable[Seen]) -> tuple[Group, ...]:
             grouped[one.reason].append(one.refusal)
             taken |= region
         roots.add(one.refusal.root)
-    groups = [Group(reason, tuple(found)) for reason, found in grouped.items()]
+    groups = [RefusalGroup(reason, tuple(found)) for reason, found in grouped.items()]
     return tuple(sorted(groups, key=lambda group: (-group.nearest.nearness, -group.roots)))
 
 

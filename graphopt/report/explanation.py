@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphopt.pipeline import Explanation, NodeReport, RuleReport
-from graphopt.pipeline.explanation import Group as Reasons
+from graphopt.pipeline.explanation import RefusalGroup
 from graphopt.pipeline.observation import Shadow
 from graphopt.report.terminal import fact_grid, new_table
 from graphopt.rewrite import Refusal
@@ -117,7 +117,7 @@ def _overview(found: Explanation, verbose: bool) -> list[RenderableType]:
     return [*parts, *_untried(rules, verbose or bool(makers))]
 
 
-def _histogram(rows: Iterable[tuple[RuleReport, Reasons]]) -> Table:
+def _histogram(rows: Iterable[tuple[RuleReport, RefusalGroup]]) -> Table:
     table = new_table("rule", "fired", "blocked", "nodes", "because")
     for rule, group in rows:
         total = sum(other.roots for other in rule.near) or group.roots

@@ -171,8 +171,10 @@ class Explainer(Matcher):
             return
         matched = sum(own(e) for e, leaves in log.held.items() if leaves) + sum(own(e) for e, _ in log.open[:-1])
         rank = matched, _TELLING.get(reason, 0)
-        if reason == _OTHER_OP and details[0] not in (wanted := rivals(self.pattern.roots).get(blocked, "")).split():
-            details = details[0], wanted or details[1]
+        if reason == _OTHER_OP:
+            any_of = rivals(self.pattern.roots).get(blocked, "")
+            if any_of and details[0] not in any_of.split():
+                details = details[0], any_of
         if rank > log.rank:
             miss = Miss(max(len(self._inside), matched), self._reader(node), reason.format(*details))
             log.rank, log.best = rank, self._standing(blocked, miss)

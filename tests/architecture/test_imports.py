@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,13 @@ with contextlib.suppress(SystemExit):
 def test_every_public_name_resolves(name: str) -> None:
     assert getattr(graphopt, name).__name__ == name
     assert name in dir(graphopt)
+
+
+@pytest.mark.parametrize("package", ["ir", "rewrite", "passes", "verify", "bench", "pipeline", "testing"])
+def test_every_name_that_a_package_exports_is_there(package: str) -> None:
+    module = import_module(f"graphopt.{package}")
+    assert sorted(set(module.__all__)) == sorted(module.__all__)
+    assert all(getattr(module, name, None) is not None for name in module.__all__)
 
 
 def test_unknown_name_is_an_attribute_error() -> None:

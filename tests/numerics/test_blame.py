@@ -56,7 +56,7 @@ class WrongFill(Rule):
     ("rule", "source", "replaced", "sites"),
     [
         ("WrongScale", SCALE, ["AttentionFromParts"], 1),
-        ("WrongEpsilon", EPSILON, ["LayerNormFromParts"], 5),
+        ("WrongEpsilon", EPSILON, ["LayerNormFromParts", "RMSNormFromParts"], 5),
         ("WrongOrientation", ORIENTATION, [], 1),
         ("WrongFill", FILL, [], 1),
     ],

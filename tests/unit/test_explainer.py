@@ -26,9 +26,9 @@ from graphopt.rewrite import (
     Value,
     built_in_rules,
     const,
-    explain,
     matcher,
 )
+from graphopt.rewrite.explain import _OTHER_OP, _TELLING, _UNSAID
 from graphopt.rewrite.trace import Part
 from graphopt.targets import target_named
 from graphopt.testing.run import prepare, refused
@@ -225,9 +225,9 @@ def test_explaining_uses_up_no_budget() -> None:
 
 
 def test_only_reasons_that_a_matcher_gives_are_weighed() -> None:
-    given = {*explain._UNSAID.values()}
+    given = {*_UNSAID.values()}
     for call in ast.walk(ast.parse(inspect.getsource(matcher))):
         match call:
             case ast.Call(func=ast.Attribute(attr="_fail"), args=[_, ast.Constant(value=str() as reason), *_]):
                 given.add(reason)
-    assert given >= {*explain._TELLING, explain._OTHER_OP}
+    assert given >= {*_TELLING, _OTHER_OP}

@@ -794,7 +794,8 @@ class ExpOfCapturedNeg(NegOfCapturedNeg):
 def test_a_rule_may_ask_for_a_captured_value_and_what_stands_outside_stays(rule: type[Rule], op: str) -> None:
     text = (
         "(x: float32[4], c: bool[]) -> (z, n) { n = Neg(x) z = If(c, then_branch=() -> (p) { p = Abs(%s(n)) }, "
-        "else_branch=() -> (q) { q = If(c, then_branch=() -> (r) { r = Abs(n) }, else_branch=() -> (s) { s = Abs(x) }) }) }"
+        "else_branch=() -> (q) { "
+        "q = If(c, then_branch=() -> (r) { r = Abs(n) }, else_branch=() -> (s) { s = Abs(x) }) }) }"
     )
     model = graph(text % op)
     assert [site.rule for site in rewrite(model, rule).sites] == [rule.__name__]
