@@ -33,6 +33,10 @@ _EXIT_CODES = (
 )
 
 
+class _Terminated(BaseException):
+    """Somebody asked the program to end. Unlike SystemExit, no rule that runs just then can be taken for its cause."""
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
 @click.version_option(__version__, prog_name="graphopt")
 def graphopt() -> None:
@@ -64,6 +68,8 @@ def run(arguments: Sequence[str]) -> int:
         return _fail(error, arguments)
     except click.Abort:
         return _INTERRUPTED
+    except _Terminated:
+        return _TERMINATED
     except BrokenPipeError:
         # Python flushes stdout once more at exit, which would complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -92,4 +98,4 @@ def _bug(error: Exception) -> GraphoptError:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     # An exception, so that everything that was begun is ended and removed on the way out.
-    sys.exit(_TERMINATED)
+    raise _Terminated

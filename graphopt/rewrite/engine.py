@@ -27,7 +27,7 @@ from graphopt.rewrite.rule import STAGES, CompiledRule, Context, Stage
 from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
 
 SiteKey = tuple[str, str]
-"""(rule, name of the root value): a site, the same in every replay."""
+"""(rule, name of the root value): a site, the same in every replay. Left out, the rule makes no larger one of it either."""
 
 
 class _Change(NamedTuple):
@@ -204,8 +204,6 @@ class Engine:
             return None
         if rule.rule.once and any((rule.name, value.name) in self.trace.once for value in node.outputs):
             return None
-        if self.exclude and any((rule.name, value.name) in self.exclude for value in node.outputs):
-            return None
         count = self.trace.count(rule.name)
         count.tried += 1
         matcher = self._tried = self._matcher(rule.pattern, self.limits.steps_per_root)
@@ -232,6 +230,8 @@ class Engine:
     def _first_match(self, model: Model, rule: CompiledRule, matcher: Matcher, node: Node) -> _Change | None:
         matched = False
         for match in matcher.matches(node):
+            if self.exclude and any((rule.name, v.name) in self.exclude for inner in match.nodes for v in inner.outputs):
+                continue
             matched = True
             root = match.roots[0]
             allowed = rule.where(match.bindings, root, self.context)

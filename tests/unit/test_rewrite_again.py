@@ -219,13 +219,45 @@ def test_what_reads_the_result_of_a_site_is_tried_again() -> None:
         def where(self, x: Value) -> Reason:
             return x.node.op == "Input" or "no input"
 
-    others = [f"t{number}" for number in range(5)]
-    body = " ".join(f"{name} = Tanh(x)" for name in others)
-    model = graph(f"(x: float32[4]) -> (z, {', '.join(others)}) {{ h = Cos(x) z = Neg(Exp(Abs(h))) {body} }}")
+    model = read_by_many("h = Cos(x) z = Neg(Exp(Abs(h)))", "z")
     runs = engine(Behind, OfInput)
     assert runs.run(model) == 0
     model.graph.set_op(node(model, "h"), "Sin", "", 20)
     assert runs.run(model) == 2
+
+
+READERS = [f"t{number}" for number in range(5)]
+"""More than what a site frees may have."""
+
+
+def read_by_many(text: str, results: str) -> Model:
+    body = " ".join(f"{name} = Tanh(x)" for name in READERS)
+    return graph(f"(x: float32[4]) -> ({results}, {', '.join(READERS)}) {{ {text} {body} }}")
+
+
+class CosToSin(Finds):
+    """cos x, of which a sine is made."""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Cos(x)
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Sin(x)
+
+
+def test_what_a_site_made_is_tried_again() -> None:
+    assert engine(CosToSin, Sine).run(read_by_many("z = Cos(x)", "z")) == 2
+
+
+def test_a_root_is_tried_again_when_what_lies_behind_another_changes() -> None:
+    class Both(Finds):
+        def pattern(self, op: Ops, x: Value) -> tuple[Expr, Expr]:
+            return op.Exp(x), op.Neg(op.Sin(x))
+
+        def rewrite(self, op: Builder, x: Value) -> tuple[Value, ...]:
+            return op.Unheard(x, domain="my"), op.Unheard(x, domain="my")
+
+    assert engine(CosToSin, Both).run(read_by_many("e = Exp(x) z = Neg(Cos(x))", "z, e")) == 2
 
 
 def test_a_root_that_a_site_has_freed_is_tried_again() -> None:
