@@ -9,7 +9,7 @@ from typing import Any
 from graphopt.errors import InconclusiveError, RuleError
 from graphopt.ir import Graph, Model, Node, Source, Value, load
 from graphopt.ir.infer import infer
-from graphopt.rewrite import CompiledRule, Context, Limits, Reason, Rule
+from graphopt.rewrite import CompiledRule, Context, Limits, Rule
 from graphopt.rewrite.blame import line_of, said
 from graphopt.rewrite.language import read_pattern
 from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
@@ -71,16 +71,12 @@ def _pattern(pattern: Callable[..., Any] | type[Rule]) -> tuple[Pattern, Callabl
     """The pattern, and whether a match of it holds."""
     if isinstance(pattern, type):
         rule = CompiledRule(pattern())
-        return rule.pattern, lambda match: _allowed(rule.where(match.bindings, match.roots[0], Context()))
+        return rule.pattern, lambda match: not rule.why_not(match.bindings, match.roots[0], Context())
     try:
         return read_pattern(pattern), lambda match: True
     except Exception as error:
         place = line_of(pattern) or ""
         raise RuleError("GO060", f"the pattern cannot be read: {said(error)}", place) from error
-
-
-def _allowed(reason: Reason) -> bool:
-    return not isinstance(reason, str) and bool(reason)
 
 
 def _first(pattern: Pattern, node: Node, holds: Callable[[Match], bool], steps: int) -> Match | None:

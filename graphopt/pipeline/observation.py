@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 
 from graphopt.ir import Graph, Model, Node
 from graphopt.rewrite import CompiledRule, Engine, Refusal, Site, Trace
-from graphopt.rewrite.engine import MODEL_BUDGET, escape
+from graphopt.rewrite.engine import MODEL_BUDGET
 from graphopt.rewrite.index import RuleIndex
 from graphopt.rewrite.matcher import Match, Matcher
+from graphopt.rewrite.replacement import escape
 from graphopt.rewrite.rule import Stage
 
 
@@ -78,7 +79,7 @@ class Observer:
         counts = engine.trace.counts
         self.exhausted.update(name for name, count in counts.items() if MODEL_BUDGET in count.reasons)
         rules = [rule for rule in engine.rules if rule.stage == stage and rule.name not in self.exhausted]
-        self.lacking.update(rule.name for rule in rules if not _has_kernel(engine, rule, model.graph))
+        self.lacking.update(rule.name for rule in rules if not rule.runs_in(model.graph, engine.context))
         trace = Trace(failures=list(engine.trace.failures), once=engine.trace.once)
         # Rules that an index spares the engine are tried here as well.
         limits = replace(engine.limits, steps_per_node=10 * engine.limits.steps_per_node)
@@ -103,7 +104,7 @@ def _matches(
     engine: Engine, graph: Graph, rules: list[CompiledRule]
 ) -> Iterator[tuple[CompiledRule, str, frozenset[str]]]:
     """The matches that would be taken now, one for each rule and root: the rule, the root, what its nodes write."""
-    index = RuleIndex(rule for rule in rules if _has_kernel(engine, rule, graph))
+    index = RuleIndex(rule for rule in rules if rule.runs_in(graph, engine.context))
     for node in graph.ops():
         for rule in index.candidates(node) if (node.domain, node.op) in index.roots else ():
             match = _first(engine, rule, Matcher(rule.pattern, engine.limits.steps_per_root), node)
@@ -111,15 +112,11 @@ def _matches(
                 yield rule, match.roots[0].name, frozenset(v.name for inner in match.nodes for v in inner.outputs)
 
 
-def _has_kernel(engine: Engine, rule: CompiledRule, graph: Graph) -> bool:
-    return not rule.needs or any(engine.context.has(kernel, graph) for kernel in rule.needs)
-
-
 def _first(engine: Engine, rule: CompiledRule, matcher: Matcher, node: Node) -> Match | None:
     try:
         for match in matcher.matches(node):
-            allowed = rule.where(match.bindings, match.roots[0], engine.context)
-            if allowed and not isinstance(allowed, str) and (rule.rule.keeps_inner or escape(match) is None):
+            refused = rule.why_not(match.bindings, match.roots[0], engine.context)
+            if not refused and (rule.rule.keeps_inner or escape(match) is None):
                 return match
     except Exception:  # a rule is foreign code; the engine says what is wrong with it
         return None

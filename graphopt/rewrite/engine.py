@@ -8,35 +8,25 @@ on every machine.
 
 from __future__ import annotations
 
-import heapq
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from graphopt.errors import GraphoptError, ModelError
-from graphopt.ir import IR_DOMAIN, CycleError, Graph, Model, Node, Shape, ValidationError, Value, dtypes, validate_site
+from graphopt.ir import IR_DOMAIN, CycleError, Graph, Model, Node, ValidationError, validate_site
 from graphopt.rewrite.blame import Mistake, hint_of, said
 from graphopt.rewrite.build import Builder, Declined
-from graphopt.rewrite.explain import Explainer, name_of
-from graphopt.rewrite.facts import see_through
+from graphopt.rewrite.explain import Explainer
 from graphopt.rewrite.index import RuleIndex
 from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
+from graphopt.rewrite.replacement import Rejected, adopt_type, escape, operands_of, remove_unread, replaced
 from graphopt.rewrite.rule import STAGES, CompiledRule, Context, Stage
 from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
+from graphopt.rewrite.worklist import Change, Worklist, captures_of, neighbourhood
 
 SiteKey = tuple[str, str]
-"""(rule, name of the root value): a site, the same in every replay. Left out, the rule makes no larger one of it either."""
-
-
-class _Change(NamedTuple):
-    """What a site made; what reads its result, or a value that it reads no more; what it reads no more."""
-
-    made: list[Node]
-    readers: Sequence[Node] = ()
-    alone: Sequence[Node] = ()
-
+"""(rule, name of the root value): a site, the same in every replay. One left out leaves no larger one of its rule."""
 
 MODEL_BUDGET = "step budget of the model used up"
 
@@ -66,10 +56,6 @@ class NewWeightsLimit(GraphoptError):
     def __init__(self, rule: str, limit: int) -> None:
         super().__init__("GO065", f"its rewrites would write more than {limit / 1e6:g} MB of new weights", rule)
         self.rule = rule
-
-
-class _Rejected(Exception):
-    """A site was built and must be taken back; the message is the reason."""
 
 
 @dataclass
@@ -114,7 +100,7 @@ class Engine:
         scopes = list(model.scopes())
         reach = max((rule.pattern.depth for rule in rules), default=0) if len(scopes) > 1 else 0
         touched = ledger.since(min((self._settled[r] for r in rules if r in self._settled), default=ledger.mark()))
-        touched += _captures(touched, reach)
+        touched += captures_of(touched, reach)
         changes: defaultdict[Graph, list[Node]] = defaultdict(list)
         # What a subgraph no longer captures may then be inside a match around it.
         waiting = scopes[::-1]
@@ -129,7 +115,7 @@ class Engine:
                 mark = ledger.mark()
                 self._run_scope(model, graph, rules, new, changes.pop(graph, []))
                 changed = ledger.since(mark)
-                touched += [node for node in changed if node.graph is not graph] + _captures(changed, reach)
+                touched += [node for node in changed if node.graph is not graph] + captures_of(changed, reach)
             waiting, new = list(dict.fromkeys(node.graph for node in touched)), frozenset()
         self._settled.update(dict.fromkeys(rules, ledger.mark()))
         return len(self.trace.sites) - start
@@ -147,13 +133,13 @@ class Engine:
         sideways = {root for root, found in index.roots.items() if any(rule.pattern.sideways for rule in found)}
         reach = max((rule.pattern.depth for rule in rules), default=0)
         cap = self.limits.sites_per_node * (len(graph) + self.limits.spare)
-        queue = _Worklist(graph, index.roots.keys())
+        queue = Worklist(graph, index.roots.keys())
         unseen = dict.fromkeys(graph.ops() if new else ())
         queue.extend((node, _FAR) for node in unseen)
         self._size = max((rule.pattern.size for rule in rules), default=0)
         # A constant means what it meant: that it lost a reader matters to the few it has left.
         near = [node for node in touched if node.op != "Constant" or node.outputs[0].uses <= self._size]
-        queue.extend(_neighbourhood(graph, _Change(near), reach))
+        queue.extend(neighbourhood(graph, Change(near), reach))
         settled = -1 if touched else len(self.trace.sites)
         while True:
             while (waiting := queue.pop()) is not None:
@@ -166,7 +152,7 @@ class Engine:
                     change = self._try(model, rule, node, spared=self.explain and rule not in likely)
                     if change is not None:
                         self._watch_cycles(graph, rule, cap)
-                        queue.extend(_neighbourhood(graph, change, reach))
+                        queue.extend(neighbourhood(graph, change, reach))
                         queue.extend((root, 0) for root in change.alone)
                         # A root that stays, as that of an anchor does, is for the other rules to see.
                         queue.extend([(node, distance)] if node in graph else ())
@@ -183,7 +169,7 @@ class Engine:
         """The rules whose kernels the target has."""
         usable = []
         for rule in rules:
-            if rule.needs and not any(self.context.has(kernel, graph) for kernel in rule.needs):
+            if not rule.runs_in(graph, self.context):
                 missing = " or ".join(map(str, rule.needs))
                 self.trace.count(rule.name).reasons[f"the target has no kernel {missing}"] += 1
             else:
@@ -195,7 +181,7 @@ class Engine:
 
     # ---- one rule at one node ----------------------------------------------------------------------------------
 
-    def _try(self, model: Model, rule: CompiledRule, node: Node, spared: bool) -> _Change | None:
+    def _try(self, model: Model, rule: CompiledRule, node: Node, spared: bool) -> Change | None:
         """Tries one rule with its root at `node`; None when it did not fire.
 
         `spared` says that the index leaves it out: then it is for those who explain, and on a budget of its own.
@@ -213,11 +199,11 @@ class Engine:
         except StepsUsedUp:
             self._use_up(rule, node, "step budget used up")
         except ValidationError as error:
-            self._set_aside(rule, f"what it writes is not valid: {error.message}", name_of(node), error)
+            self._set_aside(rule, f"what it writes is not valid: {error.message}", node.label, error)
         except (NewWeightsLimit, ModelError):
             raise
         except (Exception, SystemExit) as error:  # a rule is foreign code: whatever it raises, the others go on
-            self._set_aside(rule, said(error), name_of(node), error)
+            self._set_aside(rule, said(error), node.label, error)
         finally:
             count.seconds += time.perf_counter() - start
             count.steps += matcher.steps
@@ -227,16 +213,19 @@ class Engine:
                 self._use_up(rule, node, MODEL_BUDGET)
         return None
 
-    def _first_match(self, model: Model, rule: CompiledRule, matcher: Matcher, node: Node) -> _Change | None:
+    def _first_match(self, model: Model, rule: CompiledRule, matcher: Matcher, node: Node) -> Change | None:
         matched = False
         for match in matcher.matches(node):
-            if self.exclude and any((rule.name, v.name) in self.exclude for inner in match.nodes for v in inner.outputs):
+            if self.exclude and any(
+                (rule.name, v.name) in self.exclude for inner in match.nodes for v in inner.outputs
+            ):
                 continue
+            if not matched:
+                self.trace.count(rule.name).matched += 1
             matched = True
-            root = match.roots[0]
-            allowed = rule.where(match.bindings, root, self.context)
-            if isinstance(allowed, str) or not allowed:
-                self._refuse(rule, node, node, allowed or "the rule's condition")
+            refused = rule.why_not(match.bindings, match.roots[0], self.context)
+            if refused:
+                self._refuse(rule, node, node, refused)
                 continue
             seen = None if rule.rule.keeps_inner else escape(match)
             if seen is not None:
@@ -244,20 +233,17 @@ class Engine:
                 continue
             change = self._apply(model, rule, match)
             if change is not None:
-                self.trace.count(rule.name).matched += 1
                 return change
-        if matched:
-            self.trace.count(rule.name).matched += 1
-        elif isinstance(matcher, Explainer) and matcher.miss.depth > 0 and matcher.miss.node is not None:
+        if not matched and isinstance(matcher, Explainer) and matcher.miss.depth > 0 and matcher.miss.node is not None:
             self._refuse(rule, node, matcher.miss.node, matcher.miss.reason)
         return None
 
-    def _apply(self, model: Model, rule: CompiledRule, match: Match) -> _Change | None:
+    def _apply(self, model: Model, rule: CompiledRule, match: Match) -> Change | None:
         """Builds the replacement in a transaction; None when it was taken back."""
         count = self.trace.count(rule.name)
         graph = match.roots[0].node.graph
         before = max((root.node for root in match.roots), key=lambda n: n.rank)
-        reads = _leaves(match)
+        reads = operands_of(match)
         names = tuple(value.name for root in match.nodes for value in root.outputs)
         roots = tuple(value.name for value in match.roots)
         readers = [reader for root in match.roots for reader, _ in graph.consumers(root)]
@@ -268,17 +254,17 @@ class Engine:
                 new = rule.rewrite(builder, match.bindings, match.roots[0], self.context)
                 if new is None:
                     raise Declined("the rule declined")
-                for old, value in _replaced(graph, match.roots, [builder.here(value) for value in new]):
-                    if _adopt_type(graph, old, value) and value.node not in builder.made:
+                for old, value in replaced(graph, match.roots, [builder.here(value) for value in new]):
+                    if adopt_type(graph, old, value) and value.node not in builder.made:
                         retyped.append(value.node)
                     graph.replace(old, value, take_name=value.node in builder.made)
-                _remove_dead(graph, match.nodes)
-                _remove_dead(graph, builder.made)
+                remove_unread(graph, match.nodes)
+                remove_unread(graph, builder.made)
                 # A capture is a use in the scope around it.
-                _remove_dead(graph, (value.node for value in reads if value.node.is_op("Capture", IR_DOMAIN)))
+                remove_unread(graph, (value.node for value in reads if value.node.is_op("Capture", IR_DOMAIN)))
                 alive = [node for node in builder.made if node in graph]
                 validate_site(alive)
-            except (_Rejected, Declined, CycleError) as error:
+            except (Rejected, Declined, CycleError) as error:
                 transaction.rollback()
                 self._refuse(rule, before, before, str(error))
                 count.declined += isinstance(error, Declined)
@@ -299,7 +285,7 @@ class Engine:
         # A value that has lost a reader may now be inside a match; not so one with too many others, but as its root.
         freed = [v for v in reads if v.uses <= self._size and v.node in graph]
         readers += [reader for v in freed for reader, _ in graph.consumers(v)]
-        return _Change([*alive, *retyped], readers, [v.node for v in reads])
+        return Change([*alive, *retyped], readers, [v.node for v in reads])
 
     # ---- what is said ------------------------------------------------------------------------------------------
 
@@ -319,147 +305,15 @@ class Engine:
         self.trace.count(rule.name).reasons[reason] += 1
         if isinstance(self._tried, Explainer):
             drawing = self._tried.drawing(node if node is not root else None)
-            names = rule.name, name_of(root), name_of(node)
+            names = rule.name, root.label, node.label
             self.trace.refusals.append(Refusal(*names, reason, drawing.matched, drawing.size, drawing.parts))
 
     def _use_up(self, rule: CompiledRule, root: Node, reason: str) -> None:
         """A search that was not ended is told, explained or not."""
         self._refuse(rule, root, root, reason)
-        self.trace.stopped.append(Refusal(rule.name, name_of(root), name_of(root), reason))
+        self.trace.stopped.append(Refusal(rule.name, root.label, root.label, reason))
 
     def _set_aside(self, rule: CompiledRule, message: str, node: str, error: BaseException | None = None) -> None:
         self._aside.add(rule.name)
         place, hint = rule.place_of(error), hint_of(error, _RAISED)
         self.trace.failures.append(RuleFailure(rule.name, place, f"{message} (at {node})", hint))
-
-
-class _Worklist:
-    """Possible roots waiting, in topological order, each once, with its distance to the nearest change."""
-
-    def __init__(self, graph: Graph, roots: Collection[tuple[str, str]]) -> None:
-        self._graph = graph
-        self._roots = roots
-        self._heap: list[tuple[int, int, Node]] = []
-        self._waiting: dict[Node, int] = {}
-        self._serial = 0
-
-    def extend(self, nodes: Iterable[tuple[Node, int]]) -> None:
-        for node, distance in nodes:
-            if (node.domain, node.op) not in self._roots:
-                continue
-            if node not in self._waiting:
-                self._serial += 1
-                heapq.heappush(self._heap, (node.rank, self._serial, node))
-            self._waiting[node] = min(distance, self._waiting.get(node, distance))
-
-    def pop(self) -> tuple[Node, int] | None:
-        while self._heap:
-            _, _, node = heapq.heappop(self._heap)
-            distance = self._waiting.pop(node)
-            if node in self._graph:
-                return node, distance
-        return None
-
-
-def _neighbourhood(graph: Graph, change: _Change, reach: int) -> Iterator[tuple[Node, int]]:
-    """What depends on a change, as far as `reach` nodes, with the distance; plain copies have no length."""
-    found: set[Node] = set()
-    ring, following = list(change.made), list(change.readers)
-    for distance in range(reach + 1):
-        for node in ring:
-            if node in graph and node not in found:
-                found.add(node)
-                yield node, distance
-                for reader in graph.successors(node):
-                    is_copy = reader.outputs and see_through(reader.outputs[0]) is not None
-                    (ring if is_copy else following).append(reader)
-        ring, following = following, []
-
-
-def escape(match: Match) -> tuple[Node, str] | None:
-    """Why the match cannot be cut out: the inner node that is seen from outside, and words. None when it can."""
-    inside, roots = set(match.nodes), set(match.roots)
-    for node in match.nodes:
-        for value in node.outputs:
-            if value in roots or not value.uses:
-                continue
-            graph = node.graph
-            for reader, slot in graph.consumers(value):
-                # A node may be inside while a subgraph of it sees the value.
-                if reader not in inside or slot >= reader.arity:
-                    what = "a graph output" if reader is graph.output else f"also used by {name_of(reader)}"
-                    return node, f"{name_of(node)} inside the match is {what}"
-    return None
-
-
-def _leaves(match: Match) -> list[Value]:
-    """The values that enter the match from outside."""
-    inside = set(match.nodes)
-    found = {v: None for node in match.nodes for v in node.inputs if v is not None and v.node not in inside}
-    return list(found)
-
-
-def _captures(nodes: Iterable[Node], reach: int) -> list[Node]:
-    """The captures in subgraphs that see one of `nodes`, or what depends on it as far as `reach` nodes."""
-    found: dict[Node, None] = {}
-    ring = list(dict.fromkeys(nodes))
-    for _ in range(reach):
-        following: dict[Node, None] = {}
-        for node in ring:
-            for reader, slots in node.graph.adj[node].items():
-                inner = [g.captures[slot] for g in reader.subgraphs for slot in slots if slot in g.captures]
-                found.update(dict.fromkeys(inner))
-                following.update(dict.fromkeys([reader, *inner]))
-        ring = list(following)
-    return list(found)
-
-
-def _replaced(graph: Graph, old: Sequence[Value], new: Sequence[Value]) -> list[tuple[Value, Value]]:
-    """The roots that are replaced, each with its new value; a root that is returned as it is stays.
-
-    Raises: Mistake when a new value cannot stand for the old one, _Rejected when nothing would change.
-    """
-    if len(old) != len(new):
-        roots = "1 root" if len(old) == 1 else f"{len(old)} roots"
-        raise Mistake(f"rewrite returns {len(new)} values for {roots}", "return one value for each root")
-    for a, b in zip(old, new, strict=True):
-        if not isinstance(b, Value):
-            raise Mistake(f"rewrite returns {b!r}, not a value", "return what op.Name(...) returns, or None to decline")
-        if b.node not in graph:
-            raise Mistake(f"rewrite returns {b!r} of another graph", "return a value of this match, or a new one")
-        if a.dtype and b.dtype and a.dtype != b.dtype:
-            found, wanted = (dtypes.NAMES.get(value.dtype) for value in (b, a))
-            raise Mistake(f"rewrite returns {found}, the value it replaces is {wanted}", f"cast it to {wanted}")
-        if a.shape is not None and b.shape is not None and not _may_equal(a.shape, b.shape):
-            message = f"rewrite returns a value of shape {b.shape}, the one it replaces has {a.shape}"
-            raise Mistake(message, "say in where when the shapes agree, and return its reason when they do not")
-        if b in old and new[old.index(b)] is not b:
-            message = f"rewrite returns '{b.name}', which it replaces by something else"
-            raise Mistake(message, "return an Identity of it, or another value")
-    pairs = [(a, b) for a, b in zip(old, new, strict=True) if a is not b]
-    if not pairs:
-        raise _Rejected("the rewrite changes nothing")
-    return pairs
-
-
-def _may_equal(a: Shape, b: Shape) -> bool:
-    sizes = [(p, q) for p, q in zip(a, b, strict=False) if isinstance(p, int) and isinstance(q, int)]
-    return len(a) == len(b) and all(p == q for p, q in sizes)
-
-
-def _adopt_type(graph: Graph, old: Value, new: Value) -> bool:
-    """What inference does not know of `new` is what was known of `old`; what a graph input declares stays.
-
-    Whether this made more known.
-    """
-    before = new.dtype, new.shape
-    if not new.node.is_source:
-        graph.set_type(new, new.dtype or old.dtype, new.shape if new.shape is not None else old.shape)
-    return before != (new.dtype, new.shape)
-
-
-def _remove_dead(graph: Graph, nodes: Iterable[Node]) -> None:
-    """Removes those of `nodes` that nobody reads any more, users first."""
-    for node in sorted((n for n in nodes if n in graph), key=lambda n: n.rank, reverse=True):
-        if all(value.uses == 0 for value in node.outputs):
-            graph.remove(node)

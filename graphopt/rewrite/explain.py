@@ -221,8 +221,3 @@ class Explainer(Matcher):
             log.excused = e, at or self._reader(node), instead or reason.format(*details)
             yield
             log.excused = None
-
-
-def name_of(node: Node) -> str:
-    """What people know a node by: its name, else that of its first output, else its operator."""
-    return node.label

@@ -43,9 +43,11 @@ from graphopt.rewrite.pattern import (
     Scaled,
     Var,
     children,
+    refusal,
 )
 
 _UNBOUND: Any = object()
+_UNWANTED = "not as the pattern wants it"
 
 
 class StepsUsedUp(Exception):
@@ -229,9 +231,9 @@ class Matcher:
 
     def _match_check(self, e: Check, value: Value) -> Iterator[None]:
         for _ in self._match(e.inner, value):
-            allowed = e.allowed(value)
-            if isinstance(allowed, str) or not allowed:
-                self._fail(value.node, "{}", allowed or "not as the pattern wants it")
+            refused = refusal(e.allowed(value), _UNWANTED)
+            if refused:
+                self._fail(value.node, "{}", refused)
             else:
                 yield
 
@@ -420,10 +422,12 @@ class Matcher:
                 del self._bound[want.name]
                 return
             want = bound
-        answer = want(found) if callable(want) else same_attribute(node, name, want, found)
-        if isinstance(answer, str) or not answer:
-            said = answer or "not as the pattern wants it" if callable(want) else f"wanted {want}"
-            self._fail(node, "{} {}, {}", name, found, said)
+        if callable(want):
+            refused = refusal(want(found), _UNWANTED)
+        else:
+            refused = "" if same_attribute(node, name, want, found) else f"wanted {want}"
+        if refused:
+            self._fail(node, "{} {}, {}", name, found, refused)
         else:
             yield from self._attr(node, wanted, at + 1)
 

@@ -18,6 +18,13 @@ Reason = bool | str
 Dims = tuple["str | int | EllipsisType | None", ...]
 
 
+def refusal(allowed: Reason, otherwise: str) -> str:
+    """The reason why not; `otherwise` where there is none but False, empty where it is True."""
+    if isinstance(allowed, str):
+        return allowed or otherwise
+    return "" if allowed else otherwise
+
+
 @dataclass(frozen=True)
 class Constraint:
     """What a variable's value must be: its dimensions, or those it must broadcast `into` without widening them.

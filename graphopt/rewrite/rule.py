@@ -13,7 +13,7 @@ from graphopt.ir import Graph, Value
 from graphopt.ir.node import qualified
 from graphopt.rewrite.blame import Mistake, hint_of, line_of, raised_in, said
 from graphopt.rewrite.language import read_pattern
-from graphopt.rewrite.pattern import Pattern, Reason, names_in, root_ops
+from graphopt.rewrite.pattern import Pattern, Reason, names_in, refusal, root_ops
 
 Stage = Literal["clean", "recover", "fuse", "lower"]
 STAGES: tuple[Stage, ...] = ("clean", "recover", "fuse", "lower")
@@ -161,12 +161,16 @@ class CompiledRule:
         """(domain, op) of nodes that the first root can be."""
         return sorted(root_ops(self.pattern.roots[0]))
 
-    def where(self, bindings: dict[str, Any], root: Value, ctx: Context) -> Reason:
-        """True, or the reason why not. Raises: Mistake where it returns None."""
+    def runs_in(self, graph: Graph, ctx: Context) -> bool:
+        """Whether the target has a kernel that the rule needs, and `graph` may contain it."""
+        return not self.needs or any(ctx.has(kernel, graph) for kernel in self.needs)
+
+    def why_not(self, bindings: dict[str, Any], root: Value, ctx: Context) -> str:
+        """Why the rule does not want a match; empty where it does. Raises: Mistake where `where` returns None."""
         allowed: Reason | None = self._ask("where", self._where, {**bindings, "ctx": ctx, "root": root})
         if allowed is None:
             raise Mistake("where returns None", "return True, or the reason why not as text", "where")
-        return allowed
+        return refusal(allowed, "the rule's condition")
 
     def rewrite(self, op: Any, bindings: dict[str, Any], root: Value, ctx: Context) -> tuple[Value, ...] | None:
         """The values to put in place of the roots; None when the rule declines."""

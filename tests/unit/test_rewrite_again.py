@@ -452,7 +452,7 @@ STAND = {
     "weights of one element": (weights, "(x: float32[N, 1]) -> (z) { z = MatMul(x, float32[1, 1] 2.0) }"),
     "the first branch": (lambda op, x: op.Exp(op.Relu(x) | op.Abs(x)), "z = Exp(Relu(x))"),
     "the second branch": (lambda op, x: op.Exp(op.Relu(x) | op.Abs(x)), "z = Exp(Abs(x))"),
-    "the other order": (lambda op, x: op.Max(op.Relu(x), op.Exp(x)), "z = Max(Exp(x), Relu(x))"),
+    "the other order": (lambda op, x: op.Mul(op.Relu(x), op.Exp(x)), "z = Mul(Exp(x), Relu(x))"),
     "a sum in the other order": (lambda op, x: op.sum(op.Relu(x), op.Exp(x)), "z = Add(Exp(x), Relu(x))"),
     "a sum of three": (
         lambda op, x: op.sum(op.Relu(x), op.Exp(x), op.Abs(x)),

@@ -634,6 +634,7 @@ def test_a_value_and_its_copy_are_one_value(copy: str) -> None:
         ("Dropout(Relu(x), 0.5, c)", 20),
         ("Cast(Cast(Relu(x), to=float16), to=float32)", 20),
         ("Dropout(Relu(x))", 6),
+        ("Max(Relu(x), y)", 20),
     ],
 )
 def test_what_changes_something_is_not_seen_through(call: str, opset: int) -> None:
