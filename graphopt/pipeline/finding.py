@@ -13,7 +13,7 @@ from graphopt.rewrite import CompiledRule, Context, Limits, Rule
 from graphopt.rewrite.blame import line_of, said
 from graphopt.rewrite.language import read_pattern
 from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
-from graphopt.rewrite.pattern import Pattern, root_ops
+from graphopt.rewrite.pattern import Pattern, names_in, root_ops
 
 
 @dataclass(frozen=True, repr=False)
@@ -73,10 +73,15 @@ def _pattern(pattern: Callable[..., Any] | type[Rule]) -> tuple[Pattern, Callabl
         rule = CompiledRule(pattern())
         return rule.pattern, lambda match: not rule.why_not(match.bindings, match.roots[0], Context())
     try:
-        return read_pattern(pattern), lambda match: True
+        read = read_pattern(pattern)
     except Exception as error:
         place = line_of(pattern) or ""
         raise RuleError("GO060", f"the pattern cannot be read: {said(error)}", place) from error
+    unused = ", ".join(sorted(read.variables.keys() - names_in(read)))
+    if unused:
+        message = f"the pattern takes {unused}, and returns nothing that has it"
+        raise RuleError("GO060", message, line_of(pattern), "use every parameter, or leave it out")
+    return read, lambda match: True
 
 
 def _first(pattern: Pattern, node: Node, holds: Callable[[Match], bool], steps: int) -> Match | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from graphopt.ir import IR_DOMAIN, Graph, Node, Shape, Tensor, Value
 from graphopt.ir.infer import infer_node
+from graphopt.ir.inference.fallback import refusal
 from graphopt.ir.schema import MICROSOFT, Signature, first_version, onnx_schema, signature
 from graphopt.rewrite.blame import Mistake
 from graphopt.rewrite.vocabulary import check_operation
@@ -144,6 +145,10 @@ class Builder:
         self, name: str, inputs: Sequence[Value | None], attrs: dict[str, Any], outputs: int = 1, domain: str = ""
     ) -> Node:
         check_operation(domain, name, len(inputs), attrs)
+        for slot, value in enumerate(inputs):
+            if value is not None and not isinstance(value, Value):
+                hint = f"write op.const({value!r}, like=x)" if isinstance(value, (int, float)) else "give a Value"
+                raise Mistake(f"operand {slot + 1} of {name} is {value!r}", hint)
         self._graph.import_domain(domain)
         version = _version(self._graph, domain, name)
         slots = self._slots(signature(domain, name, version), list(map(self.here, inputs)), attrs)
@@ -152,6 +157,11 @@ class Builder:
             name, slots, attrs, domain=domain, version=version, outputs=outputs, before=self._before
         )
         infer_node(node)
+        if node.output.shape is None and all(v is None or v.shape is not None for v in slots):
+            # Of known operands nothing is known: either nothing can be, or the node is wrong.
+            problem = refusal(node)
+            if problem:
+                raise Mistake(f"{name} cannot be written so: {problem}", "look at its operands and attributes")
         self._made.append(node)
         return node
 

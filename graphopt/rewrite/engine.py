@@ -14,13 +14,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from graphopt.errors import GraphoptError, ModelError
-from graphopt.ir import IR_DOMAIN, CycleError, Graph, Model, Node, ValidationError, validate_site
+from graphopt.ir import IR_DOMAIN, CycleError, Graph, Ledger, Model, Node, ValidationError, validate_site
 from graphopt.rewrite.blame import Mistake, hint_of, said
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.explain import Explainer
 from graphopt.rewrite.index import RuleIndex
 from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
-from graphopt.rewrite.replacement import Rejected, adopt_type, escape, operands_of, remove_unread, replaced
+from graphopt.rewrite.replacement import Rejected, adopt_type, escape, keeps_opset, operands_of, remove_unread, replaced
 from graphopt.rewrite.rule import STAGES, CompiledRule, Context, Stage
 from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
 from graphopt.rewrite.worklist import Change, Worklist, captures_of, neighbourhood
@@ -77,6 +77,7 @@ class Engine:
         self._matcher = Explainer if self.explain else Matcher
         self._tried: Matcher | None = None
         self._settled: dict[CompiledRule, int] = {}
+        self._ledger: Ledger | None = None
         self._indexes: dict[tuple[CompiledRule, ...], RuleIndex] = {}
         self._aside: set[str] = set()
         self._steps: Counter[str] = Counter()
@@ -97,6 +98,9 @@ class Engine:
         self._budget = self.limits.steps_per_node * (model.node_count() + self.limits.spare)
         rules = [rule for rule in self._rules if rule.stage in stages]
         ledger, start = model.graph.ledger, len(self.trace.sites)
+        if ledger is not self._ledger:
+            self._ledger = ledger
+            self._settled.clear()
         scopes = list(model.scopes())
         reach = max((rule.pattern.depth for rule in rules), default=0) if len(scopes) > 1 else 0
         touched = ledger.since(min((self._settled[r] for r in rules if r in self._settled), default=ledger.mark()))
@@ -188,8 +192,6 @@ class Engine:
         """
         if spared and self._spared[rule.name] > self._budget:
             return None
-        if rule.rule.once and any((rule.name, value.name) in self.trace.once for value in node.outputs):
-            return None
         count = self.trace.count(rule.name)
         count.tried += 1
         matcher = self._tried = self._matcher(rule.pattern, self.limits.steps_per_root)
@@ -220,12 +222,17 @@ class Engine:
                 (rule.name, v.name) in self.exclude for inner in match.nodes for v in inner.outputs
             ):
                 continue
+            if rule.rule.once and any((rule.name, root.name) in self.trace.once for root in match.roots):
+                continue
             if not matched:
                 self.trace.count(rule.name).matched += 1
             matched = True
             refused = rule.why_not(match.bindings, match.roots[0], self.context)
             if refused:
                 self._refuse(rule, node, node, refused)
+                continue
+            if any(root.node not in match.nodes for root in match.roots):
+                self._refuse(rule, node, node, "what would be replaced is no part of the match")
                 continue
             seen = None if rule.rule.keeps_inner else escape(match)
             if seen is not None:
@@ -254,6 +261,8 @@ class Engine:
                 new = rule.rewrite(builder, match.bindings, match.roots[0], self.context)
                 if new is None:
                     raise Declined("the rule declined")
+                if self.context.keep_opset and not rule.needs:
+                    keeps_opset(graph, match, builder.made)
                 for old, value in replaced(graph, match.roots, [builder.here(value) for value in new]):
                     if adopt_type(graph, old, value) and value.node not in builder.made:
                         retyped.append(value.node)

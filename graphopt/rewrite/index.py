@@ -15,7 +15,7 @@ from typing import Any
 from graphopt.ir import Node, Value
 from graphopt.rewrite.facts import COPIES, close, constant_of, number_of, source_of
 from graphopt.rewrite.leaves import COMMUTATIVE, INVERSE, LINKS
-from graphopt.rewrite.pattern import Alt, Anchor, Chain, Check, EachUse, Expr, Literal, Op, Scaled, Var
+from graphopt.rewrite.pattern import Alt, Anchor, Chain, Check, EachUse, Expr, Literal, Op, Scaled, Var, may_lack
 from graphopt.rewrite.rule import CompiledRule
 
 Key = Any
@@ -127,8 +127,8 @@ def _may_op(e: Op, key: Key) -> bool:
         operands, keys = operands[:1], keys[:1]
     elif not e.rest and any(other is not None for other in keys[len(operands) :]):
         return False
-    if not e.domain and e.op in COMMUTATIVE and len(operands) <= len(keys):
-        return all(any(_may_operand(operand, key) for key in keys) for operand in operands)
+    if not e.domain and e.op in COMMUTATIVE:
+        return all(may_lack(operand) or any(_may_operand(operand, key) for key in keys) for operand in operands)
     return all(_may_operand(*pair) for pair in zip(operands, keys, strict=False))
 
 
@@ -166,9 +166,9 @@ def _may_leaf(e: Expr, leaf: Key) -> bool:
     match e:
         case Alt(branches=branches):
             return any(_may_leaf(branch, leaf) for branch in branches)
-        case Scaled(x=inner) | Op(op="Neg" | "Reciprocal", operands=(Expr() as inner,)):
+        case Scaled(x=inner) | Op(op="Neg" | "Reciprocal", domain="", operands=(Expr() as inner,)):
             return _may(inner, leaf.key)
-        case Op(op="Div", operands=(_, Expr() as inner)):
+        case Op(op="Div", domain="", operands=(_, Expr() as inner)):
             return _may(inner, leaf.key)
     return False
 
@@ -181,7 +181,8 @@ def _leaves(op: str, key: Key, levels: int) -> Iterator[Key]:
         yield _CUT
         return
     parts = key[2]
-    if len(parts) < 2:
+    if len(parts) == 1:
+        yield from _leaves(op, parts[0], levels)
         return
     for leaf in parts if key[1] != INVERSE[op] else (parts[0], _inverse(INVERSE[op], parts[1])):
         if leaf is not None:

@@ -52,5 +52,6 @@ def raises_rank(number: Value, others: Sequence[Leaf | None]) -> bool:
     tensor = constant_of(number)
     if tensor is None or not tensor.shape:
         return False
-    values = [other for other in others if isinstance(other, Value) and other is not number]
+    beside = [other.value if isinstance(other, Inverse) else other for other in others]
+    values = [other for other in beside if isinstance(other, Value) and other is not number]
     return bool(values) and not any(keeps_rank(number, other) and number_of(other) is None for other in values)

@@ -175,7 +175,10 @@ class Matcher:
             case Op() if e.identity in self._outputs:
                 return [self._outputs[e.identity].outputs[e.index]]
         below = next(filter(None, map(self._reached, children(e))), [])
-        found: dict[Value, None] = {}
+        if isinstance(e, Check):
+            return below
+        # A difference is a sum with Neg(y), though nothing computes that.
+        found: dict[Value, None] = dict.fromkeys(below if isinstance(e, Chain) else ())
         for _ in range(len(e.operands) - 1 if isinstance(e, Chain) else 1):
             below = self._readers(below)
             found.update(dict.fromkeys(below))
@@ -220,10 +223,15 @@ class Matcher:
         raise TypeError(e)
 
     def _match_part(self, e: Expr, value: Value) -> Iterator[None]:
+        before = self._parts.get(e)
+        if before is not None and before is not value:
+            self._fail(value.node, "another value for the same part")
+            return
         for _ in self._match_kind(e, value):
             self._parts[e] = value
             yield
-            del self._parts[e]
+            if before is None:
+                del self._parts[e]
 
     def _match_alt(self, e: Alt, value: Value) -> Iterator[None]:
         for branch in e.branches:
@@ -344,8 +352,9 @@ class Matcher:
         self._outputs[e.identity] = node
         for _ in self._enter(node):
             for _ in self._match_attrs(e, node):
-                if e.op in COMMUTATIVE and not e.domain and None not in slots:
-                    yield from self._assign(_ordered(e.operands), slots, slots)
+                if e.op in COMMUTATIVE and not e.domain:
+                    given = [value for value in (node.inputs[: node.arity] if e.rest else slots) if value is not None]
+                    yield from self._assign(_ordered(e.operands), given, given)
                 else:
                     yield from self._operands(e.operands, slots)
         del self._outputs[e.identity]
@@ -471,6 +480,9 @@ class Matcher:
             yield
             return
         first = operands[0]
+        if len(leaves) < len(operands):
+            for _ in self._absent(first):
+                yield from self._assign(operands[1:], leaves, whole)
         if first is None:
             return
         tried: set[Leaf] = set()
@@ -491,8 +503,7 @@ class Matcher:
             return self._match_inverse(operand, leaf)
         if isinstance(operand, Alt) and operand not in self.pattern.parts:
             return (found for branch in operand.branches for found in self._match_leaf(branch, leaf, others))
-        is_number = isinstance(operand, Literal) or (isinstance(operand, Var) and operand.kind in ("number", "factor"))
-        if is_number and raises_rank(leaf, others):
+        if _is_number(operand) and raises_rank(leaf, others):
             self._fail(leaf.node, "a constant that raises the rank")
             return iter(())
         return self._match(operand, leaf)
@@ -507,11 +518,11 @@ class Matcher:
             case Scaled(x=inner, factor=factor) if subtracted:
                 for _ in self._match_number(factor, Scalar(-1.0, leaf.value.dtype, leaf.node)):
                     yield from self._match(inner, leaf.value)
-            case Op(op="Neg", operands=(Expr() as inner,)) if subtracted:
+            case Op(op="Neg", domain="", operands=(Expr() as inner,)) if subtracted:
                 yield from self._match(inner, leaf.value)
-            case Op(op="Reciprocal", operands=(Expr() as inner,)) if not subtracted:
+            case Op(op="Reciprocal", domain="", operands=(Expr() as inner,)) if not subtracted:
                 yield from self._match(inner, leaf.value)
-            case Op(op="Div", operands=(Literal(value=1.0), Expr() as inner)) if not subtracted:
+            case Op(op="Div", domain="", operands=(Literal(value=1.0), Expr() as inner)) if not subtracted:
                 yield from self._match(inner, leaf.value)
 
     # ---- bookkeeping --------------------------------------------------------------------------------------------
@@ -554,6 +565,13 @@ class Matcher:
 
     def _fail(self, node: Node, reason: str, *details: object) -> None:
         """Told why an attempt ended, in words that `details` go into: for those who explain."""
+
+
+def _is_number(e: Expr) -> bool:
+    """Whether `e` is a constant number, whatever is asked of it besides."""
+    while isinstance(e, Check):
+        e = e.inner
+    return isinstance(e, Literal) or (isinstance(e, Var) and e.kind in ("number", "factor"))
 
 
 def _ordered(operands: Sequence[Expr | None]) -> list[Expr | None]:

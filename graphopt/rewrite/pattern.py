@@ -305,6 +305,16 @@ def _size(e: Expr) -> int:
     return own(e) + (max if isinstance(e, Alt) else sum)(map(_size, children(e)))
 
 
+def may_lack(e: Expr | None) -> bool:
+    """Whether an operand may be missing: one that is left out, an optional variable."""
+    match e:
+        case None | Var(optional=True):
+            return True
+        case Alt(branches=branches):
+            return any(map(may_lack, branches))
+    return False
+
+
 def root_ops(e: Expr) -> set[tuple[str, str]]:
     """(domain, op) of the nodes that a match of `e` can be rooted at."""
     match e:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from graphopt.ir import Graph, Node, Shape, Value, dtypes
 from graphopt.rewrite.blame import Mistake
+from graphopt.rewrite.build import Declined
 from graphopt.rewrite.matcher import Match
 
 
@@ -67,6 +68,18 @@ def replaced(graph: Graph, old: Sequence[Value], new: Sequence[Value]) -> list[t
 def _may_equal(a: Shape, b: Shape) -> bool:
     sizes = [(p, q) for p, q in zip(a, b, strict=False) if isinstance(p, int) and isinstance(q, int)]
     return len(a) == len(b) and all(p == q for p, q in sizes)
+
+
+def keeps_opset(graph: Graph, match: Match, made: Iterable[Node]) -> None:
+    """Nothing new needs a newer opset than the model has, but for what was written in one already.
+
+    Rules that say what kernel they need are not asked: the target knows from which opset on it has that. Raises:
+    Declined.
+    """
+    opset, known = graph.opsets.get("", 1), {node.op for node in match.nodes}
+    for node in made:
+        if not node.domain and node.version > opset and node.op not in known:
+            raise Declined(f"{node.op} needs opset {node.version}, and the model stays at {opset}")
 
 
 def adopt_type(graph: Graph, old: Value, new: Value) -> bool:

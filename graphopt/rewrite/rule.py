@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, ClassVar, Literal
 
+import numpy as np
+
 from graphopt.errors import RuleError, near
 from graphopt.ir import Graph, Value
 from graphopt.ir.node import qualified
@@ -168,8 +170,8 @@ class CompiledRule:
     def why_not(self, bindings: dict[str, Any], root: Value, ctx: Context) -> str:
         """Why the rule does not want a match; empty where it does. Raises: Mistake where `where` returns None."""
         allowed: Reason | None = self._ask("where", self._where, {**bindings, "ctx": ctx, "root": root})
-        if allowed is None:
-            raise Mistake("where returns None", "return True, or the reason why not as text", "where")
+        if not isinstance(allowed, (bool, str, np.bool_)):
+            raise Mistake(f"where returns {allowed!r}", "return True, or the reason why not as text", "where")
         return refusal(allowed, "the rule's condition")
 
     def rewrite(self, op: Any, bindings: dict[str, Any], root: Value, ctx: Context) -> tuple[Value, ...] | None:

@@ -63,14 +63,17 @@ def neighbourhood(graph: Graph, change: Change, reach: int) -> Iterator[tuple[No
 
 def captures_of(nodes: Iterable[Node], reach: int) -> list[Node]:
     """The captures in subgraphs that see one of `nodes`, or what depends on it as far as `reach` nodes."""
-    found: dict[Node, None] = {}
-    ring = list(dict.fromkeys(nodes))
-    for _ in range(reach):
-        following: dict[Node, None] = {}
+    found: set[Node] = set()
+    ring = list(nodes)
+    for _ in range(reach + 1):
+        following: list[Node] = []
         for node in ring:
+            if node in found:
+                continue
+            found.add(node)
             for reader, slots in node.graph.adj[node].items():
-                inner = [g.captures[slot] for g in reader.subgraphs for slot in slots if slot in g.captures]
-                found.update(dict.fromkeys(inner))
-                following.update(dict.fromkeys([reader, *inner]))
-        ring = list(following)
-    return list(found)
+                is_copy = reader.outputs and see_through(reader.outputs[0]) is not None
+                (ring if is_copy else following).append(reader)
+                ring += [g.captures[slot] for g in reader.subgraphs for slot in slots if slot in g.captures]
+        ring = following
+    return sorted((node for node in found if node.slot >= 0), key=lambda node: node.rank)

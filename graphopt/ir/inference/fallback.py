@@ -30,6 +30,24 @@ def _imports(items: tuple[tuple[str, int], ...]) -> list[onnx.OperatorSetIdProto
 
 def infer(node: Node) -> list[Out]:
     """What onnx says of the outputs; nothing where it has no schema, no rule, or refuses the node."""
+    try:
+        return _inferred(node)
+    except (*_REFUSALS, RuntimeError, ValueError, TypeError, KeyError):
+        return []
+
+
+def refusal(node: Node) -> str:
+    """Why onnx refuses a node; empty where it does not."""
+    try:
+        _inferred(node)
+    except _REFUSALS as error:
+        return str(error).strip().splitlines()[-1]
+    except (RuntimeError, ValueError, TypeError, KeyError):
+        return ""
+    return ""
+
+
+def _inferred(node: Node) -> list[Out]:
     schema = onnx_schema(node.domain, node.op, node.version)
     if schema is None or node.graphs or not schema.has_type_and_shape_inference_function:
         return []
@@ -42,10 +60,7 @@ def infer(node: Node) -> list[Out]:
     types = {name: _type(value, symbols) for value, name in names.items()}
     data = {name: tensor for value, name in names.items() if (tensor := _data(value)) is not None}
     imports = _imports(tuple(node.graph.opsets.items()))
-    try:
-        found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, None, imports)
-    except (*_REFUSALS, RuntimeError, ValueError, TypeError, KeyError):
-        return []
+    found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, None, imports)
     return [_out(found.get(f"o{index}"), symbols) for index in range(len(node.outputs))]
 
 
