@@ -190,7 +190,6 @@ def _capture_problems(node: Node) -> Iterator[str]:
 
 # Edges first: a producer could only say that some reader of it is wrong.
 _CHECKS = (
-    _presence_problems,
     _edge_problems,
     _counter_problems,
     _name_problems,

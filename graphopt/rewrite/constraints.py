@@ -48,7 +48,7 @@ class Sizes:
             return False
         if dims[:1] == (...,):
             dims, leading = dims[1:], len(shape) - len(dims) + 1
-            if leading < 0 or self._known.setdefault(..., shape[:leading]) != shape[:leading]:
+            if self._known.setdefault(..., shape[:leading]) != shape[:leading]:
                 return False
             shape = shape[leading:]
         return len(shape) == len(dims) and all(

@@ -280,7 +280,6 @@ class Engine:
                 count.rolled_back += not isinstance(error, Declined)
                 return None
             except Exception:
-                transaction.rollback()
                 count.rolled_back += 1
                 raise
         count.applied += 1

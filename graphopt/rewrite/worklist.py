@@ -56,8 +56,7 @@ def neighbourhood(graph: Graph, change: Change, reach: int) -> Iterator[tuple[No
                 found.add(node)
                 yield node, distance
                 for reader in graph.successors(node):
-                    is_copy = reader.outputs and see_through(reader.outputs[0]) is not None
-                    (ring if is_copy else following).append(reader)
+                    (ring if _is_copy(reader) else following).append(reader)
         ring, following = following, []
 
 
@@ -72,8 +71,11 @@ def captures_of(nodes: Iterable[Node], reach: int) -> list[Node]:
                 continue
             found.add(node)
             for reader, slots in node.graph.adj[node].items():
-                is_copy = reader.outputs and see_through(reader.outputs[0]) is not None
-                (ring if is_copy else following).append(reader)
+                (ring if _is_copy(reader) else following).append(reader)
                 ring += [g.captures[slot] for g in reader.subgraphs for slot in slots if slot in g.captures]
         ring = following
     return sorted((node for node in found if node.slot >= 0), key=lambda node: node.rank)
+
+
+def _is_copy(node: Node) -> bool:
+    return bool(node.outputs) and see_through(node.outputs[0]) is not None
