@@ -18,6 +18,8 @@ _TOLERANCE_BFLOAT16 = 5e-2
 
 NOTHING = "nothing was checked"
 """Said of an output without a finite element."""
+STUCK = "the result does not run"
+"""Said of a model that onnxruntime does not run, made of one that it does."""
 
 Ranges = Mapping[str, tuple[float, float]]
 """The least and the greatest element of an input, by name."""
@@ -60,7 +62,7 @@ def difference(before: Model, after: Model, dims: Mapping[str, int], ranges: Ran
     try:
         found = _outputs(after, inputs, runner, "after")
     except GraphoptError as error:
-        return f"the result does not run: {error.message}"
+        return f"{STUCK}: {error.message}"
     return next(iter(_by_output(wanted, found).values()), "")
 
 
@@ -111,6 +113,7 @@ def _differs(name: str, a: Array, b: Array, slack: float) -> str:
     finite = np.isfinite(x) & np.isfinite(y)
     apart = np.abs(x[finite] - y[finite]).max(initial=0.0)
     allowed = slack * _TOLERANCE.get(a.dtype, _TOLERANCE_BFLOAT16) * np.abs(x[np.isfinite(x)]).max()
-    if apart > allowed or not np.array_equal(np.where(np.isfinite(x), 0, x), np.where(np.isfinite(y), 0, y), True):
+    if apart > allowed:
         return f"output '{name}' differs by {apart:.3g}, {allowed:.3g} is allowed"
-    return ""
+    same = np.array_equal(np.where(np.isfinite(x), 0, x), np.where(np.isfinite(y), 0, y), True)
+    return "" if same else f"output '{name}' differs in its infinite elements or NaN"

@@ -338,6 +338,89 @@ def test_an_operator_without_generator() -> None:
     assert report.compared >= 20
 
 
+class FoldsFactor(Rule):
+    """A factor after a product, folded into its weights."""
+
+    stage = "fuse"
+
+    def pattern(self, op: Ops, x: Value, w: Annotated[Value, const(rank=2)], k: Number) -> Expr:
+        return op.scaled(op.MatMul(x, w), k)
+
+    def rewrite(self, op: Builder, x: Value, w: Value, k: float) -> Value:
+        return op.MatMul(x, op.const(numbers_of(w).astype(np.float64) * k, like=w))
+
+
+class OneAxis(Rule):
+    """A mean over the last axis, which is given as a number and no list."""
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Relu(op.Relu(op.ReduceMean(x, axes=-1)))
+
+    def rewrite(self, op: Builder, x: Value, root: Value) -> Value:
+        first = root.node.inputs[0]
+        assert first is not None
+        return op.Relu(first.node.inputs[0])
+
+
+@pytest.mark.parametrize("rule", [FoldsFactor, OneAxis])
+def test_a_right_rule_passes_without_a_warning(rule: type[Rule], recwarn: pytest.WarningsRecorder) -> None:
+    assert check_rule(rule).fired >= 20
+    assert not [warning for warning in recwarn if warning.category is RuntimeWarning]
+
+
+class WithoutKernel(Rule):
+    """Softplus of any type."""
+
+    stage = "recover"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Log(op.Exp(x) + 1.0)
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Softplus(x)
+
+
+def test_a_result_without_kernel_is_no_change_of_numbers() -> None:
+    with pytest.raises(AssertionError, match="^WithoutKernel: the result does not run: .*Softplus") as failure:
+        check_rule(WithoutKernel)
+    assert "[case does_not_run]" in str(failure.value)
+    assert "hint: where some types have no kernel: `x: Annotated[Value, like(dtype=" in str(failure.value)
+
+
+class NarrowRange(Healthy):
+    """A condition that hardly any number satisfies."""
+
+    def pattern(self, op: Ops, x: Value, k: Number) -> Expr:
+        return op.Relu(op.Relu(op.scaled(x, k)))
+
+    def where(self, k: float) -> Reason:
+        return 0.70 < k < 0.71 or f"k is {k:g}"
+
+    def rewrite(self, op: Builder, x: Value, k: float) -> Value:
+        return op.Relu(op.scaled(x, k))
+
+
+def test_a_number_may_be_given() -> None:
+    with pytest.raises(AssertionError, match=re.escape('may be given: `given={"k": NUMBER}`')):
+        check_rule(NarrowRange)
+    assert check_rule(NarrowRange, given={"k": 0.7071}).fired >= 20
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kk": 0.7}, "has no variable 'kk': did you mean k"),
+        ({"k": "float32[1]"}, "'k' cannot be 'float32[1]'"),
+        ({"x": 0.5}, "'x' cannot be 0.5"),
+    ],
+)
+def test_what_cannot_be_given(given: dict[str, str | float], message: str) -> None:
+    with pytest.raises(AssertionError, match=re.escape(message)):
+        check_rule(NarrowRange, given=given)
+
+
 def test_every_choice_and_every_mutation_belongs_to_a_generator(root: Path) -> None:
     found: set[str] = set()
     for path in (root / "graphopt/testing/check").glob("*.py"):

@@ -13,11 +13,13 @@ import pytest
 from graphopt.rewrite import CompiledRule, Rule
 from graphopt.runtime import Runner
 from graphopt.targets import target_named
-from graphopt.testing import parse_cases, run_case
+from graphopt.testing import check_rule, parse_cases, run_case
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
 KINDS = {"python", "json", "sh", "text", "toml", "yaml"}
+# Rules that are shown for what is wrong with them.
+WRONG = {"AnyScale", "Softsing"}
 
 
 def blocks(page: str) -> Iterator[tuple[int, str, str, str]]:
@@ -27,8 +29,14 @@ def blocks(page: str) -> Iterator[tuple[int, str, str, str]]:
         yield text.count("\n", 0, found.start()) + 2, found[1], found[2], found[3]
 
 
+def rules_in(names: dict[str, Any]) -> list[type[Rule]]:
+    """The rules that programs of a page have defined."""
+    kinds = [kind for kind in names.values() if isinstance(kind, type) and issubclass(kind, Rule)]
+    return [kind for kind in kinds if kind.__module__ == names["__name__"] and kind.__name__ not in WRONG]
+
+
 @pytest.mark.parametrize("page", DOCS)
-def test_programs_run_one_after_another(page: str) -> None:
+def test_programs_run_one_after_another_and_their_rules_are_right(page: str) -> None:
     names: dict[str, Any] = {"__name__": page}
     for line, language, name, body in blocks(page):
         assert language in KINDS, f"{page}:{line - 1}: a block of '{language}'"
@@ -36,6 +44,16 @@ def test_programs_run_one_after_another(page: str) -> None:
         if language == "python" and not name:
             # The empty lines give errors the page's own line numbers.
             exec(compile("\n" * (line - 1) + body, str(ROOT / page), "exec"), names)
+    for rule in rules_in(names):
+        assert check_rule(rule).fired >= 10
+
+
+@pytest.mark.parametrize(("page", "file"), [("README.md", "softplus.py"), ("docs/plug-ins.md", "softsign.py")])
+def test_rules_of_files_are_right(page: str, file: str) -> None:
+    names: dict[str, Any] = {"__name__": file}
+    exec(next(body for _, _, name, body in blocks(page) if name == file), names)
+    (rule,) = rules_in(names)
+    assert check_rule(rule).fired >= 10
 
 
 def test_cases_of_the_readme_hold_for_its_rules(tmp_path: Path, graphopt_runner: Runner) -> None:
@@ -44,7 +62,7 @@ def test_cases_of_the_readme_hold_for_its_rules(tmp_path: Path, graphopt_runner:
     for _, language, name, body in found:
         if language == "python" and name:
             exec(body, names)
-    kinds = [kind for kind in names.values() if isinstance(kind, type) and issubclass(kind, Rule) and kind is not Rule]
+    kinds = rules_in(names)
     (tmp_path / "cases.txt").write_text(next(body for _, _, name, body in found if name == "cases"))
     for case in parse_cases(tmp_path / "cases.txt"):
         assert run_case(case, [CompiledRule(kind()) for kind in kinds], graphopt_runner).problem == ""

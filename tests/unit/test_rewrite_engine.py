@@ -244,6 +244,7 @@ WRONG = {
     "another rank": ("op.Unsqueeze(x, op.ints(0))", "shape"),
     "no value": ("'relu'", "not a value"),
     "a list": ("[op.Neg(x)]", "not a value"),
+    "what no inference can make sense of": ("op.Concat(x, x, axis=99)", "Concat cannot be written so: "),
     "an attribute that is not there": ("op.Neg(x, what=1)", "no attribute or input 'what'"),
     "an attribute that cannot be written": ("op.Softmax(x, axis=object())", "can be written"),
     "a value that is not in the graph": ("(lambda v: (v.node.graph.remove(v.node), v)[1])(op.Neg(x))", "another graph"),
@@ -1082,3 +1083,84 @@ def test_two_roots_may_not_change_places() -> None:
     (failure,) = rewrite(model, Swaps).failures
     assert "which it replaces by something else" in failure.message
     assert data(model) == before
+
+
+# ---- roots -----------------------------------------------------------------------------------------------------------
+
+
+class PartOrVariable(Rule):
+    """A part of what is matched that may be a mere variable → another value"""
+
+    stage = "clean"
+    once = True
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        part = op.Relu(x) | x
+        return op.anchor(op.Exp(op.Neg(part)), part)
+
+    def rewrite(self, op: Builder, x: Value) -> Value:
+        return op.Max(x, x)
+
+
+class RootOrVariable(Rule):
+    """A second root that may be a mere variable → another value"""
+
+    stage = "clean"
+    once = True
+
+    def pattern(self, op: Ops, x: Value) -> tuple[Expr, Expr]:
+        return op.Exp(x), op.Relu(x) | x
+
+    def rewrite(self, op: Builder, x: Value) -> tuple[Value, ...]:
+        return op.Sin(x), op.Cos(x)
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        (PartOrVariable, "(x: float32[4]) -> (y, z) { y = Exp(Neg(x)) z = Sin(x) }"),
+        (PartOrVariable, BODIES["If"].format(outer="n = Cos(x)", inner="h = Exp(Neg(n))")),
+        (PartOrVariable, "(x: float32[4]) -> (y, z) { v = Cos(x) y = Exp(Neg(v)) z = Sin(v) }"),
+        (RootOrVariable, "(x: float32[4]) -> (y, z) { y = Exp(x) z = Neg(x) }"),
+    ],
+    ids=["a part is an input", "a part is captured", "a part is in front of the match", "a root is an input"],
+)
+def test_what_is_no_part_of_the_match_is_not_replaced(rule: type[Rule], text: str) -> None:
+    model = graph(text)
+    before = data(model)
+    trace = rewrite(model, rule)
+    assert "what would be replaced is no part of the match" in reasons(trace)
+    assert (trace.sites, trace.failures) == ([], [])
+    assert data(model) == before
+
+
+def test_a_rule_that_would_fire_on_its_own_part_is_once() -> None:
+    class OfPart(Rule):
+        """exp(−relu(x)) → exp(−relu(|x|))"""
+
+        stage = "clean"
+        once = True
+
+        def pattern(self, op: Ops, x: Value) -> Expr:
+            part = op.Relu(x)
+            return op.anchor(op.Exp(op.Neg(part)), part)
+
+        def rewrite(self, op: Builder, x: Value) -> Value:
+            return op.Relu(op.Abs(x))
+
+    model = graph("(x: float32[4]) -> (y, z) { y = Exp(Neg(Relu(x))) z = Exp(Neg(Relu(Sin(x)))) }")
+    trace = rewrite(model, OfPart)
+    assert len(trace.sites) == 2
+    assert not trace.failures
+
+
+def test_a_site_in_a_subgraph_that_reads_its_capture_no_more_frees_it() -> None:
+    class ZeroOfSame(SubOfSame):
+        def rewrite(self, op: Builder, x: Value) -> Value:
+            return op.const([0.0] * 4, like=x)
+
+    model = graph(BODIES["If"].format(outer="r = Neg(x)", inner="h = Neg(Sub(r, r))"))
+    trace = rewrite(model, ZeroOfSame)
+    assert [site.rule for site in trace.sites] == ["ZeroOfSame"]
+    assert not trace.failures
+    assert model.graph.names["r"].uses == 0

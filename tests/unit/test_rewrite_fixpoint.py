@@ -94,19 +94,34 @@ def test_a_captured_value_is_another_operation_now() -> None:
     assert_all_fire(captured("Max(x, 0.0)", "Pow(x, w)"), ReluFromMax, PowerOfCaptured)
 
 
+class FoldsAbs(Rule):
+    """|c| → a constant"""
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, c: Const) -> Expr:
+        return op.Abs(c)
+
+    def rewrite(self, op: Builder, c: Value) -> Value:
+        return op.const(abs(numbers_of(c)), like=c)
+
+
 def test_a_captured_value_is_a_constant_now() -> None:
-    class FoldsAbs(Rule):
-        """|c| → a constant"""
-
-        stage = "clean"
-
-        def pattern(self, op: Ops, c: Const) -> Expr:
-            return op.Abs(c)
-
-        def rewrite(self, op: Builder, c: Value) -> Value:
-            return op.const(abs(numbers_of(c)), like=c)
-
     assert_all_fire(captured("Abs(float32[4] 2.0)", "Pow(x, w)"), FoldsAbs, ProductOfPower)
+
+
+def test_a_value_that_is_captured_through_several_levels_is_a_constant_now() -> None:
+    inside = "Pow(x, w)"
+    for level in range(3):
+        branches = f"then_branch=() -> (p{level}) {{ p{level} = {inside} }}, else_branch=() -> (q) {{ q = Neg(x) }}"
+        inside = f"If(c, {branches})"
+        assert_all_fire(captured("Abs(float32[4] 2.0)", inside), FoldsAbs, ProductOfPower)
+
+
+def test_a_captured_value_behind_copies_is_a_constant_now() -> None:
+    copies = "Identity(Dropout(Identity({})))"
+    assert_all_fire(captured(copies.format("Abs(float32[4] 2.0)"), "Pow(x, w)"), FoldsAbs, ProductOfPower)
+    assert_all_fire(captured("Abs(float32[4] 2.0)", f"Pow(x, {copies.format('w')})"), FoldsAbs, ProductOfPower)
 
 
 def test_a_pass_makes_a_captured_value_a_constant() -> None:
@@ -233,6 +248,12 @@ def test_a_value_that_was_there_and_gets_a_type() -> None:
     assert_all_fire(model, NegOfNeg, AbsOfVector)
 
 
+def test_another_model_is_tried_from_the_start() -> None:
+    runs = engine(ReluFromMax)
+    text = "(x: float32[4]) -> (y) { y = Max(x, 0.0) }"
+    assert [runs.run(graph(text)), runs.run(graph(text))] == [1, 1]
+
+
 # ---- with and without explaining -------------------------------------------------------------------------------------
 
 
@@ -260,6 +281,35 @@ class ExpOfSum(Rule):
         return op.Sigmoid(x)
 
 
+class SumAtCopy(Rule):
+    """relu(x) − y, rooted at a sum of one operand → x"""
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value, y: Value) -> Expr:
+        return op.sum(op.Relu(x), op.Neg(y))
+
+    def where(self, root: Value) -> Reason:
+        return root.node.op == "Sum" or "no copy"
+
+    def rewrite(self, x: Value) -> Value:
+        return x
+
+
+class MaxOfTwo(MaxOfOptional):
+    """max(exp(x), relu(x)), with a constant or without"""
+
+    def pattern(self, op: Ops, x: Value, c: Const | None = None) -> Expr:
+        return op.Max(op.Relu(x), op.Exp(x), c)
+
+
+class MaxOfMore(ReluFromMax):
+    """max(relu(x), …)"""
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Max(op.Relu(x), ...)
+
+
 class ReluOfScaled(Rule):
     """relu(k·x) → k·x"""
 
@@ -276,7 +326,13 @@ class ReluOfScaled(Rule):
     ("rule", "call", "sites"),
     [
         (MaxOfOptional, "Max(x)", 1),
+        (MaxOfTwo, "Max(Exp(x), Relu(x))", 1),
+        (MaxOfTwo, "Max(2.0, Exp(x), Relu(x))", 1),
+        (MaxOfTwo, "Max(Sin(x), Exp(x), Relu(x))", 0),
+        (MaxOfMore, "Max(Exp(x), Sin(x), Relu(x))", 1),
         (ExpOfSum, "Exp(Sum(Add(Relu(x), Neg(x))))", 1),
+        (SumAtCopy, "Sum(Add(Relu(x), Neg(x)))", 1),
+        (SumAtCopy, "Sum(Sub(Relu(x), x))", 1),
         (ReluOfScaled, "Relu(Mul(x, nan))", 0),
     ],
 )

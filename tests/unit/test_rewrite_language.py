@@ -30,6 +30,10 @@ def graph(text: str, opset: int = 20) -> Model:
     return model
 
 
+def always(value: Value) -> bool:
+    return True
+
+
 def matches(pattern: Callable[..., Any], model: Model, root: str = "z") -> list[Match]:
     return list(_matches(pattern, model, root))
 
@@ -301,6 +305,9 @@ def number_in_where(op: Ops, x: Value, k: Number) -> Expr:
         (lambda op, x: op.sum(op.Relu(x), 0.5, x), "Add(Relu(x), Add(x, K))"),
         (lambda op, x: op.prod(x, 0.5, 1.0 + op.Erf(x)), "Mul(x, Mul(K, Add(Erf(x), 1.0)))"),
         (lambda op, x: op.prod(x, 0.5, 0.25), "Mul(Mul(x, K), float32[1, 1, 1, 1] 0.25)"),
+        (lambda op, x: op.Add(op.Relu(x), op.check(0.5, always)), "Add(Relu(x), K)"),
+        (lambda op, x: op.sum(0.5, op.Neg(op.Relu(x))), "Sub(K, Relu(x))"),
+        (lambda op, x: op.prod(0.5, op.Reciprocal(op.Exp(x))), "Div(K, Exp(x))"),
         (number_in_pow, "Pow(x, K)"),
         (either_number, "Mul(x, K)"),
         (number_in_where, "Where(IsNaN(x), K, x)"),
@@ -1203,3 +1210,75 @@ def test_a_number_in_an_alternative_does_not_raise_the_rank() -> None:
     assert fits(pattern, "(x: float32) -> (z) { z = Add(Relu(x), float32 1.0) }")
     assert fits(pattern, "(x: float32[1]) -> (z) { z = Add(Relu(x), float32[1] {1}) }")
     assert not fits(pattern, "(x: float32) -> (z) { z = Add(Relu(x), float32[1] {1}) }")
+
+
+@pytest.mark.parametrize(
+    ("inverse", "text"),
+    [
+        (lambda op, x, y, domain: op.sum(x, op.Neg(y, domain=domain)), "z = Sub(x, y)"),
+        (lambda op, x, y, domain: op.prod(x, op.Reciprocal(y, domain=domain)), "z = Div(x, y)"),
+        (lambda op, x, y, domain: op.prod(x, op.Div(1.0, y, domain=domain)), "z = Div(x, y)"),
+    ],
+)
+def test_what_another_domain_computes_is_neither_subtracted_nor_a_divisor(
+    inverse: Callable[..., Expr], text: str
+) -> None:
+    assert fits(lambda op, x, y: inverse(op, x, y, ""), text)
+    assert not fits(lambda op, x, y: inverse(op, x, y, "my"), text)
+
+
+# ---- parts and roots, however they are written -----------------------------------------------------------------------
+
+
+def test_a_part_of_an_anchor_that_stands_twice_is_one_value() -> None:
+    def relu(op: Ops, x: Value) -> Expr:
+        part = op.Relu(x)
+        return op.anchor(op.Mul(part, part), part)
+
+    def chain(op: Ops, x: Value) -> Expr:
+        part = op.sum(op.check(x, always) | op.Exp(x), 1.0)
+        return op.anchor(op.Mul(part, part), part)
+
+    for pattern, part in ((relu, "Relu(x)"), (chain, "Add(x, 1.0)")):
+        assert [match.roots[0].name for match in matches(pattern, graph(f"r = {part} z = Mul(r, r)"))] == ["r"]
+        assert not fits(pattern, f"z = Mul({part}, {part})")
+
+
+@pytest.mark.parametrize(
+    ("second", "text"),
+    [
+        (lambda op, x, y: op.check(op.Relu(x), always), "u = Relu(x)"),
+        (lambda op, x, y: op.Neg(op.check(op.Relu(x), always)), "u = Neg(Relu(x))"),
+        (lambda op, x, y: op.Neg(op.check(x, always)), "u = Neg(x)"),
+        (lambda op, x, y: op.sum(y, op.Neg(x)), "u = Sub(y, x)"),
+        (lambda op, x, y: op.prod(y, op.Reciprocal(x)), "u = Div(y, x)"),
+        (lambda op, x, y: op.prod(y, 1.0 / op.check(x, always)), "u = Div(y, x)"),
+    ],
+)
+def test_a_further_root_may_be_checked_or_an_inverse(second: Callable[..., Expr], text: str) -> None:
+    def pattern(op: Ops, x: Value, y: Value) -> tuple[Expr, Expr]:
+        return op.Exp(x), second(op, x, y)
+
+    model = graph(f"(x: float32[4], y: float32[4]) -> (z, u) {{ z = Exp(x) {text} }}")
+    assert [[root.name for root in match.roots] for match in matches(pattern, model)] == [["z", "u"]]
+
+
+def optional_last(op: Ops, x: Value, b: Const | None = None) -> Expr:
+    return op.Max(op.Relu(x), op.Exp(x), b)
+
+
+def optional_first(op: Ops, x: Value, b: Const | None = None) -> Expr:
+    return op.Max(b, op.Relu(x), op.Exp(x))
+
+
+def with_more(op: Ops, x: Value) -> Expr:
+    return op.Max(op.Relu(x), op.Exp(x), ...)
+
+
+@pytest.mark.parametrize("pattern", [optional_last, optional_first, with_more])
+def test_operands_match_in_any_order_where_some_may_be_missing(pattern: Callable[..., Any]) -> None:
+    for operands in (["Relu(x)", "Exp(x)"], ["Relu(x)", "Exp(x)", "2.0"]):
+        for order in itertools.permutations(operands):
+            assert len(matches(pattern, graph(f"z = Max({', '.join(order)})"))) == 1
+    assert not fits(pattern, "z = Max(Exp(x), 2.0)")
+    assert fits(pattern, "z = Max(y, Exp(x), Relu(x))") is (pattern is with_more)

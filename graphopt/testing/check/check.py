@@ -10,6 +10,7 @@ from random import Random
 from types import MappingProxyType
 from typing import NamedTuple
 
+import numpy as np
 from hypothesis import HealthCheck, Phase, given, reject, settings
 from hypothesis import seed as seeded_by
 from hypothesis import strategies as st
@@ -38,19 +39,21 @@ from graphopt.testing.check.numbers import Pair, compare_alone, first_difference
 from graphopt.testing.check.report import Report, Wrong, case
 from graphopt.testing.check.spell import spell
 from graphopt.testing.check.terms import Base, Unsupported
+from graphopt.testing.numerics import STUCK
 from graphopt.testing.run import apply, failure, prepare, reasons
 
 _SEEDS = 10
 _TRIES = 4000
 _DECLINED = 400
 _DECLINED_WITHOUT_SEED = 2000
+_KERNEL_HINT = 'hint: where some types have no kernel: `x: Annotated[Value, like(dtype=("float16", "float32"))]`'
 
 
 def check_rule(
     rule: type[Rule],
     *,
     beside: Sequence[type[Rule]] = (),
-    given: Mapping[str, str] = MappingProxyType({}),
+    given: Mapping[str, str | float] = MappingProxyType({}),
     examples: int = 50,
     seed: int | None = None,
 ) -> Report:
@@ -60,20 +63,23 @@ def check_rule(
     or the engine must have a reason for; a mutant may be rewritten if it stays equal. All that is rewritten is run
     before and after. About `examples` instances are made, all mutants of one of them, and as many of others; the same
     in every run unless a `seed` is given. Rules in `beside` run with the rule. Without a target every kernel is there.
-    Where an operator wants shapes that no generator knows, `given={"x": "float32[1, 3, 8, 8]"}` types variables.
+    Where an operator wants shapes that no generator knows, `given={"x": "float32[1, 3, 8, 8]"}` types variables; where
+    a condition wants numbers that are seldom drawn, `given={"k": 0.7071}` is the value of one.
 
     A rule may leave out one generator: `exempt = ("ranks", "why")`.
     Raises: AssertionError with what is wrong and the smallest graph that shows it, as a case to paste.
     """
     __tracebackhide__ = True
     start = time.perf_counter()
-    others = [CompiledRule(kind()) for kind in beside]
-    types = {name: _type(name, text) for name, text in given.items()}
-    checker = _Checker(CompiledRule(rule()), others, types, examples, seed, _exemption(rule))
+    compiled, others = CompiledRule(rule()), [CompiledRule(kind()) for kind in beside]
+    known = {name: _given(compiled, name, what) for name, what in given.items()}
+    checker = _Checker(compiled, others, known, examples, seed, _exemption(rule))
     try:
-        checker.find_seeds()
-        checker.explore(checker.instances)
-        checker.explore(checker.mutants)
+        # What a rule computes of the numbers of a mutant may overflow; a mutant need not be sensible.
+        with np.errstate(all="ignore"):
+            checker.find_seeds()
+            checker.explore(checker.instances)
+            checker.explore(checker.mutants)
     except Unsupported as error:
         raise AssertionError(f"{rule.__name__} cannot be checked: {error}") from None
     except Wrong as error:
@@ -82,10 +88,18 @@ def check_rule(
     return checker.report
 
 
-def _type(name: str, text: str) -> Given:
-    """The type that the text form writes so. Raises: ModelError GO046."""
-    value = parse(f"({name}: {text}) -> ({name}) {{}}").graph.inputs[0].output
-    assert value.shape is not None, f"{name}: {text} has no shape"
+def _given(rule: CompiledRule, name: str, what: str | float) -> Given:
+    """The type that the text form writes so, or a number. Raises: ModelError GO046."""
+    variable = rule.pattern.variables.get(name)
+    if variable is None:
+        raise AssertionError(f"{rule.name} has no variable '{name}': {near(name, rule.pattern.variables)}")
+    if variable.kind != ("value" if isinstance(what, str) else "number"):
+        hint = 'a type, as "float32[1, 3]", is for a Value; a number for a Number'
+        raise AssertionError(f"{rule.name}: '{name}' cannot be {what!r}: {hint}")
+    if not isinstance(what, str):
+        return float(what)
+    value = parse(f"({name}: {what}) -> ({name}) {{}}").graph.inputs[0].output
+    assert value.shape is not None, f"{name}: {what} has no shape"
     return value.dtype, value.shape
 
 
@@ -351,8 +365,11 @@ class _Checker:
             raise Wrong(_message(problem, "fires_again", text, f"[out]\n{out}"))
 
         def wrong(problem: str) -> Wrong:
-            lines = [f"{self.rule.name} changes the numbers: {problem}", mutant]
-            return Wrong(_message(lines, "wrong_numbers", text, f"[unchanged]\n\nIt became\n\n{out}"))
+            stuck = problem.startswith(STUCK)
+            lines = [f"{self.rule.name}{': ' if stuck else ' changes the numbers: '}{problem}", mutant]
+            lines += [_KERNEL_HINT] if stuck and "implementation" in problem else []
+            name = "does_not_run" if stuck else "wrong_numbers"
+            return Wrong(_message(lines, name, text, f"[unchanged]\n\nIt became\n\n{out}"))
 
         pair = Pair(before, after)
         different = compare_alone(pair, self._lowering) if self._at_once else None
@@ -367,7 +384,10 @@ class _Checker:
     def _never_fires(self) -> str:
         reason = next((reason for reason, _ in self.report.declined.most_common(1)), "")
         if reason:
-            return f"{self.rule.name} fires on no instance of its pattern; most often it says: {reason}"
+            numbers = [v.name for v in self.rule.pattern.variables.values() if v.kind == "number"]
+            open_ = next((name for name in numbers if name not in self._given), "")
+            hint = f'\n  hint: a number that is seldom drawn may be given: `given={{"{open_}": NUMBER}}`' if open_ else ""
+            return f"{self.rule.name} fires on no instance of its pattern; most often it says: {reason}{hint}"
         return f"no instance of the pattern of {self.rule.name} can be made"
 
 

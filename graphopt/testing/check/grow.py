@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -22,17 +23,20 @@ from graphopt.testing.check.terms import Base, Call, Chain, Ints, Leaf, Number, 
 
 OPSETS = (20, 17, 13, 11, 23)
 _DTYPES = (dtypes.FLOAT, dtypes.FLOAT16, dtypes.DOUBLE)
-_NUMBERS = (0.5, 1e-5, 1.702, 2.0, float("-inf"), 0.0, -1.0, 0.3)
+_NUMBERS = (0.5, 1e-3, 1.702, 2.0, 30.0, 0.0, -1.0, 0.3, 1.0, -0.5)
+_EPSILON = 1e-5
 _FACTORS = (0.5, 2.0, 1.702, -1.0, 0.0, 0.3)
 _RANKS = (3, 3, 2, 4, 1, 0)
 _SIZES = (3, 4, 2, 5, 6, 7, 8, 9, 10, 11)
 _READERS = ("", "LayerNormalization", "Neg")
 _VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Expand"})
+_SUMS = frozenset({"Add", "Max"})
+_FILLS = frozenset({"Where"})
 _SEVERAL = 2
 
 
-Given = tuple[int, Shape]
-"""The element type and the shape that an author gives a variable."""
+Given = tuple[int, Shape] | float
+"""What an author gives a variable: its element type and shape, or the value of a number."""
 
 
 class Want(NamedTuple):
@@ -44,7 +48,7 @@ class Want(NamedTuple):
 
 
 def grow(pattern: p.Pattern, choose: Choose, given: Mapping[str, Given] = MappingProxyType({})) -> Base:
-    """An instance of `pattern`, as the choices say, with the types that are given for some variables.
+    """An instance of `pattern`, as the choices say, with the types and numbers that are given for some variables.
 
     Raises: Rejected where the choices contradict each other, Unsupported where no choice leads to an instance.
     """
@@ -79,6 +83,7 @@ class Grower:
         self.habits: dict[str, Any] = {}
         self._given = given
         self._pattern = pattern
+        self._added, self._filled = _numbers_below(pattern, _SUMS), _numbers_below(pattern, _FILLS)
         self._views = any(isinstance(e, p.Op) and e.op in _VIEWS for root in pattern.roots for e in walk(root))
 
     def roots(self) -> list[Term]:
@@ -243,7 +248,7 @@ class Grower:
             return Number((), want.dtype, self.choose("numbers", _FACTORS))
         if e.name not in self.bound:
             number = e.kind == "number"
-            self.bound[e.name] = Number((), want.dtype, self._number(want.dtype)) if number else self._leaf(e, want)
+            self.bound[e.name] = Number((), want.dtype, self._number(e.name, want.dtype)) if number else self._leaf(e, want)
         bound = self.bound[e.name]
         if not isinstance(bound, Term):
             raise Rejected
@@ -254,17 +259,25 @@ class Grower:
             raise Rejected
         return bound
 
-    def _number(self, dtype: int) -> float:
-        """A number, the lowest of its type among them."""
-        lowest = float(np.finfo(dtypes.to_numpy(dtype)).min) if dtype in dtypes.FLOATS else 0.0
-        number: float = self.choose("numbers", (*_NUMBERS, lowest))
+    def _number(self, name: str, dtype: int) -> float:
+        """A number of moderate size; what is added may be an epsilon, what fills a mask −∞ or the lowest number."""
+        given = self._given.get(name)
+        if isinstance(given, float):
+            return given
+        numbers = list(_NUMBERS)
+        if name in self._added:
+            numbers[1:1] = [_EPSILON]
+        if name in self._filled and dtype in dtypes.FLOATS:
+            numbers += [-math.inf, float(np.finfo(dtypes.to_numpy(dtype)).min)]
+        number: float = self.choose("numbers", numbers)
         return number
 
     def _leaf(self, e: p.Var, want: Want) -> Leaf:
         c = e.constraint
-        if e.name in self._given:
-            dtype, given = self._given[e.name]
-            return Leaf(given, dtype, e.name, c.constant)
+        given = self._given.get(e.name)
+        if isinstance(given, tuple):
+            dtype, shape = given
+            return Leaf(shape, dtype, e.name, c.constant)
         if c.dtype is not None and dtypes.NAMES[want.dtype] not in c.dtype:
             raise Rejected
         shape = self.choose("broadcasts", self._shapes(c, want))
@@ -313,6 +326,8 @@ class Grower:
         for name, values in legal.items():
             if name in needed and name not in found:
                 found[name] = self.choose("attributes", values)
+        if isinstance(found.get("axes"), int):
+            found["axes"] = [found["axes"]]
         return {name: value for name, value in found.items() if value is not None}
 
     def _attribute(self, want: Any, legal: Sequence[Any]) -> Any:
@@ -398,6 +413,13 @@ class Grower:
 
 def _optional(e: p.Expr) -> bool:
     return (isinstance(e, p.Var) and e.optional) or (isinstance(e, p.Alt) and any(map(_optional, e.branches)))
+
+
+def _numbers_below(pattern: p.Pattern, ops: frozenset[str]) -> set[str]:
+    """The numbers of a pattern that are operands of one of `ops`."""
+    readers = [e for root in pattern.roots for e in walk(root) if isinstance(e, (p.Op, p.Chain)) and e.op in ops]
+    operands = [child for e in readers for child in p.children(e)]
+    return {e.name for e in operands if isinstance(e, p.Var) and e.kind == "number"}
 
 
 @functools.lru_cache(4096)

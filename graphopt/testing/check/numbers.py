@@ -15,7 +15,7 @@ from graphopt.ir import Model, model_from_proto, model_to_proto
 from graphopt.ir.versions import raise_opset
 from graphopt.rewrite import CompiledRule
 from graphopt.runtime import Runner
-from graphopt.testing.numerics import NOTHING, differences
+from graphopt.testing.numerics import NOTHING, STUCK, differences
 from graphopt.testing.run import lowered
 
 _TIMEOUT = 60.0
@@ -63,7 +63,7 @@ def first_difference(pairs: Sequence[Pair], rules: Sequence[CompiledRule]) -> tu
             if len(group) > 1:
                 stack += [group[len(group) // 2 :], group[: len(group) // 2]]
             elif _runs(ready[group[0]].before):
-                return group[0], f"the result does not run: {error.message}", unknown
+                return group[0], f"{STUCK}: {error.message}", unknown
             else:
                 unknown.add(group[0])
             continue
