@@ -104,7 +104,8 @@ def _overview(found: Explanation, verbose: bool) -> list[RenderableType]:
     if makers and not rows:
         rows = [(rule, group) for rule in rules for group in rule.groups[:1]]
     rows.sort(key=lambda row: -row[1].nearest.nearness)
-    hidden = [shadow for rule in rules for shadow in rule.shadows if not shadow.whole]
+    # A choice between two rules matters to who asked for what the other makes.
+    hidden = [shadow for rule in rules for shadow in rule.shadows if makers or not shadow.whole]
     parts: list[RenderableType] = ["", _histogram(rows if verbose else rows[:_FEW])] if rows else []
     parts += _shadows(hidden, found)
     if not parts:

@@ -384,10 +384,11 @@ class _Checker:
     def _never_fires(self) -> str:
         reason = next((reason for reason, _ in self.report.declined.most_common(1)), "")
         if reason:
-            numbers = [v.name for v in self.rule.pattern.variables.values() if v.kind == "number"]
-            open_ = next((name for name in numbers if name not in self._given), "")
-            hint = f'\n  hint: a number that is seldom drawn may be given: `given={{"{open_}": NUMBER}}`' if open_ else ""
-            return f"{self.rule.name} fires on no instance of its pattern; most often it says: {reason}{hint}"
+            variables = self.rule.pattern.variables.values()
+            numbers = [v.name for v in variables if v.kind == "number" and v.name not in self._given]
+            hints = [f"hint: a number may be given: `given={{'{name}': NUMBER}}`" for name in numbers[:1]]
+            problem = f"{self.rule.name} fires on no instance of its pattern; most often it says: {reason}"
+            return "\n  ".join([problem, *hints])
         return f"no instance of the pattern of {self.rule.name} can be made"
 
 

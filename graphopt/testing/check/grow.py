@@ -247,8 +247,7 @@ class Grower:
         if e.kind == "factor":
             return Number((), want.dtype, self.choose("numbers", _FACTORS))
         if e.name not in self.bound:
-            number = e.kind == "number"
-            self.bound[e.name] = Number((), want.dtype, self._number(e.name, want.dtype)) if number else self._leaf(e, want)
+            self.bound[e.name] = self._number(e.name, want.dtype) if e.kind == "number" else self._leaf(e, want)
         bound = self.bound[e.name]
         if not isinstance(bound, Term):
             raise Rejected
@@ -259,18 +258,17 @@ class Grower:
             raise Rejected
         return bound
 
-    def _number(self, name: str, dtype: int) -> float:
-        """A number of moderate size; what is added may be an epsilon, what fills a mask −∞ or the lowest number."""
+    def _number(self, name: str, dtype: int) -> Number:
+        """The number that is given, or a moderate one; what is added may be an epsilon, what fills a mask −∞."""
         given = self._given.get(name)
         if isinstance(given, float):
-            return given
+            return Number((), dtype, given)
         numbers = list(_NUMBERS)
         if name in self._added:
             numbers[1:1] = [_EPSILON]
         if name in self._filled and dtype in dtypes.FLOATS:
             numbers += [-math.inf, float(np.finfo(dtypes.to_numpy(dtype)).min)]
-        number: float = self.choose("numbers", numbers)
-        return number
+        return Number((), dtype, self.choose("numbers", numbers))
 
     def _leaf(self, e: p.Var, want: Want) -> Leaf:
         c = e.constraint
