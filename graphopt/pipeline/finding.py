@@ -12,8 +12,9 @@ from graphopt.ir.infer import infer
 from graphopt.rewrite import CompiledRule, Context, Limits, Rule
 from graphopt.rewrite.blame import line_of, said
 from graphopt.rewrite.language import read_pattern
-from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
+from graphopt.rewrite.matcher import Match, Matcher
 from graphopt.rewrite.pattern import Pattern, names_in, root_ops
+from graphopt.rewrite.search import StepsUsedUp
 
 
 @dataclass(frozen=True, repr=False)

@@ -19,9 +19,10 @@ from graphopt.rewrite.blame import Mistake, hint_of, said
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.explain import Explainer
 from graphopt.rewrite.index import RuleIndex
-from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
+from graphopt.rewrite.matcher import Match, Matcher
 from graphopt.rewrite.replacement import Rejected, adopt_type, escape, keeps_opset, operands_of, remove_unread, replaced
 from graphopt.rewrite.rule import STAGES, CompiledRule, Context, Stage
+from graphopt.rewrite.search import StepsUsedUp
 from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
 from graphopt.rewrite.worklist import Change, Worklist, captures_of, neighbourhood
 

@@ -13,8 +13,9 @@ from dataclasses import dataclass, field
 from graphopt.ir import Node, Value
 from graphopt.rewrite.drawing import Drawing, Miss, Standing, draw, rivals, title
 from graphopt.rewrite.leaves import Inverse, Leaf, Scalar
-from graphopt.rewrite.matcher import Match, Matcher, StepsUsedUp
+from graphopt.rewrite.matcher import Match, Matcher
 from graphopt.rewrite.pattern import Chain, EachUse, Expr, Literal, Op, Scaled, Var, own
+from graphopt.rewrite.search import StepsUsedUp
 
 _LENIENT_STEPS = 2000
 """What the search for one part in the way may use, for each root."""

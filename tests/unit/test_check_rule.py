@@ -259,11 +259,11 @@ def _or_default(value: Value) -> Any:
 @pytest.mark.parametrize(
     ("where", "instead", "rule", "message"),
     [
-        ("matcher.close", lambda want, found, dtype=1: abs(want - found) < 0.2, GeluErf, "changes the numbers"),
-        ("matcher.same_value", lambda a, b: True, GeluErf, "but another value"),
-        ("matcher.same_attribute", lambda *given: True, LayerNormFromParts, "[2] is [1]"),
+        ("search.close", lambda want, found, dtype=1: abs(want - found) < 0.2, GeluErf, "changes the numbers"),
+        ("search.same_value", lambda a, b: True, GeluErf, "but another value"),
+        ("search.same_attribute", lambda *given: True, LayerNormFromParts, "[2] is [1]"),
         ("constraints.constant_of", _or_default, AddConstants, "a caller may override"),
-        ("matcher.see_through", lambda value: None, SwishFromParts, "does not find this spelling"),
+        ("search.see_through", lambda value: None, SwishFromParts, "does not find this spelling"),
         ("leaves.inverse_of", lambda op, value: None, GeluErf, "does not find this spelling"),
     ],
 )
