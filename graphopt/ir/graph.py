@@ -8,7 +8,7 @@ true; it ends in the `Output` sentinel. Every mutation is journaled, so a transa
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -100,6 +100,11 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         ]
         found.sort(key=lambda use: (use[0].rank, use[1]))
         return found
+
+    def readers(self, node: Node) -> Collection[Node]:
+        """The nodes that read an output of `node`, each once."""
+        readers: Collection[Node] = self._succ[node].keys()
+        return readers
 
     def is_output(self, value: Value) -> bool:
         """Whether `value` is an output of this graph."""

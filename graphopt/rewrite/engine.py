@@ -193,6 +193,9 @@ class Engine:
         """
         if spared and self._spared[rule.name] > self._budget:
             return None
+        # Early, what a match of such a rule would be refused for.
+        if rule.rule.once and any((rule.name, value.name) in self.trace.once for value in node.outputs):
+            return None
         count = self.trace.count(rule.name)
         count.tried += 1
         matcher = self._tried = self._matcher(rule.pattern, self.limits.steps_per_root)
@@ -251,7 +254,7 @@ class Engine:
         count = self.trace.count(rule.name)
         graph = match.roots[0].node.graph
         before = max((root.node for root in match.roots), key=lambda n: n.rank)
-        reads = operands_of(match)
+        reads = {value: value.uses for value in operands_of(match)}
         names = tuple(value.name for root in match.nodes for value in root.outputs)
         roots = tuple(value.name for value in match.roots)
         readers = [reader for root in match.roots for reader, _ in graph.consumers(root)]
@@ -292,7 +295,7 @@ class Engine:
             self.trace.once.update((rule.name, name) for name in made)
         self.trace.sites.append(Site(rule.name, roots[0], roots, names, made, tuple(v.name for v in reads)))
         # A value that has lost a reader may now be inside a match; not so one with too many others, but as its root.
-        freed = [v for v in reads if v.uses <= self._size and v.node in graph]
+        freed = [v for v, before in reads.items() if v.uses < before and v.uses <= self._size and v.node in graph]
         readers += [reader for v in freed for reader, _ in graph.consumers(v)]
         return Change([*alive, *retyped], readers, [v.node for v in reads])
 

@@ -8,7 +8,7 @@ the other way round.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +28,8 @@ _CUT = "cut"
 _LEVELS = 4
 """How far behind a node is looked at first; twice and three times as far while many rules are left."""
 _MANY = 8
+_FEW = 4
+"""Sums and products of more operands are read roughly."""
 _WIDEST = 4
 """Operations with more operands are not looked behind."""
 
@@ -149,15 +151,24 @@ def _may_scaled(e: Scaled, key: Key) -> bool:
 
 
 def _may_chain(e: Chain, key: Key) -> bool:
-    """Each operand may be one of the leaves, of two operands both at once."""
+    """Each operand may be one of the leaves; of a few operands, each one of its own."""
     leaves = list(_leaves(e.op, key, len(e.operands) - 1))
     if _CUT in leaves:
         return True
-    if len(e.operands) == 2:
-        return len(leaves) == 2 and any(
-            all(_may_leaf(*pair) for pair in zip(e.operands, order, strict=True)) for order in (leaves, leaves[::-1])
-        )
-    return all(any(_may_leaf(operand, leaf) for leaf in leaves) for operand in e.operands)
+    if len(e.operands) > _FEW:
+        return all(any(_may_leaf(operand, leaf) for leaf in leaves) for operand in e.operands)
+    return _may_share(e.operands, leaves)
+
+
+def _may_share(operands: Sequence[Expr], leaves: Sequence[Key]) -> bool:
+    """Whether each operand may be a leaf of its own."""
+    if not operands:
+        return True
+    first, *others = operands
+    return any(
+        _may_leaf(first, leaf) and _may_share(others, [*leaves[:index], *leaves[index + 1 :]])
+        for index, leaf in enumerate(leaves)
+    )
 
 
 def _may_leaf(e: Expr, leaf: Key) -> bool:

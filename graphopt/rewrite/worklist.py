@@ -55,7 +55,7 @@ def neighbourhood(graph: Graph, change: Change, reach: int) -> Iterator[tuple[No
             if node in graph and node not in found:
                 found.add(node)
                 yield node, distance
-                for reader in graph.successors(node):
+                for reader in graph.readers(node):
                     (ring if _is_copy(reader) else following).append(reader)
         ring, following = following, []
 

@@ -26,6 +26,7 @@ from graphopt.rewrite import (
     Value,
     built_in_rules,
     const,
+    matcher,
     search,
 )
 from graphopt.rewrite.explain import _OTHER_OP, _TELLING, _UNSAID
@@ -226,8 +227,9 @@ def test_explaining_uses_up_no_budget() -> None:
 
 def test_only_reasons_that_a_matcher_gives_are_weighed() -> None:
     given = {*_UNSAID.values()}
-    for call in ast.walk(ast.parse(inspect.getsource(search))):
-        match call:
-            case ast.Call(func=ast.Attribute(attr="_fail"), args=[_, ast.Constant(value=str() as reason), *_]):
-                given.add(reason)
+    for module in (search, matcher):
+        for call in ast.walk(ast.parse(inspect.getsource(module))):
+            match call:
+                case ast.Call(func=ast.Attribute(attr="_fail"), args=[_, ast.Constant(value=str() as reason), *_]):
+                    given.add(reason)
     assert given >= {*_TELLING, _OTHER_OP}
