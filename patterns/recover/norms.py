@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import Value, dtypes
-from graphopt.rewrite import Expr, Ops, Reason
+from graphopt.rewrite import Expr, Ops, Reason, numbers_of
 
 
 def over_root(op: Ops, d: Any, square: Expr, g: Any) -> Expr:
@@ -51,6 +51,13 @@ def can_normalize(x: Value, axes: list[int] | None, eps: float, *affine: Value |
 def _in_float32(number: float) -> bool:
     with np.errstate(over="ignore"):
         return float(np.float32(number)) == number
+
+
+def takes_gain(ones: Value, g: Value) -> Reason:
+    """Whether a normalization whose gain is `ones` can take the gain `g`; both are constants."""
+    if not (numbers_of(ones) == 1).all():
+        return "it has a gain already"
+    return g.shape == ones.shape or f"the gain has shape {g.shape}, wanted {ones.shape}"
 
 
 def ones_like(x: Value, axes: list[int]) -> Any:

@@ -1,7 +1,8 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, numbers_of
+from graphopt.patterns.recover.norms import takes_gain
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const
 
 
 class RMSNormGain(Rule):
@@ -27,9 +28,7 @@ class RMSNormGain(Rule):
         return op.RMSNormalization(x, ones, axis=axis, epsilon=eps) * g
 
     def where(self, ones: Value, g: Value) -> Reason:
-        if not (numbers_of(ones) == 1).all():
-            return "it has a gain already"
-        return g.shape == ones.shape or f"the gain has shape {g.shape}, wanted {ones.shape}"
+        return takes_gain(ones, g)
 
     def rewrite(self, op: Builder, x: Value, g: Value, axis: int, eps: float) -> Value:
         return op.RMSNormalization(x, g, axis=axis, epsilon=eps)
