@@ -83,8 +83,8 @@ def entry(kind: str) -> Entry:
     """The zoo's line for any model type. Raises: whatever the library does where the small model is none."""
     configuration = CONFIG_MAPPING[kind]
     config = configuration(**small(configuration))
-    model_class = MODEL_MAPPING[configuration]
-    model_class = model_class[0] if isinstance(model_class, tuple) else model_class
+    known: Any = MODEL_MAPPING[configuration]
+    forward = (known[0] if isinstance(known, tuple) else known).forward
 
     def make(attention: str) -> Any:
         fresh = configuration(**small(configuration))
@@ -92,4 +92,4 @@ def entry(kind: str) -> Entry:
             part.use_cache = False
         return cast(Any, AutoModel).from_config(fresh, attn_implementation=attention)
 
-    return Entry(inputs_of(config, inspect.signature(model_class.forward).parameters), make)
+    return Entry(inputs_of(config, inspect.signature(forward).parameters), make)

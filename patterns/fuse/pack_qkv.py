@@ -1,10 +1,8 @@
 from typing import Annotated
 
-import numpy as np
-
 from graphopt.ir import Value
-from graphopt.ir.tensor import Array
-from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, kernel, numbers_of
+from graphopt.patterns.fuse.packed import fits, packed
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, kernel
 
 Matrix = Annotated[Value, const(rank=2)]
 Vector = Annotated[Value, const(rank=1)]
@@ -13,10 +11,10 @@ Vector = Annotated[Value, const(rank=1)]
 class PackQKV(Rule):
     """Query, key and value of one input as one product.
 
-    Why: one product of three times the width keeps a wide machine busier than three, and reads its input once. Two CPU
+    Why: one product of the whole width keeps a wide machine busier than three, and reads its input once. Two CPU
     cores are busy anyway, and cutting the result apart costs more than that saves: a target's table says where it pays.
-    Before: q = x·Wq + bq; k = x·Wk + bk; v = x·Wv + bv; Attention(heads(q), heads(k), heads(v))
-    After: q, k, v = Split(x·[Wq Wk Wv] + [bq bk bv]); Attention(heads(q), heads(k), heads(v))
+    Before: q = x·Wq + bq; k = x·Wk + bk; v = x·Wv + bv; Attention(heads(q), heads(k), heads(v)), each bias optional
+    After: q, k, v = Split(x·[Wq Wk Wv] + [bq bk bv]), with zeros for a bias that is not there
     Safety: each output column is the same dot product; nobody else reads the three products.
     """
 
@@ -25,23 +23,32 @@ class PackQKV(Rule):
     once = True
 
     def pattern(
-        self, op: Ops, x: Value, wq: Matrix, wk: Matrix, wv: Matrix, bq: Vector, bk: Vector, bv: Vector
+        self,
+        op: Ops,
+        x: Value,
+        wq: Matrix,
+        wk: Matrix,
+        wv: Matrix,
+        bq: Vector | None = None,
+        bk: Vector | None = None,
+        bv: Vector | None = None,
     ) -> Expr:
-        q, k, v = op.MatMul(x, wq) + bq, op.MatMul(x, wk) + bk, op.MatMul(x, wv) + bv
+        q, k, v = (op.MatMul(x, w) + b | op.MatMul(x, w) for w, b in ((wq, bq), (wk, bk), (wv, bv)))
         heads = [op.Transpose(op.Reshape(y, ...), ...) for y in (q, k, v)]
         return op.anchor(op.ir.Attention(*heads, ...), q, k, v)
 
-    def where(self, wq: Value, wk: Value, wv: Value, bq: Value, bk: Value, bv: Value) -> Reason:
-        fits = all(w.shape and b.shape == w.shape[1:] for w, b in ((wq, bq), (wk, bk), (wv, bv)))
-        return fits or "a bias does not match its weights"
+    def where(self, wq: Value, wk: Value, wv: Value, bq: Value | None, bk: Value | None, bv: Value | None) -> Reason:
+        return fits((wq, bq), (wk, bk), (wv, bv))
 
     def rewrite(
-        self, op: Builder, x: Value, wq: Value, wk: Value, wv: Value, bq: Value, bk: Value, bv: Value
+        self,
+        op: Builder,
+        x: Value,
+        wq: Value,
+        wk: Value,
+        wv: Value,
+        bq: Value | None,
+        bk: Value | None,
+        bv: Value | None,
     ) -> tuple[Value, ...]:
-        weights, biases = _join(wq, wk, wv), _join(bq, bk, bv)
-        packed = op.Add(op.MatMul(x, op.const(weights, name="qkv_weight")), op.const(biases, name="qkv_bias"))
-        return op.split(packed, [numbers_of(b).size for b in (bq, bk, bv)], axis=-1)
-
-
-def _join(*parts: Value) -> Array:
-    return np.concatenate([numbers_of(part) for part in parts], axis=-1)
+        return packed(op, x, (wq, bq), (wk, bk), (wv, bv))
