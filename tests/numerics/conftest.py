@@ -17,7 +17,7 @@ from graphopt.targets import target_named
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
-_SIZES = {"B": 2, "S": 3, "T": 5}
+_SIZES = {"B": 2, "S": 3, "T": 5, "One": 1}
 _TOLERANCE = {np.dtype(np.float16): 4e-3, np.dtype(np.float64): 1e-12}
 
 
