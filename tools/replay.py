@@ -36,8 +36,6 @@ from graphopt.runtime import Runner
 Arrays = dict[str, np.ndarray[Any, Any]]
 AGREES = 1e-3
 """Below this share an export computes what torch does."""
-FLOORS = {"f16": 0.05}
-"""How far an export may be off torch, by the last part of its name; a fused one no more than twice as far."""
 KERNELS = ("Attention", "MultiHeadAttention", "GroupQueryAttention")
 LEFT = ("Softmax", "Erf", "Pow", "ReduceMean", "IsNaN", "Sqrt", "Tanh")
 
@@ -72,9 +70,16 @@ def errors(runner: Runner, model: Path, reference: Path, *, optimize: bool) -> f
     return worst
 
 
+def facts(path: Path) -> dict[str, Any]:
+    """What tools/zoo.py says of an export: `ideal`, how many blocks of each meaning ran in torch; which meanings are
+    left `alone`, and why; and the `floor`, how far from torch it may be; nothing where it says nothing."""
+    said = path.with_suffix(".json")
+    return dict(json.loads(said.read_text())) if said.exists() else {}
+
+
 def floor(path: Path) -> float:
     """How far from torch an export may be, as a share of the rms of the output."""
-    return FLOORS.get(path.stem.rsplit(".", 1)[-1], AGREES)
+    return max(AGREES, 2 * float(facts(path).get("floor", 0.0)))
 
 
 def share(found: Arrays, expected: Arrays) -> float:
@@ -124,16 +129,12 @@ def replay(runner: Runner, path: Path, target: str, folder: Path) -> tuple[dict[
     loose["raw"] = errors(runner, path, path, optimize=False)
     loose["fused"] = max(errors(runner, output, path, optimize=mode) for mode in (False, True))
     row["torch"] = "agrees" if loose["fused"] <= max(2 * loose["raw"], floor(path)) else "differs"
-    wanted = ideal(path)
+    said = facts(path)
+    row["alone"] = said.get("alone", {})
+    wanted = {name: count for name, count in said.get("ideal", {}).items() if name not in row["alone"]}
     found = row["fused"] | {"Attention": min(row["attention kernels"], row["fused"].get("Attention", 0))}
     row["blocks"] = {name: [found.get(name, 0), count] for name, count in wanted.items()}
     return row, loose
-
-
-def ideal(path: Path) -> dict[str, int]:
-    """How many blocks of each meaning ran in torch, and should be one operation; none where that was not counted."""
-    counted = path.with_suffix(".json")
-    return dict(json.loads(counted.read_text())) if counted.exists() else {}
 
 
 def coverage(rows: dict[str, dict[str, Any]]) -> Table:
@@ -165,6 +166,7 @@ def missing(name: str, row: dict[str, Any], path: Path) -> list[str]:
         if found != count
     ]
     lines += [f"{name}: {key}: {row.get(key, row.get('error'))}" for key, good in GOOD.items() if row.get(key) != good]
+    lines += [f"{name}: {meaning} left alone: {reason}" for meaning, reason in row.get("alone", {}).items()]
     if any(found < count for found, count in row.get("blocks", {}).values()):
         report = graphopt.explain(path, target=name.split(" ")[1])
         for rule in report.rules:

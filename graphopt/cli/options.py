@@ -70,6 +70,12 @@ _keep_opset = click.option(
 _assume = click.option(
     "--assume", metavar="FACT", multiple=True, help="Promise of the inputs: no-empty-rows. Repeatable."
 )
+_emit_functions = click.option(
+    "--emit-functions",
+    is_flag=True,
+    help="Write ai.graphopt ops (FusedMatMulAddGelu, FusedLayerNormMatMul) with their ONNX function bodies, which any "
+    "runtime loads.",
+)
 _max_new_weights = click.option(
     "--max-new-weights",
     type=SIZE,
@@ -102,7 +108,7 @@ _provider = click.option(
     "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="Where the models run."
 )
 
-deciding = all_of(_disable, _rules, _target, _keep_opset, _assume, _max_new_weights)
+deciding = all_of(_disable, _rules, _target, _emit_functions, _keep_opset, _assume, _max_new_weights)
 """What decides which rules fire."""
 
 checking = all_of(_dims, _inputs, _providers, _timeout, _memory)

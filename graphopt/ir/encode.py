@@ -11,7 +11,7 @@ from onnx import AttributeProto
 from graphopt.ir import attributes
 from graphopt.ir.dims import Shape
 from graphopt.ir.graph import Graph
-from graphopt.ir.model import Model, canonical_domain
+from graphopt.ir.model import Function, Model, canonical_domain
 from graphopt.ir.node import Node, Value
 from graphopt.ir.protos import copy_fields
 from graphopt.ir.tensor import Tensor
@@ -43,6 +43,13 @@ def node_to_proto(node: Node) -> onnx.NodeProto:
     """The proto of one node, with its subgraphs as they are now."""
     proto = onnx.NodeProto()
     _write_scopes(_write_node(node, proto))
+    return proto
+
+
+def function_to_proto(function: Function) -> onnx.FunctionProto:
+    """The proto of one function, with its body as it is now."""
+    proto = onnx.FunctionProto()
+    _write_function(function.proto, function.graph, proto)
     return proto
 
 

@@ -6,10 +6,13 @@ masked rows in its own way may be used.
 
 from __future__ import annotations
 
+import functools
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Flag, auto
 
+import ml_dtypes
 import numpy as np
 
 from graphopt.ir import dtypes
@@ -24,15 +27,17 @@ class Fill(Flag):
 
     ORDINARY = auto()
     """Finite, and so small beside the lowest number of the type that it is lost in it: their sum stays finite."""
+    LOW = auto()
+    """Finite, and lower than that, but not the lowest number: two such may be −∞ in sum."""
     LOWEST = auto()
-    """Finite, and lower than that: two such may be −∞ in sum."""
+    """The lowest finite number of the type."""
     NEGATIVE_INFINITY = auto()
     OTHER = auto()
     """Anything: not proved."""
 
 
 NOTHING = Fill(0)
-ANYTHING = Fill.ORDINARY | Fill.LOWEST | Fill.NEGATIVE_INFINITY | Fill.OTHER
+ANYTHING = Fill.ORDINARY | Fill.LOW | Fill.LOWEST | Fill.NEGATIVE_INFINITY | Fill.OTHER
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,11 @@ def _of_numbers(numbers: np.ndarray) -> Fill:
     if (np.isnan(floats) | np.isposinf(floats) | (floats > float(kind.max) / 2)).any():
         found |= Fill.OTHER
     finite = floats[np.isfinite(floats)]
-    if (finite < -small).any():
+    lowest = -min(float(kind.max), float(ml_dtypes.finfo(numbers.dtype).max))
+    if (finite <= lowest).any():
         found |= Fill.LOWEST
+    if ((finite < -small) & (finite > lowest)).any():
+        found |= Fill.LOW
     if (finite >= -small).any():
         found |= Fill.ORDINARY
     return found
@@ -119,8 +127,17 @@ def _any_from(first: int) -> Callable[[Node, _Ask], _Known]:
 
 def _add(node: Node, ask: _Ask) -> _Known:
     a, b = ask(0).fill, ask(1).fill
-    both_low = Fill.LOWEST in a and Fill.LOWEST in b
-    return _Known(a | b | (Fill.NEGATIVE_INFINITY if both_low else NOTHING))
+    low = Fill.LOW | Fill.LOWEST
+    both_low = low & a and low & b
+    return _Known(a | b | (Fill.LOWEST | Fill.NEGATIVE_INFINITY if both_low else NOTHING))
+
+
+def _max(node: Node, ask: _Ask) -> _Known:
+    """No element is lower than the operand that is bounded from below."""
+    found = [ask(slot).fill for slot in range(node.arity)]
+    bounded = any(not (Fill.LOWEST | Fill.NEGATIVE_INFINITY | Fill.OTHER) & one for one in found)
+    every = functools.reduce(operator.or_, found, NOTHING)
+    return _Known(every & ~(Fill.LOWEST | Fill.NEGATIVE_INFINITY) if bounded else every)
 
 
 def _sub(node: Node, ask: _Ask) -> _Known:
@@ -157,7 +174,7 @@ _SAME_ELEMENTS = (
 _RULES: dict[str, Callable[[Node, _Ask], _Known]] = {
     **dict.fromkeys(_SAME_ELEMENTS, _same),
     "Where": _any_from(1),
-    "Max": _any_from(0),
+    "Max": _max,
     "Min": _any_from(0),
     "Add": _add,
     "Sub": _sub,

@@ -115,18 +115,27 @@ def model_from_proto(
         rest = copy_fields(proto, onnx.ModelProto(), "graph", "functions")
         model = Model(graph, opsets, ledger, rest, path=path)
         for function in proto.functions:
-            body = Graph(ledger)
-            body.opsets = {canonical_domain(o.domain): o.version for o in function.opset_import} or opsets
-            loader.build_function(body, function)
-            key = (canonical_domain(function.domain), function.name, function.overload)
-            if key in model.functions:
-                raise ModelError("GO042", f"two functions called '{function.name}'", where)
-            model.functions[key] = Function(function, body)
+            _add_function(model, function, loader)
         model.data_files = loader.files
     if loader.repeated:
         message = "%s: %d names are written by several Constant nodes each, '%s' is one; the last one counts"
         _log.warning(message, where, len(loader.repeated), loader.repeated[0])
     return model
+
+
+def add_function(model: Model, proto: onnx.FunctionProto) -> None:
+    """Gives `model` one more function. Raises: as `load`."""
+    _add_function(model, proto, _Loader(model.ledger, str(model.path or "model"), model.proto.ir_version))
+
+
+def _add_function(model: Model, proto: onnx.FunctionProto, loader: _Loader) -> None:
+    body = Graph(model.ledger)
+    body.opsets = {canonical_domain(o.domain): o.version for o in proto.opset_import} or model.opsets
+    loader.build_function(body, proto)
+    key = (canonical_domain(proto.domain), proto.name, proto.overload)
+    if key in model.functions:
+        raise ModelError("GO042", f"two functions called '{proto.name}'", loader.where)
+    model.functions[key] = Function(proto, body)
 
 
 def _opsets(proto: onnx.ModelProto, where: str) -> dict[str, int]:
@@ -172,8 +181,8 @@ class _Loader:
         ledger: Ledger,
         where: str,
         ir_version: int,
-        regions: Mapping[int, wire.Region],
-        weights: Mapping[str, Tensor],
+        regions: Mapping[int, wire.Region] = _NO_REGIONS,
+        weights: Mapping[str, Tensor] = _NO_WEIGHTS,
     ) -> None:
         self.ledger = ledger
         self.base = ledger.base or Path()

@@ -13,6 +13,7 @@ from typing import Any
 import onnx
 from onnx.defs import OpSchema
 
+from graphopt.ir import fused
 from graphopt.ir.attributes import decode_one
 from graphopt.ir.node import IR_DOMAIN
 
@@ -39,7 +40,7 @@ def onnx_schema(domain: str, op: str, version: int) -> OpSchema | None:
 @functools.cache
 def signature(domain: str, op: str, version: int) -> Signature | None:
     """The signature of an operator; None for one that nobody here knows."""
-    known = _TABLE.get((domain, op))
+    known = _TABLE.get((domain, op)) or _fused(domain, op)
     if known is not None:
         return known
     schema = onnx_schema(domain, op, version)
@@ -47,6 +48,11 @@ def signature(domain: str, op: str, version: int) -> Signature | None:
         return None
     defaults = {name: _default(attribute) for name, attribute in schema.attributes.items()}
     return Signature(tuple(parameter.name for parameter in schema.inputs), defaults)
+
+
+def _fused(domain: str, op: str) -> Signature | None:
+    one = fused.fused_ops().get(op) if domain == fused.DOMAIN else None
+    return Signature(one.inputs, dict(one.attributes)) if one is not None else None
 
 
 def _default(attribute: OpSchema.Attribute) -> Any:
@@ -72,7 +78,9 @@ def history(domain: str, op: str) -> list[OpSchema]:
 
 
 def operators(domain: str) -> list[str]:
-    """The operators of a domain that have a schema in onnx or an entry in the table here."""
+    """The operators of a domain that have a schema in onnx, an entry in the table here, or a file in `kernels/`."""
+    if domain == fused.DOMAIN:
+        return sorted(fused.fused_ops())
     return sorted({op for known, op in [*_all_schemas(), *_TABLE] if known == domain})
 
 
@@ -112,13 +120,22 @@ _TABLE: dict[tuple[str, str], Signature] = {
             "scale": None,
             "qkv_hidden_sizes": None,
             "mask_filter_value": -10000.0,
+            "do_rotary": 0,
+            "rotary_embedding_dim": 0,
+            "past_present_share_buffer": 0,
         },
     ),
+    # A kernel of onnxruntime in the standard domain, which onnx does not know.
+    ("", "SimplifiedLayerNormalization"): Signature(("X", "scale"), {"axis": -1, "epsilon": 1e-5, "stash_type": 1}),
     (MICROSOFT, "SkipLayerNormalization"): Signature(
         ("input", "skip", "gamma", "beta", "bias"),
         {"epsilon": 1e-12},
     ),
     (MICROSOFT, "SkipSimplifiedLayerNormalization"): Signature(("input", "skip", "gamma", "bias"), {"epsilon": 1e-12}),
+    (MICROSOFT, "RotaryEmbedding"): Signature(
+        ("input", "position_ids", "cos_cache", "sin_cache"),
+        {"scale": 1.0, "interleaved": 0, "rotary_embedding_dim": 0, "num_heads": 0, "is_packed_batching": 0},
+    ),
     (MICROSOFT, "Gelu"): Signature(("X",)),
     (MICROSOFT, "FastGelu"): Signature(("X", "bias")),
     (MICROSOFT, "BiasGelu"): Signature(("A", "B")),

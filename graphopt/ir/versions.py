@@ -48,19 +48,13 @@ def raise_opset(model: Model, version: int) -> None:
     reason = can_raise(model, version)
     if reason is not None:
         raise ModelError("GO047", f"opset {model.opset} cannot be raised to {version}", reason)
-    _raise_ir_version(model, version)
+    raise_ir_version(model, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", version)]))
     for opsets in [model.opsets, *(function.graph.opsets for function in model.functions.values())]:
         _raise_import(model, opsets, version)
     for graph in list(model.scopes()):
         for node in graph.ops():
             if not node.domain and node.version < version:
                 _raise_node(node, version)
-
-
-def settle_opset(model: Model) -> None:
-    """Raises the model to the newest opset that one of its nodes is written in. Raises: as `raise_opset`."""
-    nodes = (node for graph in model.scopes() for node in graph.ops() if not node.domain)
-    raise_opset(model, max((node.version for node in nodes), default=0))
 
 
 def _raise_node(node: Node, version: int) -> None:
@@ -101,12 +95,12 @@ def _raise_import(model: Model, opsets: Mapping[str, int], version: int) -> None
         model.ledger.log(opsets.__setitem__, "", old)
 
 
-def _raise_ir_version(model: Model, version: int) -> None:
+def raise_ir_version(model: Model, version: int) -> None:
+    """Raises the IR version to `version`, unless it is that or higher; initializers are then no longer inputs."""
     old = model.proto.ir_version
-    new = max(old, onnx.helper.find_min_ir_version_for([onnx.helper.make_opsetid("", version)]))
-    if old < 4:
+    if old < 4 <= version:
         _unlist_constants(model.graph)
-    model.proto.ir_version = new
+    model.proto.ir_version = max(old, version)
     model.ledger.log(setattr, model.proto, "ir_version", old)
 
 

@@ -111,6 +111,7 @@ def explain(
     require: Mapping[str, int] | None = None,
     disable: Iterable[str] = (),
     rules: Iterable[str] = (),
+    emit_functions: bool = False,
     keep_opset: bool = False,
     assume: Iterable[str] = (),
     max_new_weights: int = Limits.new_bytes,
@@ -127,7 +128,7 @@ def explain(
     known = find_rules(rules)
     known.select(only=asked)
     chosen = known.select(disable=disable)
-    runs_on = target_for(target)
+    runs_on = target_for(target, emit_functions)
     observer = Observer()
     model, trace = optimized(
         partial(load, source),

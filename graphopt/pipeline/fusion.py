@@ -21,7 +21,7 @@ from graphopt.rewrite import Limits, Site, Trace, find_rules
 from graphopt.rewrite.engine import SiteKey
 from graphopt.rewrite.rule import STAGES
 from graphopt.runtime import Runner
-from graphopt.targets import Target, target_named
+from graphopt.targets import Target, target_named, with_functions
 from graphopt.verify import Checker, Options, Verdict, Verification, blame, find_guilty, key_of
 
 _ROUNDS = 8
@@ -39,6 +39,7 @@ def fuse(
     only: Iterable[str] = (),
     disable: Iterable[str] = (),
     rules: Iterable[str] = (),
+    emit_functions: bool = False,
     keep_opset: bool = False,
     assume: Iterable[str] = (),
     max_new_weights: int = Limits.new_bytes,
@@ -57,14 +58,15 @@ def fuse(
 
     Nothing is written without `output`, with `dry_run`, where the check finds a difference that cannot be taken back,
     or where it cannot decide (unless `allow_unverified`); the result says so. Options mean what the command line's do:
-    `only` and `disable` name rules, `rules` are files or modules that add some, `timeout` (seconds) and `memory`
-    (bytes) limit the process that runs models, `max_new_weights` (bytes) what the rewrites of one rule may add.
+    `emit_functions` adds the fused ops of `ai.graphopt` to the target, `only` and `disable` name rules, `rules` are
+    files or modules that add some, `timeout` (seconds) and `memory` (bytes) limit the process that runs models,
+    `max_new_weights` (bytes) what the rewrites of one rule may add.
     Raises: UsageError for a name that is not known and for an output that would overwrite the input, ModelError for a
     model or data that is bad.
     """
     watch = Watch()
     chosen = find_rules(rules).select(only, disable)
-    runs_on = target_for(target)
+    runs_on = target_for(target, emit_functions)
     promises = promises_named(assume)
     rewrite = partial(
         optimized,
@@ -115,12 +117,12 @@ def promises_named(names: Iterable[str]) -> frozenset[str]:
     return promises
 
 
-def target_for(name: str) -> Target:
-    """The target called `name`; `auto` is the one of the providers that are installed."""
-    if name != "auto":
-        return target_named(name)
-    with Runner() as runner:
-        return target_named("ort-cuda" if "cuda" in runner.available_providers() else "ort-cpu")
+def target_for(name: str, emit_functions: bool = False) -> Target:
+    """The target called `name`; `auto` is the one of the providers that are installed. With functions, if asked for."""
+    if name == "auto":
+        with Runner() as runner:
+            name = "ort-cuda" if "cuda" in runner.available_providers() else "ort-cpu"
+    return with_functions(target_named(name)) if emit_functions else target_named(name)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from graphopt.ir import Model
+from graphopt.ir.fused import DOMAIN as FUSED
 from graphopt.ir.node import qualified
 
 _SPELLINGS = {
@@ -20,6 +21,7 @@ _SPELLINGS = {
     ),
     "LayerNormalization": (
         "LayerNormalization",
+        f"{FUSED}.FusedLayerNormMatMul",
         "com.microsoft.EmbedLayerNormalization",
         "com.microsoft.SkipLayerNormalization",
     ),
@@ -28,9 +30,23 @@ _SPELLINGS = {
         "SimplifiedLayerNormalization",
         "com.microsoft.SkipSimplifiedLayerNormalization",
     ),
-    "GroupNormalization": ("GroupNormalization", "com.microsoft.GroupNorm", "com.microsoft.SkipGroupNorm"),
-    "Gelu": ("Gelu", "com.microsoft.BiasGelu", "com.microsoft.FastGelu", "com.microsoft.Gelu"),
+    # A group normalization is the instance normalization of its groups, and is lowered to it.
+    "GroupNormalization": (
+        "GroupNormalization",
+        "InstanceNormalization",
+        "com.microsoft.GroupNorm",
+        "com.microsoft.SkipGroupNorm",
+    ),
+    "Gelu": (
+        "Gelu",
+        f"{FUSED}.FusedMatMulAddGelu",
+        "com.microsoft.BiasGelu",
+        "com.microsoft.FastGelu",
+        "com.microsoft.Gelu",
+    ),
     "Swish": ("Swish", "com.microsoft.QuickGelu"),
+    "HardSwish": ("HardSwish",),
+    "Mish": ("Mish",),
     "RotaryEmbedding": ("RotaryEmbedding", "com.microsoft.RotaryEmbedding"),
     "Softmax": ("Softmax",),
 }
@@ -39,8 +55,10 @@ MEANINGS = {spelling: meaning for meaning, spellings in _SPELLINGS.items() for s
 
 
 def count_ops(model: Model) -> Counter[str]:
-    """How often each op stands in the model, subgraphs and functions included."""
-    return Counter(qualified(node.domain, node.op) for scope in model.scopes() for node in scope.ops())
+    """How often each op stands in the model, subgraphs and functions included, but for bodies of `ai.graphopt`."""
+    functions = [function.graph for (domain, _, _), function in model.functions.items() if domain != FUSED]
+    scopes = (scope for graph in (model.graph, *functions) for scope in graph.scopes())
+    return Counter(qualified(node.domain, node.op) for scope in scopes for node in scope.ops())
 
 
 def count_meanings(ops: Counter[str]) -> dict[str, int]:

@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from graphopt.ir import Model
+from graphopt.ir.bodies import settle_opset, withdraw_bodies
 from graphopt.ir.collector import collector_off
 from graphopt.ir.infer import infer
-from graphopt.ir.versions import can_raise, settle_opset
+from graphopt.ir.versions import can_raise
 from graphopt.passes import fold_constants, merge_common, remove_dead, simplify_shapes
 from graphopt.pipeline.observation import Observer
 from graphopt.rewrite import CompiledRule, Context, Engine, Limits, Trace
 from graphopt.rewrite.engine import NewWeightsLimit, SiteKey
 from graphopt.rewrite.rule import STAGES, Stage
-from graphopt.targets import Target
+from graphopt.targets import Target, without
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, how many stages are done, how many there are)."""
@@ -65,6 +66,8 @@ def optimize(
     """
     for promise in sorted(assume):
         model.proto.metadata_props.add(key=f"graphopt.assume.{promise}", value=ASSUMPTIONS[promise])
+    # A function that says something else stays what it says.
+    target = without(target, withdraw_bodies(model))
     infer(model)
     trace = Trace()
     pinned = keep_opset or can_raise(model, target.opset) is not None
@@ -82,7 +85,7 @@ def optimize(
     if observer is not None:
         # Clean rules run to the end.
         observer.settled("clean", model, engine)
-    settle_opset(model)
+    settle_opset(model, newest=0 if pinned else target.opset)
     model.ledger.forget()
     return trace
 

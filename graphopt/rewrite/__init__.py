@@ -4,7 +4,7 @@ from graphopt.ir import Value
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.engine import Engine, Limits
 from graphopt.rewrite.facts import constant_of, number_of, numbers_of, see_through
-from graphopt.rewrite.language import Attr, Factor, Number, Ops, const, like
+from graphopt.rewrite.language import Attr, Attrs, Factor, Number, Ops, const, like
 from graphopt.rewrite.pattern import Expr, Reason
 from graphopt.rewrite.registry import RuleSet, built_in_rules, find_rules
 from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
@@ -12,6 +12,7 @@ from graphopt.rewrite.trace import Refusal, RuleCount, RuleFailure, Site, Trace
 
 __all__ = [
     "Attr",
+    "Attrs",
     "Builder",
     "CompiledRule",
     "Context",

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from graphopt.ir import IR_DOMAIN, Graph, Node, Shape, Tensor, Value
+import numpy as np
+
+from graphopt.ir import IR_DOMAIN, Graph, Node, Shape, Tensor, Value, dtypes
 from graphopt.ir.infer import infer_node
 from graphopt.ir.inference.fallback import refusal
 from graphopt.ir.schema import MICROSOFT, Signature, first_version, onnx_schema, signature
@@ -20,8 +22,9 @@ class Declined(Exception):
 class Builder:
     """`op` in a rule's `rewrite`: adds operations to the graph just before the match's root.
 
-    `op.Gelu(x, approximate="tanh")` returns the first output, `op.split(...)` all of them; `op.const(array, like=x)`
-    makes a constant of `x`'s element type. `op.ms` and `op.ir` make contrib and internal operations.
+    `op.Gelu(x, approximate="tanh")` returns the first output, `op.split(...)` all of them; those of another operation
+    are `op.Name(..., outputs=3).node.outputs`; `op.const(array, like=x)` makes a constant of `x`'s element type. `op.ms`
+    and `op.ir` make contrib and internal operations.
     """
 
     def __init__(self, graph: Graph, before: Node, domain: str = "") -> None:
@@ -55,8 +58,17 @@ class Builder:
         return other
 
     def const(self, data: Any, like: Value | None = None, name: str = "constant") -> Value:
-        """A new initializer; `like` gives the element type, otherwise NumPy's of `data`."""
+        """A new initializer; `like` gives the element type, otherwise NumPy's of `data`.
+
+        Raises: Declined where a number is too large for that type.
+        """
         dtype = like.dtype if like is not None and not isinstance(data, Tensor) else None
+        if dtype in dtypes.FLOATS:
+            with np.errstate(over="ignore"):
+                tensor = Tensor.of(data, dtype)
+            if (np.isfinite(data) & ~np.isfinite(tensor.numpy())).any():
+                raise Declined(f"a number is too large for {dtypes.NAMES[dtype]}")
+            data, dtype = tensor, None
         self._constants.append(self._graph.add_constant(data, name, dtype))
         return self._constants[-1]
 
@@ -95,10 +107,18 @@ class Builder:
         return self.Transpose(x, perm=[*range(x.rank - 2), x.rank - 1, x.rank - 2])
 
     def size(self, x: Value, axis: int) -> Value:
-        """The size of one dimension of `x`, as an int64 vector of one: a constant where it is a number."""
+        """The size of one dimension of `x`, as an int64 vector of one: a constant where it is a number.
+
+        It is read from what `x` is a view of, so that the view may go.
+        """
         known = x.shape[axis] if x.shape is not None else None
         if isinstance(known, int):
             return self.ints(known)
+        while known is not None and x.node.op in ("Reshape", "Transpose") and not x.node.domain:
+            source = x.node.inputs[0]
+            if source is None or source.shape is None or known not in source.shape:
+                break
+            x, axis = source, source.shape.index(known)
         return self.Gather(self.Shape(x), self.ints(axis))
 
     def expand(self, x: Value, shape: Shape, sizes: Sequence[Value | int]) -> Value:
@@ -132,8 +152,8 @@ class Builder:
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def make(*inputs: Value | None, domain: str = self._domain, **attrs: Any) -> Value:
-            return self._add(name, inputs, attrs, domain=domain).output
+        def make(*inputs: Value | None, domain: str = self._domain, outputs: int = 1, **attrs: Any) -> Value:
+            return self._add(name, inputs, attrs, outputs, domain).output
 
         return make
 
@@ -175,12 +195,17 @@ class Builder:
         return value
 
     def _slots(self, known: Signature | None, slots: list[Value | None], attrs: dict[str, Any]) -> list[Value | None]:
-        """The inputs, with what `attrs` calls by an input's name in its slot: `axes=[-1]` is right in any opset."""
+        """The inputs, with what `attrs` calls by an input's name in its slot.
+
+        So `axes=[-1]` is right in any opset, and so is `min=0.0`, a number of the first operand's type.
+        """
         names = known.inputs if known is not None else ()
         for slot, name in enumerate(names):
             if name in attrs and known is not None and name not in known.attributes:
+                given = attrs.pop(name)
                 slots += [None] * (slot + 1 - len(slots))
-                slots[slot] = self.ints(*attrs.pop(name))
+                if given is not None:
+                    slots[slot] = self.ints(*given) if isinstance(given, list) else self.const(given, slots[0])
         while slots and slots[-1] is None:
             slots.pop()
         return slots

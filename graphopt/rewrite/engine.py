@@ -265,8 +265,8 @@ class Engine:
                 new = rule.rewrite(builder, match.bindings, match.roots[0], self.context)
                 if new is None:
                     raise Declined("the rule declined")
-                if self.context.keep_opset and not rule.needs:
-                    keeps_opset(graph, match, builder.made)
+                if self.context.keep_opset:
+                    keeps_opset(graph, match, builder.made, has_kernel=bool(rule.needs))
                 for old, value in replaced(graph, match.roots, [builder.here(value) for value in new]):
                     if adopt_type(graph, old, value) and value.node not in builder.made:
                         retyped.append(value.node)

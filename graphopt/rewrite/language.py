@@ -56,6 +56,7 @@ class Kind:
 Number = Annotated[float, Kind("number")]
 Factor = Annotated[float, Kind("factor")]
 Attr = Annotated[Any, Kind("attribute")]
+Attrs = Annotated[dict[str, Any], Kind("attributes")]
 
 
 def const(
@@ -144,11 +145,12 @@ class Ops:
         if name.startswith("_"):
             raise AttributeError(name)
 
-        def make(*operands: Any, domain: str = self._domain, **attrs: Any) -> Op:
+        def make(*operands: Any, domain: str = self._domain, others: Any = None, **attrs: Any) -> Op:
             rest = bool(operands) and operands[-1] is ...
             operands = operands[:-1] if rest else operands
             check_operation(domain, name, len(operands), attrs)
-            return Op(name, domain, tuple(None if o is None else expr(o) for o in operands), attrs, rest=rest)
+            found = tuple(None if o is None else expr(o) for o in operands)
+            return Op(name, domain, found, attrs, rest=rest, kept=others)
 
         return make
 

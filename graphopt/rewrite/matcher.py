@@ -8,7 +8,7 @@ from typing import Any
 
 from graphopt.ir import Node, Value
 from graphopt.rewrite.facts import see_through, source_of
-from graphopt.rewrite.pattern import Alt, Anchor, Chain, Check, EachUse, Expr, Op, Var, children
+from graphopt.rewrite.pattern import Alt, Anchor, Chain, Check, EachUse, Expr, Op, Pattern, Var, children, names_in
 from graphopt.rewrite.search import Search
 
 
@@ -88,9 +88,10 @@ class Matcher(Search):
                 uses.append(use)
             else:
                 if uses:
+                    single = {**dict.fromkeys(names_in(Pattern((e.value,), {}))), **self._bound}
                     lists = {name: [use.bindings[name] for use in uses] for name in self.pattern.variables}
                     nodes = dict.fromkeys([*self._inside, *copies, *(inner for use in uses for inner in use.nodes)])
-                    yield Match({**lists, **self._bound}, list(nodes), [use.roots[0] for use in uses])
+                    yield Match({**lists, **single}, list(nodes), [use.roots[0] for use in uses])
 
     def _one_use(self, e: EachUse, value: Value, reader: Node) -> Match | None:
         """How one consumer of `value` matches; what is bound already holds in it, too."""
@@ -161,5 +162,6 @@ def _uses(value: Value) -> tuple[list[Node], list[Node]]:
 
 def _output(e: Expr, node: Node) -> Value | None:
     """The output of `node` that `e` means."""
-    index = e.index if isinstance(e, Op) else 0
+    branches = e.branches if isinstance(e, Alt) else (e,)
+    index = next((b.index for b in branches if isinstance(b, Op) and b.op == node.op), 0)
     return node.outputs[index] if index < len(node.outputs) else None

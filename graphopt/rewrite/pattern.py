@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -99,7 +100,7 @@ class Literal(Expr):
 @dataclass(frozen=True, eq=False)
 class Op(Expr):
     """An operation. `index` is which of its outputs this expression means; `rest`: other operands and attributes
-    that are not named do not matter."""
+    that are not named do not matter; `kept`: a variable that stands for the attributes that are not named."""
 
     op: str
     domain: str
@@ -108,11 +109,12 @@ class Op(Expr):
     index: int = 0
     whole: Op | None = None
     rest: bool = False
+    kept: Var | None = None
 
     def __getitem__(self, output: int | str) -> Op:
         """Another output of the same operation, by position or by the name its schema has for it."""
         index = _output_index(self, output) if isinstance(output, str) else output
-        return Op(self.op, self.domain, self.operands, self.attrs, index, self.whole or self, self.rest)
+        return dataclasses.replace(self, index=index, whole=self.whole or self)
 
     @property
     def identity(self) -> Op:
@@ -260,8 +262,8 @@ def names_in(pattern: Pattern) -> set[str]:
                 found.add(name)
             case Scaled(factor=factor):
                 stack.append(factor)
-            case Op(attrs=attrs):
-                stack.extend(attrs.values())
+            case Op(attrs=attrs, kept=kept):
+                stack.extend([*attrs.values(), kept])
         stack.extend(children(part))
     return found
 

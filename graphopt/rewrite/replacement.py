@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphopt.ir import Graph, Node, Shape, Value, dtypes
+from graphopt.ir.bodies import oldest_opset
+from graphopt.ir.fused import DOMAIN
 from graphopt.rewrite.blame import Mistake
 from graphopt.rewrite.build import Declined
 from graphopt.rewrite.matcher import Match
@@ -70,16 +72,18 @@ def _may_equal(a: Shape, b: Shape) -> bool:
     return len(a) == len(b) and all(p == q for p, q in sizes)
 
 
-def keeps_opset(graph: Graph, match: Match, made: Iterable[Node]) -> None:
+def keeps_opset(graph: Graph, match: Match, made: Iterable[Node], has_kernel: bool) -> None:
     """Nothing new needs a newer opset than the model has, but for what was written in one already.
 
-    Rules that say what kernel they need are not asked: the target knows from which opset on it has that. Raises:
+    Of rules that `has_kernel` only bodies are asked: the target knows from which opset on it has the kernel. Raises:
     Declined.
     """
     opset, known = graph.opsets.get("", 1), {node.op for node in match.nodes}
     for node in made:
-        if not node.domain and node.version > opset and node.op not in known:
-            raise Declined(f"{node.op} needs opset {node.version}, and the model stays at {opset}")
+        plain = not node.domain and not has_kernel and node.op not in known
+        needed = (oldest_opset(node) or 0) if node.domain == DOMAIN else node.version if plain else 0
+        if needed > opset:
+            raise Declined(f"{node.op} needs opset {needed}, and the model stays at {opset}")
 
 
 def adopt_type(graph: Graph, old: Value, new: Value) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,7 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from graphopt.errors import RuleError, near
-from graphopt.ir import Graph, Value
+from graphopt.ir import Graph, Value, dtypes
 from graphopt.ir.node import qualified
 from graphopt.rewrite.blame import Mistake, hint_of, line_of, raised_in, said
 from graphopt.rewrite.language import read_pattern
@@ -48,12 +49,15 @@ class Context:
     assume: frozenset[str] = field(default_factory=frozenset)
     keep_opset: bool = False
 
-    def has(self, needed: Kernel, graph: Graph) -> bool:
-        """Whether the target has a kernel, and `graph` may contain it; without a target everything is there."""
+    def has(self, needed: Kernel, graph: Graph, **at: Any) -> bool:
+        """Whether the target has a kernel, and `graph` may contain it; without a target everything is there.
+
+        `at` says for which type and size, and whether it must be faster: as `Target.has` takes it.
+        """
         if self.target is None:
             return True
         opset = graph.opsets.get("", 1) if self.keep_opset else None
-        return bool(self.target.has(needed.domain, needed.op, opset))
+        return bool(self.target.has(needed.domain, needed.op, opset, **at))
 
 
 class Rule:
@@ -169,10 +173,26 @@ class CompiledRule:
 
     def why_not(self, bindings: dict[str, Any], root: Value, ctx: Context) -> str:
         """Why the rule does not want a match; empty where it does. Raises: Mistake where `where` returns None."""
+        lacking = self._lacking(root, ctx)
+        if lacking:
+            return lacking
         allowed: Reason | None = self._ask("where", self._where, {**bindings, "ctx": ctx, "root": root})
         if not isinstance(allowed, (bool, str, np.bool_)):
             raise Mistake(f"where returns {allowed!r}", "return True, or the reason why not as text", "where")
         return refusal(allowed, "the rule's condition")
+
+    def _lacking(self, root: Value, ctx: Context) -> str:
+        """Why no kernel that the rule needs is worth it for a value of this type and size; empty where one is.
+
+        Where several operators become one kernel, it has to be faster; where one gets another name, not slower.
+        """
+        graph, dtype = root.node.graph, dtypes.NAMES.get(root.dtype) if root.dtype else None
+        sizes = [size for size in root.shape or (None,) if isinstance(size, int)]
+        elements = math.prod(sizes) if root.shape is not None and len(sizes) == len(root.shape) else None
+        at = {"dtype": dtype, "elements": elements, "gain": self.stage in ("fuse", "lower") and self.pattern.size > 1}
+        if not self.needs or any(ctx.has(one, graph, **at) for one in self.needs):
+            return ""
+        return f"the target has no kernel {' or '.join(map(str, self.needs))} that pays in {dtype or 'an unknown type'}"
 
     def rewrite(self, op: Any, bindings: dict[str, Any], root: Value, ctx: Context) -> tuple[Value, ...] | None:
         """The values to put in place of the roots; None when the rule declines."""

@@ -276,11 +276,25 @@ class Search:
                     yield from self._absent(branch)
 
     def _match_attrs(self, e: Op, node: Node) -> Iterator[None]:
-        for name in node.attrs:
-            if not e.rest and name not in e.attrs and not is_default(node, name):
+        others = [name for name in node.attrs if name not in e.attrs]
+        if e.kept is not None:
+            return self._kept(e, e.kept.name, node, {name: attribute(node, name) for name in others})
+        for name in others:
+            if not e.rest and not is_default(node, name):
                 self._fail(node, "{} is {}, not the default", name, node.attrs[name])
                 return iter(())
         return self._attr(node, list(e.attrs.items()), 0)
+
+    def _kept(self, e: Op, name: str, node: Node, others: dict[str, Any]) -> Iterator[None]:
+        """Binds the attributes that the pattern does not name, as they are."""
+        if UNKNOWN in others.values() or self._bound.get(name, others) != others:
+            self._fail(node, "other attributes than '{}'", name)
+            return
+        before = self._bound.get(name, _UNBOUND)
+        self._bound[name] = others
+        yield from self._attr(node, list(e.attrs.items()), 0)
+        if before is _UNBOUND:
+            del self._bound[name]
 
     def _attr(self, node: Node, wanted: list[tuple[str, Any]], at: int) -> Iterator[None]:
         if at == len(wanted):

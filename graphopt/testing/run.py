@@ -10,10 +10,10 @@ from types import MappingProxyType
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import IR_DOMAIN, Model
+from graphopt.ir.bodies import settle_opset
 from graphopt.ir.infer import infer
 from graphopt.ir.node import qualified
 from graphopt.ir.text import parse, to_text
-from graphopt.ir.versions import settle_opset
 from graphopt.passes import remove_dead
 from graphopt.rewrite import CompiledRule, Context, Engine, Refusal, RuleSet, Trace
 from graphopt.runtime import Runner

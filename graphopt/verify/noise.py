@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Final
 
 from graphopt.ir import Model, Node, Tensor, dtypes
+from graphopt.ir.fused import DOMAIN
 
 _WEIGHT_BYTES: Final = 1 << 18
 _ROUNDED: Final = {
@@ -33,7 +34,7 @@ def is_rounded(node: Node, data: Collection[str]) -> bool:
     Exact and cheap operations do not count, among them those that masks are made of: an ulp there is no noise.
     """
     value = node.outputs[0]
-    known = node.op in _ROUNDED and node.graph.opsets.get("", 1) >= _FIRST_BROADCASTING_OPSET
+    known = (node.op in _ROUNDED or node.domain == DOMAIN) and node.graph.opsets.get("", 1) >= _FIRST_BROADCASTING_OPSET
     return known and value.name in data and value.dtype in dtypes.FLOATS
 
 

@@ -1,5 +1,5 @@
 from graphopt.ir import Value
-from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, constant_of
 
 
 class MergeReshapes(Rule):
@@ -21,6 +21,13 @@ class MergeReshapes(Rule):
     def where(self, x: Value, root: Value) -> Reason:
         return (x.shape is not None and root.shape is not None) or "the shape is not known"
 
-    def rewrite(self, op: Builder, x: Value, root: Value) -> Value:
+    def rewrite(self, op: Builder, x: Value, root: Value) -> Value | None:
         assert root.shape is not None
-        return op.reshape(x, root.shape)
+        merged = op.reshape(x, root.shape)
+        # A shape made at run time, where there was a constant, costs more than the view it saves, and hides the sizes.
+        worse = _is_constant(root.node.input(1)) and not _is_constant(merged.node.input(1))
+        return None if worse else merged
+
+
+def _is_constant(target: Value | None) -> bool:
+    return target is None or constant_of(target) is not None

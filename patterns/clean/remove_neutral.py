@@ -17,8 +17,8 @@ class RemoveNeutral(Rule):
         return op.scaled(x, one) | op.sum(x, nothing)
 
     def where(self, x: Value, one: float | None, nothing: float | None) -> Reason:
-        if x.dtype not in dtypes.FLOATS:
-            return "not a float"
+        if x.dtype not in dtypes.FLOATS | dtypes.INTEGERS:
+            return "not a number"
         return one == 1 or nothing == 0 or "the constant does something"
 
     def rewrite(self, op: Builder, x: Value) -> Value:

@@ -2,7 +2,15 @@ import numpy as np
 
 from graphopt.ir import Value, dtypes
 from graphopt.ir.fills import Fill, fills
-from graphopt.patterns.lower.heads import heads_apart, mask_known, merge_heads, sizes_known, split_heads, whole_mask
+from graphopt.patterns.lower.heads import (
+    Mask,
+    heads_apart,
+    mask_known,
+    merge_heads,
+    sizes_known,
+    split_heads,
+    whole_mask,
+)
 from graphopt.rewrite import Attr, Builder, Context, Expr, Ops, Reason, Rule, kernel
 
 
@@ -11,7 +19,8 @@ class AttentionToStandard(Rule):
 
     Why: the fastest attention kernel of the CPU provider, in the standard domain.
     Before: ir.Attention(q, k, v, bias)
-    After: Attention(q, k, v, mask), with mask = max(bias, the number above the lowest) where the fill is the lowest
+    After: Attention(q, k, v, mask), with mask = max(bias, the number above the lowest) where the fill is the lowest;
+    heads that share keys stay so, and a cap is the kernel's, before the mask as well
     Safety: a row with no allowed key is 0 in the runtime's kernel. That is the source's result only behind a guard with
     a fill of −∞; with a finite fill the source's weights are uniform, and stay so when the fill is not the lowest
     number itself; a fill that is not proved, or −∞ without a guard (NaN), makes no match, unless it is promised that
@@ -23,9 +32,9 @@ class AttentionToStandard(Rule):
     priority = 30
 
     def pattern(
-        self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, guard: Attr, wide: Attr, bias: Value | None = None
+        self, op: Ops, q: Value, k: Value, v: Value, scale: Attr, cap: Attr, guard: Attr, wide: Attr, bias: Mask = None
     ) -> Expr:
-        return op.ir.Attention(q, k, v, bias, scale=scale, guard=guard, softmax_dtype=wide)
+        return op.ir.Attention(q, k, v, bias, scale=scale, cap=cap, guard=guard, softmax_dtype=wide)
 
     def where(self, q: Value, k: Value, bias: Value | None, guard: int, ctx: Context) -> Reason:
         if q.dtype == dtypes.DOUBLE:
@@ -37,15 +46,17 @@ class AttentionToStandard(Rule):
         found = Fill.ORDINARY if "no-empty-rows" in ctx.assume else fills(bias)
         if Fill.OTHER in found:
             return "what the mask holds is not proved"
-        if Fill.LOWEST in found and q.dtype != dtypes.FLOAT:
+        if (Fill.LOW | Fill.LOWEST) & found and q.dtype != dtypes.FLOAT:
             return "the weights of a fully masked row depend on how the scores are rounded"
         if Fill.NEGATIVE_INFINITY in found and (not guard or Fill.LOWEST in found):
             return "a fully masked row is NaN in the model, and 0 in the kernel"
         return mask_known(bias, q, k)
 
-    def rewrite(self, op: Builder, q: Value, k: Value, v: Value, bias: Value | None, scale: float, wide: int) -> Value:
+    def rewrite(
+        self, op: Builder, q: Value, k: Value, v: Value, bias: Mask, scale: float, cap: float, wide: int
+    ) -> Value:
         mask = None if bias is None else whole_mask(op, _above_lowest(op, bias), q, k)
-        attrs = {"scale": scale, "softmax_precision": wide or None}
+        attrs = {"scale": scale, "softcap": cap or None, "softmax_precision": wide or None}
         if not (all(map(heads_apart, (q, k, v))) and sizes_known(q, k, v) is True):
             return op.Attention(q, k, v, mask, **attrs)
         # Operands of rank 3 save the kernel three copies.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from graphopt.ir import Value
+from graphopt.ir import Value, dims
 from graphopt.rewrite import Builder, Reason
+
+Mask = Value | None
+"""An operand that is added to the scores, where there is one."""
 
 
 def sizes_known(*operands: Value) -> Reason:
@@ -40,6 +43,34 @@ def split_heads(op: Builder, y: Value, like: Value, width: Value) -> Value:
     assert width.shape is not None
     batch, heads, rows, _ = like.shape
     return op.Transpose(op.reshape(y, (batch, rows, heads, width.shape[3])), perm=[0, 2, 1, 3])
+
+
+def share_keys(q: Value, k: Value) -> Reason:
+    """Whether (B, N, S, D) queries and (B, K, T, D) keys have as many heads, or K divides N."""
+    if q.shape is None or k.shape is None:
+        return "the number of heads is not known"
+    heads, shared = q.shape[1], k.shape[1]
+    fits = heads == shared or (isinstance(heads, int) and isinstance(shared, int) and heads % shared == 0)
+    return fits or f"{heads} heads read {shared} heads of keys"
+
+
+def below_each_other(op: Builder, x: Value, k: Value) -> Value:
+    """(B, N, S, ·) as (B, K, N/K·S, ·): heads that share one of `k`, which is (B, K, T, ·), in one matrix."""
+    assert x.shape is not None
+    assert k.shape is not None
+    batch, heads, rows, width = x.shape
+    if heads == k.shape[1]:
+        return x
+    assert isinstance(heads, int)
+    assert isinstance(k.shape[1], int)
+    return op.reshape(x, (batch, k.shape[1], dims.mul(heads // k.shape[1], rows), width))
+
+
+def side_by_side(op: Builder, x: Value, q: Value) -> Value:
+    """What `below_each_other` made, as (B, N, S, ·) again, with the heads and rows of `q`."""
+    assert x.shape is not None
+    assert q.shape is not None
+    return x if x.shape[1] == q.shape[1] else op.reshape(x, (x.shape[0], *q.shape[1:3], x.shape[3]))
 
 
 def whole_mask(op: Builder, bias: Value, q: Value, k: Value) -> Value:

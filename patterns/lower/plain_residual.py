@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, constant_of, kernel
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, constant_of, kernel
 
 
 class PlainResidual(Rule):
@@ -18,13 +18,21 @@ class PlainResidual(Rule):
     needs = kernel("ir", "PlainResidual")
     once = True
 
-    def pattern(self, op: Ops, x: Value, y: Value, b: Annotated[Value, const(rank=1)] | None = None) -> Expr:
-        return op.sum(x, y, b) | op.Add(x, y)
+    def pattern(
+        self,
+        op: Ops,
+        x: Value,
+        y: Value,
+        g: Value,
+        axis: Attr,
+        eps: Attr,
+        b: Annotated[Value, const(rank=1)] | None = None,
+        c: Value | None = None,
+    ) -> Expr:
+        residual = op.sum(x, y, b) | op.Add(x, y)
+        return op.anchor(op.LayerNormalization(residual, g, c, axis=axis, epsilon=eps), residual)
 
     def where(self, x: Value, y: Value, b: Value | None, root: Value) -> Reason:
-        readers = root.node.graph.consumers(root)
-        if not any(reader.is_op("LayerNormalization") and slot == 0 for reader, slot in readers):
-            return "no layer normalization reads it"
         if constant_of(x) is not None or constant_of(y) is not None:
             return "a bias, not a residual"
         if b in root.node.inputs:

@@ -1,23 +1,24 @@
-import math
 from typing import Annotated
 
 from graphopt.ir import Value, dtypes
+from graphopt.patterns.recover.heads import from_heads, to_heads
+from graphopt.patterns.recover.limits import can_scale, keep_columns
 from graphopt.rewrite import Attr, Builder, Expr, Factor, Number, Ops, Reason, Rule, like
 
 Floats = ("bfloat16", "float16", "float32", "float64")
-Query = Annotated[Value, like(rank=(3, 4), dtype=Floats, dims=(..., "S", None))]
+Query = Annotated[Value, like(rank=(2, 3, 4, 5), dtype=Floats, dims=(..., "S", None))]
 KeyTransposed = Annotated[Value, like(dims=(..., None, "T"))]
 Values = Annotated[Value, like(dims=(..., None, None))]
-Bias = Annotated[Value, like(into=(..., "S", "T"))]
+Bias = Annotated[Value, like(into=(..., "S", None))]
 
 
 class AttentionFromParts(Rule):
-    """Scaled dot-product attention, whatever its scale, bias, guard and layout.
+    """Scaled dot-product attention, whatever its scale, cap, bias, guard and layout.
 
     Why: the scores (B, N, S, T) are the largest tensor of a transformer; a fused kernel never writes them to memory.
-    Before: softmax((s₁·q)·(s₂·kᵀ)·s₃ + bias)·v; each factor, the bias, a guard against NaN rows and casts around the
-    softmax are optional
-    After: ir.Attention(q, k, v, bias, scale=s₁·s₂·s₃, guard, softmax_dtype)
+    Before: softmax(c·tanh((s₁·q)·(s₂·kᵀ)·s₃) + bias)·v; each factor, the tanh with c, the bias, a guard against NaN
+    rows and casts around the softmax are optional
+    After: ir.Attention(q, k, v, bias, scale=s₁·s₂·s₃·c, cap=c, guard, softmax_dtype)
     Safety: the key enters as its transpose says, so any permutation is right (what cancels is left to clean); the bias
     is kept as it is spelled and may not widen the scores; probabilities that somebody else reads make no match.
     Source: Vaswani et al., Attention Is All You Need, 2017.
@@ -34,26 +35,28 @@ class AttentionFromParts(Rule):
         scale: Factor,
         bias: Bias | None = None,
         more: Bias | None = None,
+        cap: Number | None = None,
         zero: Number | None = None,
-        wide: Attr = None,
         narrow: Attr = None,
     ) -> Expr:
         products = op.MatMul(op.scaled(q, scale) | q, op.scaled(kt, scale) | kt)
-        scores = op.scaled(products, scale) | products
+        plain = op.scaled(products, scale) | products
+        scores = op.prod(op.Tanh(plain), cap) | plain
         biased = op.sum(scores, bias, more) | scores + bias | scores
-        in_wide = op.Cast(op.Softmax(op.Cast(biased, to=wide), axis=-1), to=narrow)
-        weights = in_wide | op.Softmax(biased, axis=-1)
+        wide = op.Cast(op.Softmax(op.Cast(biased, to=dtypes.FLOAT), axis=-1), to=narrow)
+        weights = wide | op.Softmax(biased, axis=-1)
         guarded = op.Where(op.IsNaN(weights), zero, weights) | weights
         return op.MatMul(guarded, v)
 
-    def where(self, q: Value, v: Value, scale: float, zero: float | None, wide: int | None) -> Reason:
+    def where(
+        self, q: Value, kt: Value, v: Value, scale: float, cap: Attr, zero: Attr, bias: Attr, more: Attr
+    ) -> Reason:
         if q.dtype != v.dtype:
             return "the values have another type than the queries"
         if zero not in (None, 0.0):
             return f"NaN becomes {zero}, not 0"
-        if wide not in (None, dtypes.FLOAT):
-            return "the softmax is not in float32"
-        return (scale > 0 and math.isfinite(scale)) or f"the scale is {scale}"
+        kept = keep_columns(kt, v, bias, more)
+        return can_scale(scale, cap) if kept is True else kept
 
     def rewrite(
         self,
@@ -64,15 +67,13 @@ class AttentionFromParts(Rule):
         scale: float,
         bias: Value | None,
         more: Value | None,
+        cap: float | None,
         zero: float | None,
-        wide: int | None,
+        narrow: int | None,
     ) -> Value:
         if bias is not None and more is not None:
             bias = op.Add(bias, more)
-        k = op.transposed(kt)
-        attrs = {"scale": scale, "guard": int(zero is not None), "softmax_dtype": wide}
-        if q.rank == 4:
-            return op.ir.Attention(q, k, v, bias, **attrs)
-        # (B·N, S, D) is one batch of B·N heads.
-        q, k, v = (op.Unsqueeze(x, axes=[0]) for x in (q, k, v))
-        return op.Squeeze(op.ir.Attention(q, k, v, bias, **attrs), axes=[0])
+        operands = [to_heads(op, q, x) for x in (q, op.transposed(kt), v, bias)]
+        attrs = {"scale": scale * (cap or 1.0), "cap": cap, "softmax_dtype": dtypes.FLOAT if narrow else None}
+        y = op.ir.Attention(*operands, guard=int(zero is not None), **attrs)
+        return from_heads(op, q, y)

@@ -23,10 +23,14 @@ class LayerNormFromParts(Rule):
     priority = 1
 
     def pattern(self, op: Ops, x: Value, axes: Attr, eps: Number, g: Annotated[Value, const()] | None = None) -> Expr:
-        mean = op.ReduceMean(x, axes=axes, keepdims=1)
-        d = op.sum(x, op.Neg(mean) | op.scaled(mean, -1.0))
-        variance = op.ReduceMean(op.prod(d, d), axes=axes, keepdims=1)
+        # Two values or one: some compute the mean a second time for the variance.
+        d, again = (self._centred(op, x, axes) for _ in range(2))
+        variance = op.ReduceMean(op.prod(again, again), axes=axes, keepdims=1)
         return over_root(op, d, variance + eps, g)
+
+    def _centred(self, op: Ops, x: Value, axes: Attr) -> Expr:
+        mean = op.ReduceMean(x, axes=axes, keepdims=1)
+        return op.sum(x, op.Neg(mean) | op.scaled(mean, -1.0))
 
     def where(self, x: Value, axes: list[int] | None, eps: float, g: Value | None) -> Reason:
         return can_normalize(x, axes, eps, g)

@@ -1,25 +1,33 @@
 from typing import Annotated
 
+import numpy as np
+
 from graphopt.ir import Value
+from graphopt.patterns.recover.norms import joined, takes
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const
+
+Vector = Annotated[Value, const()]
 
 
 class LayerNormBias(Rule):
-    """The bias of a layer normalization that has none yet.
+    """A bias behind a layer normalization.
 
     Why: the operator adds a bias by itself, without a pass over the activation.
-    Before: LayerNormalization(x, g) + b
-    After: LayerNormalization(x, g, b)
-    Safety: b is a constant of exactly the normalized shape.
+    Before: LayerNormalization(x, g) + c, or LayerNormalization(x, g, b) + c
+    After: LayerNormalization(x, g, c), or LayerNormalization(x, g, b + c)
+    Safety: g, b and c are constants of exactly the normalized shape; no sum overflows.
     """
 
     stage = "recover"
 
-    def pattern(self, op: Ops, x: Value, g: Value, b: Annotated[Value, const()], axis: Attr, eps: Attr) -> Expr:
-        return op.LayerNormalization(x, g, axis=axis, epsilon=eps) + b
+    def pattern(self, op: Ops, x: Value, g: Value, c: Vector, axis: Attr, eps: Attr, b: Vector | None = None) -> Expr:
+        return op.LayerNormalization(x, g, b, axis=axis, epsilon=eps) + c
 
-    def where(self, g: Value, b: Value) -> Reason:
-        return b.shape == g.shape or f"the bias has shape {b.shape}, wanted {g.shape}"
+    def where(self, g: Value, c: Value, b: Value | None) -> Reason:
+        if c.shape != g.shape:
+            return f"the bias has shape {c.shape}, wanted {g.shape}"
+        return b is None or takes(b, np.add, c)
 
-    def rewrite(self, op: Builder, x: Value, g: Value, b: Value, axis: int, eps: float) -> Value:
-        return op.LayerNormalization(x, g, b, axis=axis, epsilon=eps)
+    def rewrite(self, op: Builder, x: Value, g: Value, c: Value, b: Value | None, axis: int, eps: float) -> Value:
+        bias = c if b is None else op.const(joined(b, np.add, c), like=x, name="bias")
+        return op.LayerNormalization(x, g, bias, axis=axis, epsilon=eps)

@@ -5,25 +5,28 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import Value, dtypes
+from graphopt.ir.tensor import Array
 from graphopt.rewrite import Expr, Ops, Reason, numbers_of
 
 
-def over_root(op: Ops, d: Any, square: Expr, g: Any) -> Expr:
+def over_root(op: Ops, d: Any, square: Expr, g: Any = None) -> Expr:
     """d / √s, or g · d / √s with the factor g before the division.
 
     Where s is greater than zero every spelling is the same function; elsewhere Pow and Sqrt differ.
     """
     inverse = one_over_root(op, square)
-    return op.prod(d, inverse) | op.prod(d, g, inverse)
+    plain = op.prod(d, inverse)
+    return plain if g is None else plain | op.prod(d, g, inverse)
 
 
 def one_over_root(op: Ops, square: Expr) -> Expr:
     """1 / √s, for s greater than zero."""
     root = op.Sqrt(square) | op.Pow(square, 0.5)
-    return _one_over(op, root) | op.Pow(square, -0.5) | op.Sqrt(_one_over(op, square))
+    return one_over(op, root) | op.Pow(square, -0.5) | op.Sqrt(one_over(op, square))
 
 
-def _one_over(op: Ops, x: Expr) -> Expr:
+def one_over(op: Ops, x: Expr) -> Expr:
+    """1 / x."""
     return op.Reciprocal(x) | 1.0 / x | op.Pow(x, -1.0)
 
 
@@ -53,11 +56,38 @@ def _in_float32(number: float) -> bool:
         return float(np.float32(number)) == number
 
 
-def takes_gain(ones: Value, g: Value) -> Reason:
-    """Whether a normalization whose gain is `ones` can take the gain `g`; both are constants."""
-    if not (numbers_of(ones) == 1).all():
-        return "it has a gain already"
-    return g.shape == ones.shape or f"the gain has shape {g.shape}, wanted {ones.shape}"
+def takes(constant: Value, how: np.ufunc, other: Value) -> Reason:
+    """Whether `how` of two constants has the shape of the first, and numbers that its type can hold."""
+    try:
+        whole = np.broadcast_shapes(numbers_of(constant).shape, numbers_of(other).shape)
+    except ValueError:
+        whole = ()
+    if whole != constant.shape:
+        return f"a constant of shape {other.shape}, wanted {constant.shape}"
+    with np.errstate(over="ignore", invalid="ignore"):
+        joint = joined(constant, how, other).astype(dtypes.to_numpy(constant.dtype))
+        return bool(np.isfinite(joint).all()) or f"{how.__name__} of the two constants overflows"
+
+
+def joined(constant: Value, how: np.ufunc, other: Value) -> Array:
+    """`how` of two constants, in float64."""
+    joint: Array = how(numbers_of(constant).astype(np.float64), numbers_of(other).astype(np.float64))
+    return joint
+
+
+def in_half(x: Value, wide: int, narrow: int, *affine: Value | None) -> Reason:
+    """Whether a normalization in float32, between casts from and to the half precision of `x`, is one of `x`.
+
+    The operator computes in float32 by itself. `affine` are gain and bias: numbers that half precision has, too.
+    """
+    if narrow != x.dtype or x.dtype not in (dtypes.FLOAT16, dtypes.BFLOAT16):
+        return "the result is not in the half precision of the input"
+    if wide != dtypes.FLOAT:
+        return "it is not computed in float32"
+    half = dtypes.to_numpy(narrow)
+    with np.errstate(over="ignore"):
+        exact = all((a.astype(half).astype(a.dtype) == a).all() for a in map(numbers_of, filter(None, affine)))
+    return exact or "half precision does not have the numbers of the gain or the bias"
 
 
 def ones_like(x: Value, axes: list[int]) -> Any:

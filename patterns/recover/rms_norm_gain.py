@@ -1,34 +1,31 @@
 from typing import Annotated
 
+import numpy as np
+
 from graphopt.ir import Value
-from graphopt.patterns.recover.norms import takes_gain
+from graphopt.patterns.recover.norms import joined, takes
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const
+
+Vector = Annotated[Value, const()]
 
 
 class RMSNormGain(Rule):
-    """The gain of a root mean square normalization that has none yet.
+    """A factor behind a root mean square normalization.
 
     Why: the operator multiplies by a gain by itself, without a pass over the activation.
-    Before: RMSNormalization(x, 1) · g
-    After: RMSNormalization(x, g)
-    Safety: g is a constant of exactly the normalized shape.
+    Before: RMSNormalization(x, g) · h
+    After: RMSNormalization(x, g·h)
+    Safety: h is a constant that broadcasts to the normalized shape; no product overflows.
     """
 
     stage = "recover"
 
-    def pattern(
-        self,
-        op: Ops,
-        x: Value,
-        ones: Annotated[Value, const()],
-        g: Annotated[Value, const()],
-        axis: Attr,
-        eps: Attr,
-    ) -> Expr:
-        return op.RMSNormalization(x, ones, axis=axis, epsilon=eps) * g
+    def pattern(self, op: Ops, x: Value, g: Vector, h: Vector, axis: Attr, eps: Attr) -> Expr:
+        return op.RMSNormalization(x, g, axis=axis, epsilon=eps) * h
 
-    def where(self, ones: Value, g: Value) -> Reason:
-        return takes_gain(ones, g)
+    def where(self, g: Value, h: Value) -> Reason:
+        return takes(g, np.multiply, h)
 
-    def rewrite(self, op: Builder, x: Value, g: Value, axis: int, eps: float) -> Value:
-        return op.RMSNormalization(x, g, axis=axis, epsilon=eps)
+    def rewrite(self, op: Builder, x: Value, g: Value, h: Value, axis: int, eps: float) -> Value:
+        gain = op.const(joined(g, np.multiply, h), like=x, name="gain")
+        return op.RMSNormalization(x, gain, axis=axis, epsilon=eps)

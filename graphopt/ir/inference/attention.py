@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Shape
-from graphopt.ir.inference.outs import Out, Outs, Table, operand, shape_of
+from graphopt.ir.inference.outs import Out, Outs, Table, operand, same, shape_of
 from graphopt.ir.inference.sizes import Part, Partial
 from graphopt.ir.node import Node
 
@@ -117,8 +117,10 @@ def embed_layer_norm(node: Node) -> Outs:
 
 TABLE: Table = {
     ("", "Attention"): standard,
+    ("", "RotaryEmbedding"): same,
     ("ir", "Attention"): internal,
     ("com.microsoft", "Attention"): packed,
     ("com.microsoft", "EmbedLayerNormalization"): embed_layer_norm,
     ("com.microsoft", "MultiHeadAttention"): multi_head,
+    ("com.microsoft", "RotaryEmbedding"): same,
 }

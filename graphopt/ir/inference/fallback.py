@@ -11,8 +11,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, TypeProto, numpy_helper
 
-from graphopt.ir import attributes
+from graphopt.ir import attributes, dtypes
+from graphopt.ir.bodies import function_of
 from graphopt.ir.dims import Size
+from graphopt.ir.fused import DOMAIN, fused_ops
 from graphopt.ir.inference.outs import Out
 from graphopt.ir.inference.sizes import Part, Partial
 from graphopt.ir.node import Node, Value
@@ -20,6 +22,8 @@ from graphopt.ir.operands import known_integers
 from graphopt.ir.schema import onnx_schema
 
 _DATA_LIMIT = 1024
+_PLAIN = {("com.microsoft", "FusedConv"): "Conv"}
+"""Standard operators of which others have the shapes."""
 _REFUSALS = (onnx.shape_inference.InferenceError, onnx.checker.ValidationError)
 
 
@@ -48,20 +52,45 @@ def refusal(node: Node) -> str:
 
 
 def _inferred(node: Node) -> list[Out]:
-    schema = onnx_schema(node.domain, node.op, node.version)
+    if node.domain == DOMAIN:
+        return _of_fused(node)
+    domain, op, version = node.domain, node.op, node.version
+    plain = _PLAIN.get((domain, op))
+    if plain is not None:
+        domain, op, version = "", plain, node.graph.opsets.get("", 1)
+    schema = onnx_schema(domain, op, version)
     if schema is None or node.graphs or not schema.has_type_and_shape_inference_function:
         return []
     names = {value: f"i{slot}" for slot, value in enumerate(node.inputs[: node.arity]) if value is not None}
-    proto = onnx.NodeProto(op_type=node.op, domain=node.domain)
+    proto = onnx.NodeProto(op_type=op, domain=domain)
     proto.input.extend(names[value] if value is not None else "" for value in node.inputs[: node.arity])
     proto.output.extend(f"o{index}" if value.name else "" for index, value in enumerate(node.outputs))
-    proto.attribute.extend(attributes.encode(name, value) for name, value in node.attrs.items())
+    proto.attribute.extend(
+        attributes.encode(name, value) for name, value in node.attrs.items() if name in schema.attributes
+    )
     symbols: dict[str, Size] = {}
     types = {name: _type(value, symbols) for value, name in names.items()}
     data = {name: tensor for value, name in names.items() if (tensor := _data(value)) is not None}
     imports = _imports(tuple(node.graph.opsets.items()))
     found = onnx.shape_inference.infer_node_outputs(schema, proto, types, data, None, imports)
     return [_out(found.get(f"o{index}"), symbols) for index in range(len(node.outputs))]
+
+
+def _of_fused(node: Node) -> list[Out]:
+    """What follows from the newest body of an operator of `ai.graphopt`."""
+    op, operands = fused_ops().get(node.op), [v for v in node.inputs[: node.arity] if v is not None]
+    if op is None or node.graphs:
+        return []
+    if len(operands) != node.arity or node.arity != len(op.inputs):
+        raise _REFUSALS[0](f"{node.op} takes {len(op.inputs)} operands: {', '.join(op.inputs)}")
+    body, kinds = op.bodies[-1], {value.dtype for value in operands if value.dtype}
+    if len(kinds) > 1 or not all(dtypes.NAMES.get(kind) in body.types for kind in kinds):
+        raise _REFUSALS[0](f"{node.op} takes operands of one type: {' or '.join(body.types)}")
+    symbols: dict[str, Size] = {}
+    attrs = [attributes.encode(name, value) for name, value in node.attrs.items()]
+    function = function_of(op, body, body.opset)
+    found = onnx.shape_inference.infer_function_output_types(function, [_type(v, symbols) for v in operands], attrs)
+    return [_out(one, symbols) for one in found]
 
 
 def _type(value: Value, symbols: dict[str, Size]) -> TypeProto:

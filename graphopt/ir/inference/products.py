@@ -91,6 +91,8 @@ TABLE: Table = {
     ("", "MatMulInteger"): matmul_integer,
     ("", "QLinearMatMul"): qlinear_matmul,
     ("com.microsoft", "DynamicQuantizeMatMul"): matmul,
+    ("com.microsoft", "FusedGemm"): gemm,
+    ("com.microsoft", "FusedGemm"): gemm,
     ("com.microsoft", "FusedMatMul"): fused_matmul,
     ("com.microsoft", "MatMulIntegerToFloat"): matmul_integer_to_float,
     ("com.microsoft", "MatMulNBits"): matmul_nbits,

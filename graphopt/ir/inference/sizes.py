@@ -98,14 +98,12 @@ def ratio(whole: Sequence[Size], parts: Sequence[Size]) -> Part:
 
 
 def _is_clipped(a: Size, whole: Size) -> bool:
-    """Whether `a` is min(whole, n) for a number n ≥ 1, as `minimum` writes it."""
+    """Whether `a` is min(whole, n) as `minimum` writes it: what a Slice takes of a table that may be too short."""
     if isinstance(a, int) or len(a.terms) != 1:
         return False
     ((names, factor),) = a.terms
-    if factor != 1 or len(names) != 1 or not names[0].startswith("min("):
-        return False
-    bound = names[0].rpartition(",")[2].removesuffix(")")
-    return bound.isdecimal() and int(bound) >= 1 and names[0] == f"min({whole},{bound})"
+    ends = names[0].startswith(f"min({whole},") or names[0].endswith(f",{whole})")
+    return factor == 1 and len(names) == 1 and names[0].startswith("min(") and ends
 
 
 def broadcast_one(a: Part, b: Part) -> Part:
@@ -118,7 +116,8 @@ def broadcast_one(a: Part, b: Part) -> Part:
         return a
     if a is None or b is None:
         return None
-    # With d > n, d and min(d, n) broadcast only where n is 1: to d.
+    # With d > n, d and min(d, n) broadcast only where n is 1, to d; or where d is 1 and n is nothing: to nothing, of
+    # which there is nothing to compute.
     if _is_clipped(b, a):
         return a
     return b if _is_clipped(a, b) else None

@@ -208,7 +208,7 @@ class Grower:
         term = self._grow(e, want)
         if not isinstance(e, (p.Var, p.Literal)):
             self.made[key] = term.first or term if isinstance(term, Call) else term
-        return term
+        return self._again(e, term)
 
     def _again(self, e: p.Expr, term: Term) -> Term:
         if isinstance(e, p.Op) and isinstance(term, Call) and e.index != term.index:
@@ -315,12 +315,14 @@ class Grower:
         for name, want in e.attrs.items():
             default = known.attributes.get(name) if known else None
             found[name] = self._attribute(want, legal.get(name) or shapes.likely(name, default))
-        if known and e.rest:
+        if e.kept is not None:
+            self.bound[e.kept.name] = True
+        if known and (e.rest or e.kept):
             inputs = set(known.inputs)
             for name, default in known.attributes.items():
                 if name not in found and (name in legal or default is not None) and name not in inputs:
                     found[name] = self.choose("attributes", legal.get(name) or shapes.likely(name, default))
-        needed = legal if e.rest else shapes.required(e.domain, e.op, version)
+        needed = legal if e.rest or e.kept else shapes.required(e.domain, e.op, version)
         for name, values in legal.items():
             if name in needed and name not in found:
                 found[name] = self.choose("attributes", values)

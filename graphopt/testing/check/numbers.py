@@ -12,6 +12,7 @@ import onnx
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import Model, model_from_proto, model_to_proto
+from graphopt.ir.bodies import settle_opset
 from graphopt.ir.versions import raise_opset
 from graphopt.rewrite import CompiledRule
 from graphopt.runtime import Runner
@@ -119,4 +120,7 @@ def _merged(models: Sequence[Model]) -> Model:
             getattr(whole.graph, field).extend(getattr(proto.graph, field))
         known = {entry.domain for entry in whole.opset_import}
         whole.opset_import.extend(entry for entry in proto.opset_import if entry.domain not in known)
-    return model_from_proto(whole)
+    merged = model_from_proto(whole)
+    # The bodies of fused ops are those of one opset.
+    settle_opset(merged)
+    return merged

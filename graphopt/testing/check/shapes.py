@@ -7,10 +7,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from graphopt.ir import IR_DOMAIN, dims, dtypes
+import numpy as np
+
+from graphopt.ir import IR_DOMAIN, Tensor, dims, dtypes
 from graphopt.ir.dims import Shape, Size
 from graphopt.ir.schema import MICROSOFT, first_version, onnx_schema
 from graphopt.rewrite import pattern as p
+from graphopt.testing.check import attentions, images, rotations
 from graphopt.testing.check.choices import Rejected
 from graphopt.testing.check.terms import Call, Ints, Term, Unsupported
 
@@ -83,6 +86,7 @@ def likely(name: str, default: Any) -> Sequence[Any]:
 
 
 _VALUES: dict[str, Sequence[Any]] = {
+    "activation": ("Relu", "Tanh", "Sigmoid"),
     "allowzero": (0,),
     "approximate": ("none", "tanh"),
     "epsilon": (1e-5, 1e-2, 1e-12),
@@ -204,6 +208,18 @@ def _matmul(g: Grower, e: p.Op, want: Want) -> Term:
     return g.call(e, [x, y], want.shape, want.dtype, {})
 
 
+def _fused_matmul(g: Grower, e: p.Op, want: Want) -> Term:
+    if len(want.shape) < 2:
+        raise Rejected
+    *batches, rows, columns = want.shape
+    attrs = {"alpha": g.choose("attributes", (1.0, 0.5)), "transB": g.choose("attributes", (0, 1))}
+    inner = g.size()
+    right = (columns, inner) if attrs["transB"] else (inner, columns)
+    x = g.operand(e, 0, want._replace(shape=(*batches, rows, inner), exact=True))
+    y = g.operand(e, 1, want._replace(shape=(*batches, *right), exact=True))
+    return g.call(e, [x, y], want.shape, want.dtype, attrs)
+
+
 def _natural_matmul(g: Grower, e: p.Op) -> Shape:
     left, right = (g.known(o) for o in e.operands[:2])
     if left:
@@ -233,6 +249,26 @@ def _gemm(g: Grower, e: p.Op, want: Want) -> Term:
 def _natural_gemm(g: Grower, e: p.Op) -> Shape:
     left = g.known(e.operands[0])
     return (left[0], g.size()) if left else g.some_shape((2,))
+
+
+def _einsum(g: Grower, e: p.Op, want: Want) -> Term:
+    """A product summed over one label, or an outer product, with labels in several orders."""
+    out = "abcdefgh"[: len(want.shape)]
+    if len(out) < 2:
+        raise Rejected
+    batch, i, j = out[:-2], out[-2], out[-1]
+    terms = (
+        f"{batch}{i}z,{batch}{j}z",
+        f"z{j},{out[:-1]}z",
+        f"{batch}z{j},z{i}{batch}",
+        f"{out[:-1]},{j}",
+        f"{out},{j}",
+    )
+    attrs = g.attributes(e, equation=[f"{term}->{out}" for term in terms])
+    sizes = {**dict(zip(out, want.shape, strict=True)), "z": g.size()}
+    shapes = [tuple(sizes[label] for label in term) for term in attrs["equation"].split("->")[0].split(",")]
+    operands = [g.operand(e, at, want._replace(shape=shape, exact=True)) for at, shape in enumerate(shapes)]
+    return g.call(e, operands, want.shape, want.dtype, attrs)
 
 
 def _attention(g: Grower, e: p.Op, want: Want) -> Term:
@@ -294,6 +330,15 @@ def _reduction_away(g: Grower, e: p.Op, want: Want, attrs: dict[str, Any]) -> Te
     x = g.operand(e, 0, want._replace(shape=whole, exact=True))
     left = tuple(size for at, size in enumerate(whole) if at not in attrs["axes"])
     return g.call(e, [x], left, want.dtype, attrs)
+
+
+def _skip_norm(g: Grower, e: p.Op, want: Want) -> Term:
+    """A residual and its normalization: two operands of the whole shape, then vectors."""
+    attrs = g.attributes(e)
+    terms = [g.operand(e, at, want._replace(exact=True)) for at in (0, 1)]
+    vector = want._replace(shape=want.shape[-1:], exact=True)
+    terms += [g.operand(e, at, vector) for at in range(2, len(e.operands))]
+    return Call(want.shape, want.dtype, e.op, e.domain, tuple(terms), attrs, 0, g.outputs(e))
 
 
 # ---- views ---------------------------------------------------------------------------------------------------------
@@ -397,6 +442,14 @@ def _expand(g: Grower, e: p.Op, want: Want) -> Term:
     return g.call(e, [x, g.sizes_operand(e, 1, shape, source)], shape, want.dtype, g.attributes(e))
 
 
+def _constant_of_shape(g: Grower, e: p.Op, want: Want) -> Term:
+    sizes = [size for size in want.shape if isinstance(size, int)]
+    if len(sizes) < len(want.shape):
+        raise Rejected
+    attrs = g.attributes(e, value=[Tensor.of(np.full(1, number, dtypes.to_numpy(want.dtype))) for number in (0, 1)])
+    return g.call(e, [g.ints_operand(e, 0, *sizes)], want.shape, want.dtype, attrs)
+
+
 def _slice(g: Grower, e: p.Op, want: Want) -> Term:
     axis = g.choose("attributes", _axes_of(want.shape))
     size = want.shape[axis]
@@ -421,7 +474,10 @@ _FAR = (1 << 31) - 1
 def _concat(g: Grower, e: p.Op, want: Want) -> Term:
     attrs = _counted(g.attributes(e, axis=_axes_of(want.shape)), len(want.shape))
     axis, count = attrs["axis"], len(e.operands)
-    sizes: list[Size] = [want.shape[axis]] if count == 1 else list(g.parts(want.shape[axis], count))
+    sizes: list[Size] = [want.shape[axis]]
+    if count > 1:
+        sizes, whole = list(g.parts(want.shape[axis], count)), g.number(want.shape[axis])
+        sizes = g.choose("attributes", [sizes] if whole % count else [sizes, [whole // count] * count])
     shapes = [(*want.shape[:axis], size, *want.shape[axis + 1 :]) for size in sizes]
     terms = [g.operand(e, at, want._replace(shape=s, exact=True)) for at, s in enumerate(shapes)]
     return g.call(e, terms, want.shape, want.dtype, attrs)
@@ -433,8 +489,10 @@ def _split(g: Grower, e: p.Op, want: Want) -> Term:
     attrs = _counted(g.attributes(e, axis=_axes_of(want.shape), num_outputs=(None,)), len(want.shape))
     axis = attrs.get("axis", 0)
     whole = known or (*want.shape[:axis], dims.mul(want.shape[axis], count), *want.shape[axis + 1 :])
-    part = g.number(dims.divide(whole[axis], count) or 0)
-    if not part:
+    if axis >= len(whole):
+        raise Rejected
+    part, rest = divmod(g.number(whole[axis]), count)
+    if rest or not part:
         raise Rejected
     x = g.operand(e, 0, want._replace(shape=whole, exact=True))
     shape = (*whole[:axis], part, *whole[axis + 1 :])
@@ -478,16 +536,36 @@ _TABLE: dict[tuple[str, str], OpRule] = {
     **{("", op): OpRule(_along_axis, _known) for op in ("Softmax", "LogSoftmax", "Hardmax")},
     **{("", op): OpRule(_normalization, _known) for op in ("LayerNormalization", "RMSNormalization")},
     ("", "Cast"): OpRule(_cast, _known),
+    **{("", op): OpRule(images.convolution, images.natural) for op in ("Conv", "ConvTranspose")},
+    **{("", op): OpRule(images.pool, images.natural) for op in ("AveragePool", "MaxPool")},
+    ("", "BatchNormalization"): OpRule(images.batch_norm, images.natural),
+    ("", "GroupNormalization"): OpRule(images.group_norm, images.natural),
+    ("", "Pad"): OpRule(images.pad, images.natural),
+    ("", "Tile"): OpRule(images.tile, _known),
     ("", "MatMul"): OpRule(_matmul, _natural_matmul),
+    (MICROSOFT, "FusedMatMul"): OpRule(_fused_matmul, _natural_matmul),
     ("", "Gemm"): OpRule(_gemm, _natural_gemm),
+    ("", "Einsum"): OpRule(_einsum, lambda g, e: g.some_shape((3, 2, 4))),
     ("", "Transpose"): OpRule(_transpose, _natural_transpose),
     ("", "Reshape"): OpRule(_reshape, _known),
     ("", "Flatten"): OpRule(_flatten, lambda g, e: g.some_shape((2,))),
     ("", "Squeeze"): OpRule(_squeeze, lambda g, e: g.some_shape()),
     ("", "Unsqueeze"): OpRule(_unsqueeze, lambda g, e: g.some_shape()),
     ("", "Expand"): OpRule(_expand, _known),
+    ("", "ConstantOfShape"): OpRule(_constant_of_shape, lambda g, e: g.some_shape()),
     ("", "Slice"): OpRule(_slice, _known),
     ("", "Concat"): OpRule(_concat, _known),
     ("", "Split"): OpRule(_split, _known),
+    ("", "Attention"): OpRule(attentions.standard, attentions.natural),
+    (MICROSOFT, "Attention"): OpRule(attentions.packed, attentions.natural),
+    (MICROSOFT, "MultiHeadAttention"): OpRule(attentions.multi_head, attentions.natural),
+    (MICROSOFT, "FusedConv"): OpRule(images.convolution, images.natural),
+    (MICROSOFT, "FusedGemm"): OpRule(_gemm, _natural_gemm),
+    ("", "SimplifiedLayerNormalization"): OpRule(_normalization, _known),
+    **{
+        (MICROSOFT, f"Skip{kind}LayerNormalization"): OpRule(_skip_norm, lambda g, e: g.some_shape((3, 2)))
+        for kind in ("", "Simplified")
+    },
+    ("", "RotaryEmbedding"): OpRule(rotations.rotary, rotations.natural),
     (IR_DOMAIN, "Attention"): OpRule(_attention, lambda g, e: g.some_shape((4,))),
 }

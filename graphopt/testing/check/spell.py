@@ -170,7 +170,9 @@ class _Speller:
         slots = [None if o is None else self._operand(o, rank) for o in term.operands]
         if term.op in COMMUTATIVE and not term.domain and self.choose("orders", (False, True)):
             slots.reverse()
-        return self._made(term.op, slots, self._attributes(term), term.domain)
+        attrs = self._attributes(term)
+        made: Value = getattr(self.builder, term.op)(*slots, domain=term.domain, outputs=term.outputs, **attrs)
+        return made
 
     def _attributes(self, term: Call) -> dict[str, Any]:
         """The attributes, axes from either end; one that has its default may be left out."""
@@ -201,10 +203,8 @@ class _Speller:
             return axes - rank if back else axes
         return [axis - rank if back else axis for axis in axes]
 
-    def _made(
-        self, op: str, slots: Sequence[Value | None], attrs: dict[str, Any] | None = None, domain: str = ""
-    ) -> Value:
-        value: Value = getattr(self.builder, op)(*slots, domain=domain, **(attrs or {}))
+    def _made(self, op: str, slots: Sequence[Value | None]) -> Value:
+        value: Value = getattr(self.builder, op)(*slots)
         return value
 
     def read_by(self, reader: str, value: Value) -> Value:

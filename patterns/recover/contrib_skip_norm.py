@@ -1,0 +1,35 @@
+from typing import Annotated
+
+from graphopt.ir import Value
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Rule, kernel, like
+
+Rows = Annotated[Value, like(rank=(2, 3), dims=(..., "H"))]
+Residual = Annotated[Value, like(into=(..., "H"))]
+Vector = Annotated[Value, like(dims=("H",))]
+
+
+class LayerNormFromSkip(Rule):
+    """A residual and the layer normalization after it, apart.
+
+    Why: the rules about residuals and about norms see both, and the target's table says whether one kernel pays.
+    Before: com.microsoft.SkipLayerNormalization(x, y, g, b, c)
+    After: LayerNormalization(x + y + c, g, b), or with SkipSimplifiedLayerNormalization RMSNormalization(x + y + c, g)
+    Safety: the mean and the deviation are not read.
+    """
+
+    stage = "recover"
+    needs = (kernel("", "LayerNormalization"), kernel("", "RMSNormalization"))
+
+    def pattern(
+        self, op: Ops, x: Rows, y: Residual, g: Vector, eps: Attr, b: Vector | None = None, c: Vector | None = None
+    ) -> Expr:
+        layer_norm = op.ms.SkipLayerNormalization(x, y, g, b, c, epsilon=eps)
+        return layer_norm | op.ms.SkipSimplifiedLayerNormalization(x, y, g, c, epsilon=eps)
+
+    def rewrite(
+        self, op: Builder, x: Value, y: Value, g: Value, b: Value | None, c: Value | None, eps: float, root: Value
+    ) -> Value:
+        residual = op.sum(*(part for part in (x, y, c) if part is not None))
+        if root.node.op == "SkipLayerNormalization":
+            return op.LayerNormalization(residual, g, b, axis=-1, epsilon=eps)
+        return op.RMSNormalization(residual, g, axis=-1, epsilon=eps)

@@ -1,0 +1,102 @@
+"""What the attention operators of standard and contrib domains are given, in the words of `ir.Attention`."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from graphopt.ir import Value, dtypes
+from graphopt.ir.tensor import Array
+from graphopt.rewrite import Builder, Reason, numbers_of
+
+
+def heads_known(x: Value, heads: int | None) -> Reason:
+    """Whether `x` is (B, N, S, D), or (B, S, N·D) of so many heads, with N and D known numbers above 0."""
+    if x.shape is None or len(x.shape) not in (3, 4):
+        return f"operands of shape {x.shape}"
+    width = x.shape[-1]
+    if len(x.shape) == 4:
+        return all(isinstance(size, int) and size for size in (width, x.shape[1])) or f"heads of shape {x.shape}"
+    if not isinstance(width, int) or not heads:
+        return "heads or head size are not known numbers"
+    return width % heads == 0 or f"{heads} heads do not divide {width}"
+
+
+def head_size(x: Value, heads: int | None) -> int:
+    """D of an operand whose `heads_known`."""
+    assert x.shape is not None
+    width = x.shape[-1]
+    assert isinstance(width, int)
+    return width if len(x.shape) == 4 else width // (heads or 1)
+
+
+def scale_of(q: Value, heads: int | None, given: float | None) -> float:
+    """The scale, which is 1/√D where none is given."""
+    return given or 1 / math.sqrt(head_size(q, heads))
+
+
+def apart(op: Builder, x: Value, heads: int | None) -> Value:
+    """`x` as (B, N, S, D)."""
+    assert x.shape is not None
+    if len(x.shape) == 4:
+        return x
+    batch, rows, _ = x.shape
+    assert heads is not None
+    return op.Transpose(op.reshape(x, (batch, rows, heads, head_size(x, heads))), perm=[0, 2, 1, 3])
+
+
+def padding_known(mask: Value | None, batch: Value) -> Reason:
+    """Whether a contrib mask of integers is one of lengths (B), or of keys (B, T) or (B, S, T)."""
+    if mask is None:
+        return True
+    if mask.shape is None or batch.shape is None or mask.dtype != dtypes.INT32:
+        return "the mask is not of int32, or its shape is not known"
+    if len(mask.shape) == 1:
+        return mask.shape[0] == batch.shape[0] or f"the mask {mask.shape} is not one length for each sequence"
+    return len(mask.shape) in (2, 3) or f"a mask of rank {len(mask.shape)}"
+
+
+def padding(op: Builder, mask: Value | None, keys: Value, axis: int, fill: float, like: Value) -> Value | None:
+    """The mask as what is added to the scores: 0 where a key is allowed, else `fill`; (B, 1, 1|S, T).
+
+    `axis` of `keys` has the T positions.
+    """
+    if mask is None:
+        return None
+    if mask.rank == 1:
+        allowed = op.Less(_positions(op, keys, axis), op.Unsqueeze(mask, axes=[1]))
+    else:
+        allowed = op.Greater(mask, op.const(0, like=mask))
+    wide = op.Unsqueeze(allowed, axes=[1] if mask.rank == 3 else [1, 2])
+    return op.Where(wide, op.const(0.0, like=like), op.const(fill, like=like))
+
+
+def triangle(op: Builder, queries: Value, keys: Value, axis: int, like: Value) -> Value:
+    """What a causal mask adds to the scores: 0 for a key that is not behind the query, else −∞; (S, T).
+
+    `axis` of `queries` and `keys` has the positions.
+    """
+    rows = op.Unsqueeze(_positions(op, queries, axis), axes=[1])
+    later = op.Greater(_positions(op, keys, axis), rows)
+    return op.Where(later, op.const(-math.inf, like=like), op.const(0.0, like=like))
+
+
+def _positions(op: Builder, x: Value, axis: int) -> Value:
+    """0, 1, ... as int32 for each position of `x`."""
+    size = x.shape[axis] if x.shape is not None else None
+    if isinstance(size, int):
+        return op.const(np.arange(size, dtype=np.int32))
+    count = op.Squeeze(op.Cast(op.size(x, axis), to=dtypes.INT32), axes=[0])
+    return op.Range(op.const(np.int32(0)), count, op.const(np.int32(1)))
+
+
+def added(op: Builder, *biases: Value | None) -> Value | None:
+    """The sum of those that are there."""
+    given = [bias for bias in biases if bias is not None]
+    return op.sum(*given) if given else None
+
+
+def parts(value: Value, sizes: list[int]) -> list[Array]:
+    """A constant, cut along its last axis."""
+    return np.split(numbers_of(value), np.cumsum(sizes)[:-1], axis=-1)

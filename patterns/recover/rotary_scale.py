@@ -1,0 +1,29 @@
+from graphopt.ir import Value
+from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, constant_of
+
+
+class ScaleAfterRotary(Rule):
+    """A constant factor before a rotary embedding, moved behind it.
+
+    Why: behind it, it is the scale of an attention.
+    Before: RotaryEmbedding(k·x, cos, sin)
+    After: k·RotaryEmbedding(x, cos, sin)
+    Safety: the operator is linear in x; k lies between 2⁻⁷ and 2⁷, as scales do.
+    """
+
+    stage = "recover"
+
+    def pattern(self, op: Ops, x: Value, k: Number, c: Value, s: Value, pairs: Attr, size: Attr, heads: Attr) -> Expr:
+        scaled = op.scaled(x, k)
+        return op.RotaryEmbedding(scaled, c, s, interleaved=pairs, rotary_embedding_dim=size, num_heads=heads)
+
+    def where(self, x: Value, k: float) -> Reason:
+        if constant_of(x) is not None:
+            return "not an activation"
+        return 2**-7 <= abs(k) <= 2**7 or f"{k:g} is not a scale"
+
+    def rewrite(
+        self, op: Builder, x: Value, k: float, c: Value, s: Value, pairs: int, size: int, heads: int | None
+    ) -> Value:
+        attrs = {"interleaved": pairs, "rotary_embedding_dim": size, "num_heads": heads}
+        return op.scaled(op.RotaryEmbedding(x, c, s, **attrs), k)

@@ -1,0 +1,34 @@
+from typing import Annotated
+
+from graphopt.ir import Value, dtypes
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, constant_of, like, number_of
+
+Matrices = Annotated[Value, like(dims=(..., None, None))]
+
+
+class RowFactor(Rule):
+    """A factor for each head or row of scores, moved onto the queries.
+
+    Why: attention has one number for a scale; a temperature of each head belongs to the queries, which are smaller.
+    Before: t·(q·kᵀ), with t of shape (N, 1, 1) or any other that has 1 for the columns
+    After: (t·q)·kᵀ
+    Safety: row by row the same factor; t does not widen the queries; q and k are both computed.
+    """
+
+    stage = "recover"
+
+    def pattern(self, op: Ops, q: Matrices, kt: Matrices, t: Value) -> Expr:
+        return op.Mul(op.MatMul(q, kt), t)
+
+    def where(self, q: Value, kt: Value, t: Value) -> Reason:
+        if q.dtype not in dtypes.FLOATS or constant_of(q) is not None or constant_of(kt) is not None:
+            return "not a product of two activations"
+        assert q.shape is not None
+        if t.shape is None or number_of(t) is not None:
+            return "a number is a scale as it is, and of other factors the shape must be known"
+        pairs = zip(reversed(t.shape), (1, *reversed(q.shape[:-1])), strict=False)
+        fits = len(t.shape) <= len(q.shape) and all(factor in (1, size) for factor, size in pairs)
+        return fits or f"{t.shape} is not a factor for each row of {q.shape}"
+
+    def rewrite(self, op: Builder, q: Value, kt: Value, t: Value) -> Value:
+        return op.MatMul(op.Mul(q, t), kt)

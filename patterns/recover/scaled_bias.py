@@ -1,0 +1,27 @@
+from graphopt.ir import Value, dtypes
+from graphopt.rewrite import Builder, Expr, Number, Ops, Reason, Rule, constant_of
+
+
+class ScaledBias(Rule):
+    """Scores that are scaled together with their bias, as scaled scores and a scaled bias.
+
+    Why: attention scales the product, and adds the bias to that.
+    Before: k·(A·B + b), with A and B both computed
+    After: k·(A·B) + k·b
+    Safety: floats; k scales, so that k·b is a normal number where b is; b does not widen the product.
+    """
+
+    stage = "recover"
+
+    def pattern(self, op: Ops, x: Value, y: Value, b: Value, k: Number) -> Expr:
+        return op.scaled(op.MatMul(x, y) + b, k)
+
+    def where(self, x: Value, y: Value, b: Value, k: float, root: Value) -> Reason:
+        if b.dtype not in dtypes.FLOATS or constant_of(x) is not None or constant_of(y) is not None:
+            return "not a product of two activations"
+        if None in (root.shape, x.shape, y.shape, b.shape) or not 2**-7 <= abs(k) <= 2**7:
+            return f"the shapes are not known, or {k:g} is not a scale"
+        return True
+
+    def rewrite(self, op: Builder, x: Value, y: Value, b: Value, k: float) -> Value:
+        return op.Add(op.scaled(op.MatMul(x, y), k), op.scaled(b, k))

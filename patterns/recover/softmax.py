@@ -1,0 +1,39 @@
+from graphopt.ir import Value, dtypes
+from graphopt.patterns.recover.norms import one_over
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
+
+
+class SoftmaxFromParts(Rule):
+    """Softmax along one axis.
+
+    Why: five passes over the tensor become one, and attention is found around it.
+    Before: e / Σe, with e = exp(x − max(x)) or exp(x)
+    After: Softmax(x)
+    Safety: maximum and sum run along the same single axis and keep it. Without the maximum, rows whose exponentials
+    overflow or vanish were NaN, and are right now. Before opset 13 the operator knows the last axis only.
+    """
+
+    stage = "recover"
+    needs = kernel("", "Softmax")
+
+    def pattern(self, op: Ops, x: Value, axes: Attr) -> Expr:
+        stable, plain = op.Exp(x - op.ReduceMax(x, axes=axes, keepdims=1)), op.Exp(x)
+        # Two whole forms: e is one value, above and below the line.
+        return self._share(op, stable, axes) | self._share(op, plain, axes)
+
+    def _share(self, op: Ops, e: Expr, axes: Attr) -> Expr:
+        return op.prod(e, one_over(op, op.ReduceSum(e, axes=axes, keepdims=1)))
+
+    def where(self, x: Value, axes: list[int] | None, root: Value) -> Reason:
+        return along_one_axis(x, axes, root)
+
+    def rewrite(self, op: Builder, x: Value, axes: list[int]) -> Value:
+        return op.Softmax(x, axis=axes[0])
+
+
+def along_one_axis(x: Value, axes: list[int] | None, root: Value) -> Reason:
+    """Whether a softmax of `x` in the opset of `root` can run along `axes`."""
+    if x.dtype not in dtypes.FLOATS or x.shape is None or axes is None or len(axes) != 1:
+        return f"the rank is not known, or the axes {axes} are not one"
+    opset = root.node.graph.opsets.get("", 1)
+    return opset >= 13 or axes[0] % len(x.shape) == len(x.shape) - 1 or f"not the last axis in opset {opset}"

@@ -1,0 +1,100 @@
+from graphopt.ir import Value, dtypes
+from graphopt.ir.fills import Fill, fills
+from graphopt.patterns.lower.heads import merge_heads
+from graphopt.patterns.recover.given_attention import added, apart, heads_known, scale_of, triangle
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
+
+
+class AttentionFromStandard(Rule):
+    """The standard operator Attention, as an exporter or an earlier run wrote it.
+
+    Why: what stands around it (rotary embedding, packed projections, masks) is seen, and the target chooses its kernel.
+    Before: Attention(q, k, v, mask), with heads in a dimension of their own or not
+    After: ir.Attention(q, k, v, bias), of a boolean mask bias = mask ? 0 : −∞, of a causal one (j ≤ i ? 0 : −∞)
+    Safety: a row with no allowed key is 0 in the runtime's kernel: a guard for −∞, and no match for the lowest number,
+    or where it is not proved what a mask of floats holds. The scores are not read.
+    """
+
+    stage = "recover"
+    needs = (kernel("", "Attention"), kernel("com.microsoft", "MultiHeadAttention"))
+
+    def pattern(
+        self,
+        op: Ops,
+        q: Value,
+        k: Value,
+        v: Value,
+        n: Attr,
+        shared: Attr,
+        scale: Attr,
+        cap: Attr,
+        causal: Attr,
+        wide: Attr,
+        mask: Value | None = None,
+    ) -> Expr:
+        heads = {"q_num_heads": n, "kv_num_heads": shared}
+        return op.Attention(q, k, v, mask, scale=scale, softcap=cap, is_causal=causal, softmax_precision=wide, **heads)
+
+    def where(
+        self,
+        q: Value,
+        k: Value,
+        v: Value,
+        n: int | None,
+        shared: int | None,
+        scale: float | None,
+        wide: int | None,
+        mask: Value | None,
+    ) -> Reason:
+        for x, heads in ((q, n), (k, shared), (v, shared)):
+            known = heads_known(x, heads)
+            if known is not True:
+                return known
+        if q.dtype == dtypes.DOUBLE or wide not in (None, 0, dtypes.FLOAT):
+            return "the softmax is not in float32"
+        if scale is not None and scale <= 0:
+            return f"the scale is {scale}"
+        return _mask_known(mask, q, k)
+
+    def rewrite(
+        self,
+        op: Builder,
+        q: Value,
+        k: Value,
+        v: Value,
+        n: int | None,
+        shared: int | None,
+        scale: float | None,
+        cap: float,
+        causal: int,
+        wide: int | None,
+        mask: Value | None,
+    ) -> Value:
+        bias, guard = _bias(op, mask, q)
+        if causal:
+            bias, guard = added(op, bias, triangle(op, q, k, -2, q)), 1
+        attrs = {"scale": scale_of(q, n, scale), "cap": cap or None, "softmax_dtype": wide or None, "guard": guard}
+        operands = [apart(op, q, n), apart(op, k, shared), apart(op, v, shared), bias]
+        y = op.ir.Attention(*operands, **attrs)
+        return y if q.rank == 4 else merge_heads(op, y)
+
+
+def _mask_known(mask: Value | None, q: Value, k: Value) -> Reason:
+    if mask is None:
+        return True
+    assert k.shape is not None
+    if mask.shape is None or mask.shape[-1:] not in ((1,), (k.shape[-2],)):
+        return "the mask may be shorter than the keys"
+    if mask.dtype == dtypes.BOOL:
+        return True
+    found = fills(mask)
+    if (Fill.LOWEST | Fill.OTHER) & found:
+        return "what the mask holds is not proved, or it is the lowest number"
+    return Fill.LOW not in found or q.dtype == dtypes.FLOAT or "a fill that takes digits of the scores"
+
+
+def _bias(op: Builder, mask: Value | None, like: Value) -> tuple[Value | None, int]:
+    """What is added to the scores, and whether a row of −∞ is guarded."""
+    if mask is None or mask.dtype != dtypes.BOOL:
+        return mask, int(mask is not None and Fill.NEGATIVE_INFINITY in fills(mask))
+    return op.Where(mask, op.const(0.0, like=like), op.const(float("-inf"), like=like)), 1
