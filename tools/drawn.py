@@ -9,16 +9,29 @@ were tried on. `export` takes them in this order until `--count` of them export 
 implementation; what does not export is printed with the reason and replaced by the next.
 """
 
+import itertools
 import json
+import logging
+import multiprocessing
+import os
 import random
-import subprocess
 import sys
+import warnings
 from importlib.metadata import version
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import click
+import torch
+from drawn_models import entry
 from rich.console import Console
 from rich.table import Table
+from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
+from zoo_export import EXPORTERS, Variant, build
+from zoo_export import export as export_variant
+from zoo_models import ZOO
+
+FORK = multiprocessing.get_context("fork")
 
 SEEN = (
     *("cohere", "glm", "gpt2", "gpt_bigcode", "gpt_neo", "gptj", "llama4_text", "mt5", "umt5", "olmo", "persimmon"),
@@ -42,9 +55,6 @@ def main() -> None:
 @click.option("--used", type=int, default=0, help="How many of each earlier list were looked at.")
 def draw(path: Path, seed: int, without: tuple[Path, ...], used: int) -> None:
     """Write the order of a draw to PATH."""
-    from transformers.models.auto.modeling_auto import MODEL_MAPPING_NAMES
-    from zoo_models import ZOO
-
     earlier = {kind for old in without for kind in json.loads(old.read_text())["order"][:used]}
     zoo = {name.rsplit("-", 1)[0] for name in ZOO}
     kinds = sorted(MODEL_MAPPING_NAMES.keys() - zoo - set(SEEN) - earlier)
@@ -59,6 +69,8 @@ def draw(path: Path, seed: int, without: tuple[Path, ...], used: int) -> None:
 @click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
 def export(path: Path, count: int, out: Path) -> None:
     """Export the first COUNT architectures of the list PATH that export at all."""
+    import torch.onnx._internal.exporter._core  # noqa: F401  # once, not in each child
+
     out.mkdir(parents=True, exist_ok=True)
     table = Table("architecture", "exports", "what did not export")
     done = 0
@@ -75,41 +87,60 @@ def export(path: Path, count: int, out: Path) -> None:
 def export_all(kind: str, out: Path) -> tuple[list[str], dict[str, str]]:
     """Exports of one architecture, each in a process of its own: (what was written, why others were not)."""
     made, failed = [], {}
-    for exporter in ("ts", "dynamo"):
-        for attention in ("eager", "sdpa"):
-            name = f"{exporter}.{attention}"
-            command = [sys.executable, __file__, "one", kind, exporter, attention, "--out", str(out)]
-            try:
-                run = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT, check=False)
-            except subprocess.TimeoutExpired:
-                failed[name] = f"not within {TIMEOUT:g} s"
-                continue
-            if run.returncode:
-                failed[name] = (run.stderr.strip().splitlines() or [f"exit {run.returncode}"])[-1][:150]
-            else:
-                made.append(name)
+    for exporter, attention in itertools.product(("ts", "dynamo"), ("eager", "sdpa")):
+        name = f"{exporter}.{attention}"
+        reason = in_child(kind, exporter, attention, out)
+        if reason is None:
+            made.append(name)
+        else:
+            failed[name] = reason
+        if reason and reason.startswith("torch"):
+            break
     return made, failed
 
 
-@main.command(hidden=True)
-@click.argument("kind")
-@click.argument("exporter")
-@click.argument("attention")
-@click.option("--out", type=click.Path(file_okay=False, path_type=Path), required=True)
-def one(kind: str, exporter: str, attention: str, out: Path) -> None:
-    """One export, in this process."""
-    import logging
-    import warnings
+def in_child(kind: str, exporter: str, attention: str, out: Path) -> str | None:
+    """One export in a fork of this process, which has its imports done: why there is none, or None."""
+    receiver, sender = FORK.Pipe(duplex=False)
+    child = FORK.Process(target=write, args=(kind, exporter, attention, out, sender))
+    child.start()
+    sender.close()
+    reason: str | None = f"not within {TIMEOUT:g} s"
+    if receiver.poll(TIMEOUT):
+        try:
+            reason = receiver.recv()
+        except EOFError:
+            reason = "the process ended"
+    child.kill()
+    child.join()
+    return reason
 
-    from drawn_models import entry
-    from zoo_export import EXPORTERS, Variant
-    from zoo_export import export as write
-    from zoo_models import ZOO
 
+def write(kind: str, exporter: str, attention: str, out: Path, sender: Connection) -> None:
+    """Exports, and sends None or why not; what torch itself does not run begins with "torch"."""
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
-    ZOO[kind] = entry(kind)
-    write(Variant(kind, exporter, attention, EXPORTERS[exporter]), out)
+    for stream in (1, 2):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+    variant = Variant(kind, exporter, attention, EXPORTERS[exporter])
+    try:
+        ZOO[kind] = entry(kind)
+        model = build(variant)
+        with torch.no_grad():
+            model(**next(iter(variant.cases()))[1])
+    except Exception as error:
+        sender.send(f"torch: {told(error)}" if attention == "eager" else told(error))
+        return
+    try:
+        export_variant(variant, out)
+        sender.send(None)
+    except Exception as error:
+        sender.send(told(error))
+
+
+def told(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {error}".splitlines()[0][:150]
 
 
 if __name__ == "__main__":

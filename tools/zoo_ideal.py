@@ -24,15 +24,20 @@ FUNCTIONS = {
     "multi_head_attention_forward": "Attention",
     "layer_norm": "LayerNormalization",
     "rms_norm": "RMSNormalization",
+    "normalize": "RMSNormalization",
     "group_norm": "GroupNormalization",
     "gelu": "Gelu",
     "silu": "Swish",
+    "hardswish": "HardSwish",
+    "mish": "Mish",
 }
 """What a function of torch means, by its name."""
 
 ACTIVATIONS: Mapping[str, tuple[Callable[[Tensor], Tensor], ...]] = {
     "Gelu": (functional.gelu, lambda x: functional.gelu(x, approximate="tanh")),
     "Swish": (functional.silu, lambda x: x * torch.sigmoid(1.702 * x)),
+    "HardSwish": (functional.hardswish,),
+    "Mish": (functional.mish,),
 }
 
 

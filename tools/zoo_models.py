@@ -128,7 +128,7 @@ VISION = {
     "vit-tiny": hub("vit", PIXELS, IMAGE),
     "deit-tiny": hub("deit", PIXELS, IMAGE),
     "swin-tiny": hub("swin", PIXELS, SWIN),
-    "clip-tiny": hub("clip", TEXT | PIXELS, CLIP),
+    "clip-tiny": replace(hub("clip", TEXT | PIXELS, CLIP), ideal={"RMSNormalization": 2}),  # x/‖x‖, by no module
     "dinov2-tiny": hub("dinov2", PIXELS, SMALL, {"image_size": 32, "patch_size": 8, "mlp_ratio": 2}),
 }
 TORCH = {

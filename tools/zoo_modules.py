@@ -69,7 +69,7 @@ class Cnn(nn.Module):
             *(nn.Conv2d(3, 16, 3, padding=1, bias=False), nn.BatchNorm2d(16), nn.ReLU()),
             *(nn.Conv2d(16, 32, 3, stride=2, padding=1), nn.BatchNorm2d(32), nn.ReLU()),
             *(nn.Conv2d(32, 32, 3, padding=1), nn.GroupNorm(4, 32), nn.SiLU()),
-            *(nn.Conv2d(32, 32, 1), nn.GroupNorm(8, 32), nn.Hardswish()),
+            *(nn.Conv2d(32, 32, 1), nn.GroupNorm(8, 32), nn.Hardswish(), nn.Conv2d(32, 32, 1), nn.Mish()),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)),
         )
 

@@ -164,12 +164,34 @@ def _mul(node: Node, ask: _Ask) -> _Known:
         if number is not None and number.tensor is not None and ask(other).indicator:
             found = ask(slot).fill | Fill.ORDINARY
             return _UNKNOWN if Fill.NEGATIVE_INFINITY in found else _Known(found)
-    return _UNKNOWN
+    return _shrunk(node, ask, lambda factors: factors <= 1)
+
+
+def _div(node: Node, ask: _Ask) -> _Known:
+    return _shrunk(node, ask, lambda divisors: divisors >= 1)
+
+
+def _shrunk(node: Node, ask: _Ask, shrinks: Callable[[np.ndarray], np.ndarray]) -> _Known:
+    """An ordinary value that a constant makes no larger stays one."""
+    constant = node.input(1)
+    known = constant.tensor if constant is not None and constant.dtype in dtypes.FLOATS else None
+    smaller = known is not None and bool(shrinks(np.abs(known.numpy().astype(np.float64))).all())
+    return _Known(Fill.ORDINARY) if smaller and ask(0).fill == Fill.ORDINARY else _UNKNOWN
+
+
+def _product(node: Node, ask: _Ask) -> _Known:
+    """No product of matrices is near the lowest float32: what attention adds to its scores is of their size."""
+    return _Known(Fill.ORDINARY) if node.output.dtype == dtypes.FLOAT else _UNKNOWN
+
+
+def _filled(node: Node, ask: _Ask) -> _Known:
+    value = node.attr("value")
+    return _Known(_of_numbers(value.numpy()) if value is not None and value.dtype in dtypes.FLOATS else Fill.ORDINARY)
 
 
 _SAME_ELEMENTS = (
     *("Identity", "Reshape", "Transpose", "Expand", "Unsqueeze", "Squeeze", "Flatten"),
-    *("Slice", "Gather", "GatherND", "Tile"),
+    *("Slice", "Gather", "GatherND", "GatherElements", "Tile"),
 )
 _RULES: dict[str, Callable[[Node, _Ask], _Known]] = {
     **dict.fromkeys(_SAME_ELEMENTS, _same),
@@ -179,5 +201,8 @@ _RULES: dict[str, Callable[[Node, _Ask], _Known]] = {
     "Add": _add,
     "Sub": _sub,
     "Cast": _cast,
+    "ConstantOfShape": _filled,
+    "Div": _div,
+    "MatMul": _product,
     "Mul": _mul,
 }

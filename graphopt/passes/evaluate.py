@@ -8,7 +8,7 @@ types of `FOLDABLE`. A malformed node raises what NumPy raises.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -16,72 +16,52 @@ import numpy as np
 from graphopt.ir import dtypes
 from graphopt.ir.node import Node
 from graphopt.ir.tensor import Array
+from graphopt.passes import evaluate_rarer
+from graphopt.passes.given import Evaluation, Operands, alike, given, integers
 
 FOLDABLE: Final = dtypes.COUNTED | dtypes.FLOATS
 _UNBOUNDED: Final = 2**31 - 1
 _NARROW: Final = frozenset({dtypes.FLOAT16, dtypes.BFLOAT16})
-
-Operands = Sequence[Array | None]
-Evaluation = Callable[[Node, Operands], Array | None]
-
-
-def _given(operands: Operands, slot: int) -> Array:
-    """The operand in `slot`. Raises LookupError where it is empty."""
-    found = _optional(operands, slot)
-    if found is None:
-        raise LookupError(f"no operand {slot}")
-    return found
-
-
-def _optional(operands: Operands, slot: int) -> Array | None:
-    return operands[slot] if slot < len(operands) else None
-
-
-def _integers(node: Node, name: str, operands: Operands, slot: int) -> list[int] | None:
-    """Integers that older opsets write as an attribute and newer ones as an operand."""
-    written: list[int] | None = node.attrs.get(name)
-    operand = _optional(operands, slot)
-    return written if operand is None else [int(element) for element in operand.reshape(-1)]
 
 
 # ---- the same elements in another place ----------------------------------------------------------------------------
 
 
 def _transpose(node: Node, operands: Operands) -> Array:
-    return np.transpose(_given(operands, 0), node.attrs.get("perm"))
+    return np.transpose(given(operands, 0), node.attrs.get("perm"))
 
 
 def _reshape(node: Node, operands: Operands) -> Array:
-    x = _given(operands, 0)
-    target = _integers(node, "shape", operands, 1) or []
+    x = given(operands, 0)
+    target = integers(node, "shape", operands, 1) or []
     if not node.attr("allowzero", 0):
         target = [x.shape[position] if size == 0 else size for position, size in enumerate(target)]
     return x.reshape(target)
 
 
 def _squeeze(node: Node, operands: Operands) -> Array:
-    axes = _integers(node, "axes", operands, 1)
-    return np.squeeze(_given(operands, 0), tuple(axes) if axes else None)
+    axes = integers(node, "axes", operands, 1)
+    return np.squeeze(given(operands, 0), tuple(axes) if axes else None)
 
 
 def _unsqueeze(node: Node, operands: Operands) -> Array:
-    return np.expand_dims(_given(operands, 0), tuple(_integers(node, "axes", operands, 1) or ()))
+    return np.expand_dims(given(operands, 0), tuple(integers(node, "axes", operands, 1) or ()))
 
 
 def _concat(node: Node, operands: Operands) -> Array:
-    return np.concatenate([_given(operands, slot) for slot in range(len(operands))], node.attrs["axis"])
+    return np.concatenate([given(operands, slot) for slot in range(len(operands))], node.attrs["axis"])
 
 
 def _gather(node: Node, operands: Operands) -> Array:
-    return np.take(_given(operands, 0), _given(operands, 1), node.attr("axis", 0))
+    return np.take(given(operands, 0), given(operands, 1), node.attr("axis", 0))
 
 
 def _slice(node: Node, operands: Operands) -> Array:
-    x = _given(operands, 0)
-    starts = _integers(node, "starts", operands, 1) or []
-    ends = _integers(node, "ends", operands, 2) or []
-    axes = _integers(node, "axes", operands, 3) or range(len(starts))
-    steps = _integers(node, "steps", operands, 4) or [1] * len(starts)
+    x = given(operands, 0)
+    starts = integers(node, "starts", operands, 1) or []
+    ends = integers(node, "ends", operands, 2) or []
+    axes = integers(node, "axes", operands, 3) or range(len(starts))
+    steps = integers(node, "steps", operands, 4) or [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         ranges = [slice(None)] * x.ndim
         ranges[axis] = _bounds(start, end, step, x.shape[axis])
@@ -104,33 +84,33 @@ def _bounds(start: int, end: int, step: int, size: int) -> slice:
 
 
 def _expand(node: Node, operands: Operands) -> Array:
-    x, target = _given(operands, 0), _given(operands, 1)
+    x, target = given(operands, 0), given(operands, 1)
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(target.tolist())))
 
 
 def _where(node: Node, operands: Operands) -> Array:
-    return np.where(_given(operands, 0), *_alike(operands[1:]))
+    return np.where(given(operands, 0), *alike(operands[1:]))
 
 
 # ---- made up -------------------------------------------------------------------------------------------------------
 
 
 def _shape(node: Node, operands: Operands) -> Array:
-    shape = _given(operands, 0).shape
+    shape = given(operands, 0).shape
     return np.array(shape[node.attrs.get("start", 0) : node.attrs.get("end", len(shape))], np.int64)
 
 
 def _constant_of_shape(node: Node, operands: Operands) -> Array | None:
     value = node.attrs.get("value")
     if value is None:
-        return np.zeros(_given(operands, 0).tolist(), np.float32)
+        return np.zeros(given(operands, 0).tolist(), np.float32)
     if value.dtype not in FOLDABLE:
         return None
-    return np.full(_given(operands, 0).tolist(), value.numpy().reshape(()))
+    return np.full(given(operands, 0).tolist(), value.numpy().reshape(()))
 
 
 def _range(node: Node, operands: Operands) -> Array | None:
-    start, limit, delta = _alike(operands)
+    start, limit, delta = alike(operands)
     if start.dtype.kind != "i":
         return None
     return np.array(range(start.item(), limit.item(), delta.item()), start.dtype)
@@ -139,19 +119,11 @@ def _range(node: Node, operands: Operands) -> Array | None:
 # ---- arithmetic ----------------------------------------------------------------------------------------------------
 
 
-def _alike(operands: Operands) -> list[Array]:
-    """The operands, which have one type. Raises TypeError where they do not."""
-    found = [_given(operands, slot) for slot in range(len(operands))]
-    if len({operand.dtype for operand in found}) != 1:
-        raise TypeError("operands of several types")
-    return found
-
-
 def _broadcasting(function: Callable[..., Array | None]) -> Evaluation:
     """An elementwise function of operands of one type; opsets before 7 have another broadcast."""
 
     def evaluate(node: Node, operands: Operands) -> Array | None:
-        return None if node.version < 7 else function(*_alike(operands))
+        return None if node.version < 7 else function(*alike(operands))
 
     return evaluate
 
@@ -174,7 +146,7 @@ def _sqrt(a: Array) -> Array | None:
 
 def _pow(node: Node, operands: Operands) -> Array | None:
     """x and its square and cube, which onnxruntime multiplies out; other powers come from its C library."""
-    x, exponent = _given(operands, 0), _given(operands, 1)
+    x, exponent = given(operands, 0), given(operands, 1)
     if exponent.size != 1 or exponent.ndim > x.ndim or node.version < 7:
         return None
     match exponent.item():
@@ -188,7 +160,7 @@ def _pow(node: Node, operands: Operands) -> Array | None:
 
 
 def _cast(node: Node, operands: Operands) -> Array | None:
-    x, to = _given(operands, 0), node.attrs["to"]
+    x, to = given(operands, 0), node.attrs["to"]
     if to not in FOLDABLE:
         return None
     target = dtypes.to_numpy(to)
@@ -209,7 +181,7 @@ def _extreme(function: Callable[[Array, Array], Array]) -> Evaluation:
     """The least or greatest; not of NaN, nor of zeros of both signs, where the answer depends on the order."""
 
     def evaluate(node: Node, operands: Operands) -> Array | None:
-        found = _alike(operands)
+        found = alike(operands)
         forwards, backwards = functools.reduce(function, found), functools.reduce(function, found[::-1])
         certain = forwards.tobytes() == backwards.tobytes() and not (forwards != forwards).any()
         return forwards if certain and node.version >= 8 else None
@@ -248,5 +220,6 @@ TABLE: Final[Mapping[str, Evaluation]] = {
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
     "Where": _where,
+    **evaluate_rarer.TABLE,
 }
 """By operator of the standard domain: the one output from the operands."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt.ir import Shape, Value, dims
+from graphopt.ir import Shape, Size, Value, dims
 from graphopt.rewrite import Builder
 
 Groups = Sequence[range]
@@ -31,8 +31,10 @@ def split_view(op: Builder, x: Value, how: Groups, split: Shape) -> Value:
     """`x`, which broadcasts to the merged shape, in the view that broadcasts to `split`."""
     assert x.shape is not None
     behind = how[len(how) - len(x.shape) :]
-    shape = [(1,) * len(group) if size == 1 else split[group.start : group.stop] for group, size in zip(behind, x.shape)]
-    return op.reshape(x, sum(shape, ())) if any(len(group) > 1 for group in behind) else x
+    shape = list[Size]()
+    for group, size in zip(behind, x.shape, strict=True):
+        shape += [1] * len(group) if size == 1 else split[group.start : group.stop]
+    return op.reshape(x, tuple(shape)) if len(shape) > len(x.shape) else x
 
 
 def merged_view(op: Builder, x: Value, how: Groups, whole: Value) -> Value:

@@ -19,8 +19,11 @@ class CastBeforeTranspose(Rule):
     needs = kernel("com.microsoft", "FusedMatMul")
     keeps_inner = True
 
-    def pattern(self, op: Ops, x: Annotated[Value, like(dtype=("float32", "float16"))], by: Attr, to: Attr) -> Expr:
-        return op.Cast(op.Transpose(x, perm=by), to=to)
+    def pattern(
+        self, op: Ops, x: Annotated[Value, like(dtype=("float32", "float16"))], other: Value, by: Attr, to: Attr
+    ) -> Expr:
+        cast = op.Cast(op.Transpose(x, perm=by), to=to)
+        return op.anchor(op.MatMul(cast, other) | op.MatMul(other, cast), cast)
 
     def where(self, x: Value, by: list[int] | None, root: Value) -> Reason:
         readers = root.node.graph.consumers(root)

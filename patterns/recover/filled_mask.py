@@ -1,6 +1,7 @@
 import numpy as np
 
 from graphopt.ir import Value, dtypes
+from graphopt.ir.masks import never_empty
 from graphopt.patterns.recover.scores import is_score
 from graphopt.rewrite import Builder, Context, Expr, Number, Ops, Reason, Rule
 
@@ -8,6 +9,8 @@ _SWALLOWS = -1e30
 """A float32 in whose last place a score is lost."""
 _NO_SCORE = -1e8
 """No score is as low."""
+_NO_WEIGHT = -1e4
+"""Beside a score, this has a weight of exp(−∞): 0."""
 
 
 class FilledMask(Rule):
@@ -20,7 +23,8 @@ class FilledMask(Rule):
     then a score is less than half a unit in the last place. (Of a sum, b may be the lowest number already; that is why
     it is overwritten, too.) A fill down from −1e8 becomes −1e30 where s and b are products or small numbers, far above
     either: the weights are the same, 0 or uniform. A smaller fill gives the same weights except in a row with nothing
-    allowed: it needs the promise `no-empty-rows`. In both cases nobody else may read the scores.
+    allowed: it needs a mask that is proved to leave each row a key, as a causal one does, or the promise
+    `no-empty-rows`. In both cases nobody else may read the scores.
     """
 
     stage = "recover"
@@ -58,7 +62,8 @@ class FilledMask(Rule):
         of_products = s.dtype == dtypes.FLOAT and is_score(s)
         swallows = fill == -np.inf or (fill <= _SWALLOWS and of_products)
         lowered = fill <= _NO_SCORE and of_products and more is None and (b is None or is_score(b))
-        promised = fill <= -1e4 and "no-empty-rows" in ctx.assume
+        alone = b is None and more is None and never_empty(mask, denies=deny is not None)
+        promised = fill <= _NO_WEIGHT and (alone or "no-empty-rows" in ctx.assume)
         fits = swallows or ((lowered or promised) and root.uses == 1)
         return fits or f"a fully masked row is uniform with a fill of {fill:g}, and would not be"
 
@@ -69,4 +74,3 @@ class FilledMask(Rule):
             fill = _SWALLOWS
         kept, filled = op.const(0.0, like=s) if b is None else b, op.const(fill, like=s)
         return op.Add(s, op.Where(allow, kept, filled) if deny is None else op.Where(deny, filled, kept))
-

@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.patterns.recover.norms import can_normalize, ones_like, over_root
+from graphopt.patterns.recover.norms import can_normalize, less, ones_like, over_root
 from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, const, kernel
 
 
@@ -24,13 +24,9 @@ class LayerNormFromParts(Rule):
 
     def pattern(self, op: Ops, x: Value, axes: Attr, eps: Number, g: Annotated[Value, const()] | None = None) -> Expr:
         # Two values or one: some compute the mean a second time for the variance.
-        d, again = (self._centred(op, x, axes) for _ in range(2))
+        d, again = (less(op, x, op.ReduceMean(x, axes=axes, keepdims=1)) for _ in range(2))
         variance = op.ReduceMean(op.prod(again, again), axes=axes, keepdims=1)
         return over_root(op, d, variance + eps, g)
-
-    def _centred(self, op: Ops, x: Value, axes: Attr) -> Expr:
-        mean = op.ReduceMean(x, axes=axes, keepdims=1)
-        return op.sum(x, op.Neg(mean) | op.scaled(mean, -1.0))
 
     def where(self, x: Value, axes: list[int] | None, eps: float, g: Value | None) -> Reason:
         return can_normalize(x, axes, eps, g)

@@ -29,5 +29,5 @@ class LayerNormBias(Rule):
         return b is None or takes(b, np.add, c)
 
     def rewrite(self, op: Builder, x: Value, g: Value, c: Value, b: Value | None, axis: int, eps: float) -> Value:
-        bias = c if b is None else op.const(joined(b, np.add, c), like=x, name="bias")
+        bias = c if b is None else joined(op, b, np.add, c)
         return op.LayerNormalization(x, g, bias, axis=axis, epsilon=eps)

@@ -28,6 +28,6 @@ class LayerNormGain(Rule):
         return taken if b is None or taken is not True else takes(b, np.multiply, h)
 
     def rewrite(self, op: Builder, x: Value, g: Value, h: Value, b: Value | None, axis: int, eps: float) -> Value:
-        gain = op.const(joined(g, np.multiply, h), like=x, name="gain")
-        bias = None if b is None else op.const(joined(b, np.multiply, h), like=x, name="bias")
+        gain = joined(op, g, np.multiply, h)
+        bias = None if b is None else joined(op, b, np.multiply, h)
         return op.LayerNormalization(x, gain, bias, axis=axis, epsilon=eps)

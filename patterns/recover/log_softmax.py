@@ -1,6 +1,7 @@
 from typing import Any
 
 from graphopt.ir import Value
+from graphopt.patterns.recover.norms import less
 from graphopt.patterns.recover.softmax import along_one_axis
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
 
@@ -19,7 +20,7 @@ class LogSoftmaxFromParts(Rule):
     needs = kernel("", "LogSoftmax")
 
     def pattern(self, op: Ops, x: Value, axes: Attr = None, axis: Attr = None) -> Expr:
-        stable = x - op.ReduceMax(x, axes=axes, keepdims=1)
+        stable = less(op, x, op.ReduceMax(x, axes=axes, keepdims=1))
         # Two whole forms: d is one value, before and in the sum.
         parts = self._share(op, stable, axes) | self._share(op, x, axes)
         return parts | op.Log(op.Softmax(x, axis=axis))

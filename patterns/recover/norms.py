@@ -6,7 +6,7 @@ import numpy as np
 
 from graphopt.ir import Value, dtypes
 from graphopt.ir.tensor import Array
-from graphopt.rewrite import Expr, Ops, Reason, numbers_of
+from graphopt.rewrite import Builder, Expr, Ops, Reason, numbers_of
 
 
 def over_root(op: Ops, d: Any, square: Expr, g: Any = None) -> Expr:
@@ -23,6 +23,11 @@ def one_over_root(op: Ops, square: Expr) -> Expr:
     """1 / √s, for s greater than zero."""
     root = op.Sqrt(square) | op.Pow(square, 0.5)
     return one_over(op, root) | op.Pow(square, -0.5) | op.Sqrt(one_over(op, square))
+
+
+def less(op: Ops, x: Any, y: Expr) -> Expr:
+    """x − y, the negation written in any way."""
+    return op.sum(x, op.Neg(y) | op.scaled(y, -1.0))
 
 
 def one_over(op: Ops, x: Expr) -> Expr:
@@ -65,12 +70,18 @@ def takes(constant: Value, how: np.ufunc, other: Value) -> Reason:
     if whole != constant.shape:
         return f"a constant of shape {other.shape}, wanted {constant.shape}"
     with np.errstate(over="ignore", invalid="ignore"):
-        joint = joined(constant, how, other).astype(dtypes.to_numpy(constant.dtype))
+        joint = _joint(constant, how, other).astype(dtypes.to_numpy(constant.dtype))
         return bool(np.isfinite(joint).all()) or f"{how.__name__} of the two constants overflows"
 
 
-def joined(constant: Value, how: np.ufunc, other: Value) -> Array:
-    """`how` of two constants, in float64."""
+def joined(op: Builder, constant: Value, how: np.ufunc, other: Value) -> Value:
+    """`how` of two constants that `takes` allows; the other one itself, where the first changes nothing."""
+    if other.shape == constant.shape and (numbers_of(constant) == how.identity).all():
+        return other
+    return op.const(_joint(constant, how, other), like=constant, name=how.__name__)
+
+
+def _joint(constant: Value, how: np.ufunc, other: Value) -> Array:
     joint: Array = how(numbers_of(constant).astype(np.float64), numbers_of(other).astype(np.float64))
     return joint
 

@@ -27,5 +27,5 @@ class RMSNormGain(Rule):
         return takes(g, np.multiply, h)
 
     def rewrite(self, op: Builder, x: Value, g: Value, h: Value, axis: int, eps: float) -> Value:
-        gain = op.const(joined(g, np.multiply, h), like=x, name="gain")
+        gain = joined(op, g, np.multiply, h)
         return op.RMSNormalization(x, gain, axis=axis, epsilon=eps)

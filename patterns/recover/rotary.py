@@ -111,7 +111,17 @@ def cache_of(op: Builder, table: Value, x: Value) -> Value:
     assert table.shape is not None
     assert x.shape is not None
     batch, rows, half = 0, len(x.shape) - 2, int(str(table.shape[-1]))
-    return op.expand(table, (x.shape[batch], x.shape[rows], half), [op.size(x, batch), op.size(x, rows), half])
+    return op.expand(table, (x.shape[batch], x.shape[rows], half), [_size(op, x, batch), _size(op, x, rows), half])
+
+
+def _size(op: Builder, x: Value, axis: int) -> Value:
+    """The size of one dimension, read from an input of the graph where one has it: `x` may be moved or merged."""
+    wanted = x.shape[axis] if x.shape is not None else None
+    for node in x.node.graph.inputs:
+        shape = node.output.shape or ()
+        if not isinstance(wanted, int) and wanted in shape:
+            return op.size(node.output, shape.index(wanted))
+    return op.size(x, axis)
 
 
 def whole_of(pairs: int | None, first: Value, second: Value) -> Value | None:

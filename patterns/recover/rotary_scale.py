@@ -12,6 +12,7 @@ class ScaleAfterRotary(Rule):
     """
 
     stage = "recover"
+    keeps_inner = True
 
     def pattern(self, op: Ops, x: Value, k: Number, c: Value, s: Value, pairs: Attr, size: Attr, heads: Attr) -> Expr:
         scaled = op.scaled(x, k)

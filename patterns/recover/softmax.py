@@ -1,5 +1,5 @@
 from graphopt.ir import Value, dtypes
-from graphopt.patterns.recover.norms import one_over
+from graphopt.patterns.recover.norms import less, one_over
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
 
 
@@ -17,7 +17,7 @@ class SoftmaxFromParts(Rule):
     needs = kernel("", "Softmax")
 
     def pattern(self, op: Ops, x: Value, axes: Attr) -> Expr:
-        stable, plain = op.Exp(x - op.ReduceMax(x, axes=axes, keepdims=1)), op.Exp(x)
+        stable, plain = op.Exp(less(op, x, op.ReduceMax(x, axes=axes, keepdims=1))), op.Exp(x)
         # Two whole forms: e is one value, above and below the line.
         return self._share(op, stable, axes) | self._share(op, plain, axes)
 

@@ -100,9 +100,30 @@ def swish() -> Iterator[str]:
                     yield from both("Mul", "x", inverse)
 
 
+def hard_swish() -> Iterator[str]:
+    for shifted in (*both("Add", "x", "{3.0}"), "Sub(x, {-3.0})"):
+        for relu6 in (f"Clip({shifted}, 0.0, 6.0)", *both("Min", f"Relu({shifted})", "{6.0}")):
+            yield from bracketed("Mul", "x", relu6, "{0.16666667}")
+            yield from both("Mul", "x", f"Div({relu6}, {{6.0}})")
+            yield from (f"Div({product}, {{6.0}})" for product in both("Mul", "x", relu6))
+    for sigmoid in ("HardSigmoid(x, alpha=0.16666667)", "Clip(Add(Mul(x, {0.16666667}), {0.5}), 0.0, 1.0)"):
+        yield from both("Mul", "x", sigmoid)
+
+
+def softmax() -> Iterator[str]:
+    for axes in ("[-1]", "[2]", "[1]"):
+        maximum = f"ReduceMax(x, AXES{axes})"
+        for d in ("x", f"Sub(x, {maximum})", *both("Add", "x", f"Neg({maximum})"), f"Add(x, Mul({maximum}, {{-1.0}}))"):
+            total = f"ReduceSum(Exp({d}), AXES_SUM{axes})"
+            yield f"Div(Exp({d}), {total})"
+            for inverse in one_over(total):
+                yield from both("Mul", f"Exp({d})", inverse)
+
+
 # ---- normalizations --------------------------------------------------------------------------------------------------
 
 _MEAN = "ReduceMean({}, AXES)"
+_WIDTHS = ("float32", "float16")
 _GAIN, _BIAS = "float32[16] random(1)", "float32[16] random(2)"
 
 
@@ -182,6 +203,38 @@ def rms_norm_half() -> Iterator[str]:
             yield from both("Mul", f"Cast({inner}, to=float16)", "float16[16] random(1)")
 
 
+def layer_norm_half() -> Iterator[str]:
+    """Up to float32, normalize, down to float16: gain and bias above or below."""
+    up = "Cast(x, to=float32)"
+    d = f"Sub({up}, {_MEAN.format(up)})"
+    gain, bias, half_gain, half_bias = (f"{dtype}[16] {number}" for dtype in _WIDTHS for number in (0.5, 0.25))
+    for square in squares(d):
+        for inner in (f"Div({d}, Sqrt({square}))", *both("Mul", d, f"Reciprocal(Sqrt({square}))")):
+            narrow = f"Cast({inner}, to=float16)"
+            yield from (narrow, *both("Mul", narrow, half_gain), f"Add(Mul({narrow}, {half_gain}), {half_bias})")
+            for gained in both("Mul", inner, gain):
+                yield f"Cast({gained}, to=float16)"
+                yield from (f"Cast({one}, to=float16)" for one in both("Add", gained, bias))
+                yield from both("Add", f"Cast({gained}, to=float16)", half_bias)
+
+
+def layer_norm_wide_variance() -> Iterator[str]:
+    """The mean in float16, the variance in float32: what TorchScript makes of a half precision norm."""
+    d = f"Cast(Sub(x, {_MEAN.format('x')}), to=float32)"
+    for square in squares(d):
+        yield from (f"Cast({one}, to=float16)" for one in over_root(d, square))
+
+
+def l2_norm() -> Iterator[str]:
+    sums = [f"ReduceSum({square}, AXES_SUM)" for square in ("Mul(x, x)", "Pow(x, {2.0})")]
+    sums.append("ReduceSumSquare(x, AXES)")
+    for total in (*sums, *(one for each in sums for one in both("Add", each, "{1e-5}"))):
+        yield from over_root("x", total)
+    for inverse in one_over("ReduceL2(x, AXES)"):
+        yield from both("Mul", "x", inverse)
+    yield "Div(x, ReduceL2(x, AXES))"
+
+
 # ---- attention -------------------------------------------------------------------------------------------------------
 
 _HEADS = (
@@ -236,13 +289,20 @@ def attention_masks() -> Iterator[str]:
 # ---- the grids -------------------------------------------------------------------------------------------------------
 
 _X = "x: float32[B, S, 16]"
+_H = "x: float16[B, S, 16]"
 _TURN = (_IN_TURN,)
 _NORM_GONE = ("ReduceMean", "Sqrt", "Pow", "Reciprocal", "Div", "Mul", "Sub", "Add", "Neg")
+_L2_GONE = ("ReduceSum", "ReduceSumSquare", "ReduceL2", "Sqrt", "Pow", "Reciprocal", "Div", "Mul", "Add")
 _ATTENTION_GONE = ("Softmax", "MatMul", "Div")
 GRIDS = {
     "erf-GELU": Grid(gelu_erf, _X, "Gelu", ("Erf", "Mul", "Div", "Add")),
     "tanh-GELU": Grid(gelu_tanh, _X, "Gelu", ("Tanh", "Mul", "Pow", "Add")),
     "Swish": Grid(swish, _X, "Swish", ("Sigmoid", "Exp", "Mul", "Div", "Reciprocal")),
+    "HardSwish": Grid(hard_swish, _X, "HardSwish", ("Clip", "Min", "Relu", "Mul", "Div", "Add")),
+    **{
+        f"softmax, opset {opset}": Grid(softmax, _X, "Softmax", ("Exp", "ReduceSum", "ReduceMax", "Sub", "Div"), opset)
+        for opset in (13, 20)
+    },
     "LayerNorm": Grid(layer_norm, _X, "LayerNormalization", _NORM_GONE, constants=_TURN),
     "LayerNorm, gain and bias": Grid(layer_norm_affine, _X, "LayerNormalization", _NORM_GONE, constants=_TURN),
     "LayerNorm, shifted": Grid(layer_norm_shifted, _X, "LayerNormalization", _NORM_GONE, constants=_TURN),
@@ -252,11 +312,14 @@ GRIDS = {
         )
         for axes, opset in (("one", 11), ("one", 18), ("two", 13), ("two", 20))
     },
+    "LayerNorm, float16": Grid(layer_norm_half, _H, "LayerNormalization", (*_NORM_GONE, "Cast"), constants=_TURN),
+    "LayerNorm, wide variance": Grid(
+        layer_norm_wide_variance, _H, "LayerNormalization", (*_NORM_GONE, "Cast"), constants=_TURN
+    ),
+    **{f"L2 norm, opset {opset}": Grid(l2_norm, _X, "RMSNormalization", _L2_GONE, opset, _TURN) for opset in (11, 20)},
     "RMSNorm": Grid(rms_norm, _X, "RMSNormalization", _NORM_GONE),
     "RMSNorm, gain": Grid(rms_norm_gain, _X, "RMSNormalization", _NORM_GONE, constants=_TURN),
-    "RMSNorm, float16": Grid(
-        rms_norm_half, "x: float16[B, S, 16]", "RMSNormalization", (*_NORM_GONE, "Cast"), constants=_TURN
-    ),
+    "RMSNorm, float16": Grid(rms_norm_half, _H, "RMSNormalization", (*_NORM_GONE, "Cast"), constants=_TURN),
     **{
         f"RMSNorm, opset {opset}": Grid(lambda: plain_norm(centre=False), _X, "RMSNormalization", _NORM_GONE, opset)
         for opset in (11, 17, 18, 23)
@@ -303,7 +366,8 @@ def _written(text: str, constant: str, number: int, opset: int) -> str:
     """A spelling with its constants, each in braces, and its axes as its opset has them."""
     forms = list(_CONSTANTS.values())
     form = forms[number % len(forms)] if constant == _IN_TURN else _CONSTANTS[constant]
-    text = text.replace("AXES)", "AXES[-1])").replace("AXES", "" if opset >= 18 else "axes=")
+    text = text.replace("AXES)", "AXES[-1])").replace("AXES_SUM)", "AXES_SUM[-1])")
+    text = text.replace("AXES_SUM", "" if opset >= 13 else "axes=").replace("AXES", "" if opset >= 18 else "axes=")
     head, *rest = text.split("{")
     return head + "".join(form.format(*part.split("}")[:1]) + part.split("}")[1] for part in rest)
 

@@ -105,8 +105,33 @@ def places() -> Iterator[Case]:
         yield "Range", list(map(np.array, (start, end, step))), {}, 11
 
 
+def rarer() -> Iterator[Case]:
+    for dtype in (np.float32, np.float64):
+        for op in ("Abs", "Ceil", "Floor"):
+            yield op, [WIDE.astype(dtype)], {}, 13
+        yield "Relu", [WIDE.astype(dtype)], {}, 14
+    yield "Abs", [SMALL], {}, 13
+    yield "IsNaN", [np.array([0.0, np.nan, np.inf], np.float32)], {}, 20
+    yield "Xor", [SMALL > 0, SMALL.T > 1], {}, 7
+    yield "Mod", [SMALL, np.where(SMALL == 0, 4, SMALL)[::-1].copy()], {}, 13
+    yield "Mod", [SMALL.astype(np.int32), np.array([3], np.int32)], {}, 13
+    yield "Size", [SHAPED], {}, 13
+    for axis in (0, 1, 2, 4, -1):
+        yield "Flatten", [SHAPED], {"axis": axis}, 13
+    yield "Tile", [SHAPED, np.array([1, 2, 1, 3])], {}, 13
+    for offset, upper in ((0, 1), (1, 1), (-1, 0), (2, 0)):
+        yield "Trilu", [SMALL, np.array(offset)], {"upper": upper}, 14
+    yield "Trilu", [np.ones((4, 6), np.float32)], {}, 14
+    yield "CumSum", [SMALL, np.array(1)], {}, 14
+    yield "CumSum", [SMALL.astype(np.int32), np.array(-2)], {}, 14
+    for op, opset in (("ReduceMax", 20), ("ReduceMin", 20), ("ReduceProd", 18), ("ReduceSum", 13)):
+        yield op, [SHAPED % 7 + 1, np.array([1, -1])], {"keepdims": 0}, opset
+        yield op, [SHAPED[:1, :1] % 7 + 1], {}, opset
+    yield "ReduceSum", [SHAPED], {"axes": [2]}, 11
+
+
 with np.errstate(over="ignore"):
-    CASES = [*arithmetic(), *comparisons(), *casts(), *places()]
+    CASES = [*arithmetic(), *comparisons(), *casts(), *places(), *rarer()]
 
 
 def model_of(op: str, arrays: list[Any], attrs: dict[str, Any], opset: int) -> onnx.ModelProto:

@@ -108,19 +108,15 @@ def _is_clipped(a: Size, whole: Size) -> bool:
 
 def broadcast_one(a: Part, b: Part) -> Part:
     """The dimension that `a` and `b` broadcast to, whenever they do."""
-    if a == b or b == 1:
+    # With d > n, d and min(d, n) broadcast only where n is 1, to d; or where d is 1 and n is nothing: to nothing, of
+    # which there is nothing to compute.
+    if a is not None and b is not None and _is_clipped(a, b):
+        return b
+    if a == b or b == 1 or (a is not None and b is not None and _is_clipped(b, a)):
         return a
     if a == 1 or isinstance(b, int):
         return b
-    if isinstance(a, int):
-        return a
-    if a is None or b is None:
-        return None
-    # With d > n, d and min(d, n) broadcast only where n is 1, to d; or where d is 1 and n is nothing: to nothing, of
-    # which there is nothing to compute.
-    if _is_clipped(b, a):
-        return a
-    return b if _is_clipped(a, b) else None
+    return a if isinstance(a, int) else None
 
 
 def broadcast(*shapes: Partial | None) -> Partial | None:

@@ -124,6 +124,8 @@ def _below(g: Grower, e: p.Op) -> Shape:
 
 def _elementwise(g: Grower, e: p.Op, want: Want) -> Term:
     of_floats = e.op in _PREDICATES
+    if e.op in _LOGICAL:
+        want = want._replace(dtype=dtypes.BOOL)
     terms: list[Term | None] = []
     able = [at for at, o in enumerate(e.operands) if o is not None and allows(o, len(want.shape))]
     whole = g.choose("broadcasts", able) if able else 0
@@ -521,6 +523,7 @@ _OTHERS = OpRule(_other, _known)
 # ---- the table -----------------------------------------------------------------------------------------------------
 
 _PREDICATES = frozenset({"IsNaN", "IsInf", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"})
+_LOGICAL = frozenset({"And", "Not", "Or", "Xor"})
 _UNARY = (
     "Abs Celu Ceil Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Identity LeakyRelu Log Mish Neg Not Reciprocal Relu"
     " Round Selu Sigmoid Sign Sin Softplus Softsign Sqrt Swish Tanh ThresholdedRelu Dropout"

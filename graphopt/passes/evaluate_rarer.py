@@ -1,0 +1,104 @@
+"""What operators do to constants that stand before a model's own more seldom: masks, positions, tables of sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import numpy as np
+
+from graphopt.ir.node import Node
+from graphopt.ir.tensor import Array
+from graphopt.passes.given import Evaluation, Operands, alike, given, integers, optional
+
+_EXACT: Final = 2**53
+
+
+def _unary(function: Callable[[Array], Array], kinds: str) -> Evaluation:
+    """A function of each element, of the kinds of types that NumPy calls so."""
+
+    def evaluate(node: Node, operands: Operands) -> Array | None:
+        x = given(operands, 0)
+        return function(x) if x.dtype.kind in kinds else None
+
+    return evaluate
+
+
+def _relu(node: Node, operands: Operands) -> Array | None:
+    """Not of nothing with a sign, nor of what is no number: which of two it is, is not said."""
+    x = given(operands, 0)
+    certain = x.dtype.kind == "f" and bool((x == x).all()) and not bool((np.signbit(x) & (x == 0)).any())
+    return np.maximum(x, np.zeros((), x.dtype)) if certain else None
+
+
+def _xor(node: Node, operands: Operands) -> Array | None:
+    return np.logical_xor(*alike(operands)) if node.version >= 7 else None
+
+
+def _mod(node: Node, operands: Operands) -> Array | None:
+    a, b = alike(operands)
+    whole = a.dtype.kind in "iu" and b.all() and not node.attr("fmod", 0)
+    return np.mod(a, b) if whole else None
+
+
+def _size(node: Node, operands: Operands) -> Array:
+    return np.array(given(operands, 0).size, np.int64)
+
+
+def _flatten(node: Node, operands: Operands) -> Array:
+    x = given(operands, 0)
+    axis = node.attr("axis", 1)
+    rows = int(np.prod(x.shape[:axis], dtype=np.int64))
+    return x.reshape(rows, x.size // rows if rows else int(np.prod(x.shape[axis:], dtype=np.int64)))
+
+
+def _tile(node: Node, operands: Operands) -> Array | None:
+    return np.tile(given(operands, 0), given(operands, 1).tolist()) if node.version >= 6 else None
+
+
+def _trilu(node: Node, operands: Operands) -> Array:
+    x, offset = given(operands, 0), optional(operands, 1)
+    keep = np.triu if node.attr("upper", 1) else np.tril
+    return keep(x, 0 if offset is None else int(offset.item()))
+
+
+def _cumsum(node: Node, operands: Operands) -> Array | None:
+    x, axis = given(operands, 0), int(given(operands, 1).item())
+    if x.dtype.kind not in "iu" or node.attr("exclusive", 0) or node.attr("reverse", 0):
+        return None
+    return np.cumsum(x, axis, x.dtype)
+
+
+def _reduction(function: Callable[..., Array]) -> Evaluation:
+    """Of integers, whose sum does not depend on the order; not where it is too large for them, or nearly so."""
+
+    def evaluate(node: Node, operands: Operands) -> Array | None:
+        x, axes = given(operands, 0), integers(node, "axes", operands, 1)
+        if x.dtype.kind not in "iu" or not x.size or (not axes and node.attr("noop_with_empty_axes", 0)):
+            return None
+        exact = function(x.astype(np.float64), tuple(axes) if axes else None, keepdims=bool(node.attr("keepdims", 1)))
+        result = np.asarray(exact).astype(x.dtype)
+        return result if (abs(exact) < _EXACT).all() and (result == exact).all() else None
+
+    return evaluate
+
+
+TABLE: Final[Mapping[str, Evaluation]] = {
+    "Abs": _unary(np.abs, "if"),
+    "Ceil": _unary(np.ceil, "f"),
+    "CumSum": _cumsum,
+    "Flatten": _flatten,
+    "Floor": _unary(np.floor, "f"),
+    "IsNaN": _unary(np.isnan, "f"),
+    "Mod": _mod,
+    "ReduceMax": _reduction(np.max),
+    "ReduceMin": _reduction(np.min),
+    "ReduceProd": _reduction(np.prod),
+    "ReduceSum": _reduction(np.sum),
+    "Relu": _relu,
+    "Size": _size,
+    "Tile": _tile,
+    "Trilu": _trilu,
+    "Xor": _xor,
+}
+"""By operator of the standard domain, as in `evaluate.TABLE`, of which it is a part."""
