@@ -125,6 +125,17 @@ def _any_from(first: int) -> Callable[[Node, _Ask], _Known]:
     return rule
 
 
+def _triangle(node: Node, ask: _Ask) -> _Known:
+    return _Known(ask(0).fill | Fill.ORDINARY, ask(0).indicator)
+
+
+def _constant_of_shape(node: Node, ask: _Ask) -> _Known:
+    tensor = node.attr("value")
+    if tensor is None:
+        return _Known(Fill.ORDINARY)
+    return _Known(_of_numbers(tensor.numpy()) if tensor.dtype in dtypes.FLOATS else Fill.ORDINARY)
+
+
 def _add(node: Node, ask: _Ask) -> _Known:
     a, b = ask(0).fill, ask(1).fill
     low = Fill.LOW | Fill.LOWEST
@@ -195,6 +206,8 @@ _SAME_ELEMENTS = (
 )
 _RULES: dict[str, Callable[[Node, _Ask], _Known]] = {
     **dict.fromkeys(_SAME_ELEMENTS, _same),
+    "ConstantOfShape": _constant_of_shape,
+    "Trilu": _triangle,
     "Where": _any_from(1),
     "Max": _max,
     "Min": _any_from(0),

@@ -57,8 +57,7 @@ def never_empty(mask: Value, denies: bool = False) -> bool:
 
     Allowed is what is true, or false where the mask `denies`; of floats, what is ordinary (see `fills`).
     """
-    truth = Want.FALSE if denies else Want.TRUE
-    region = _region(mask, truth if mask.dtype == dtypes.BOOL else Want.ORDINARY, _FAR)
+    region = _region(mask, _TRUTH[not denies] if mask.dtype == dtypes.BOOL else Want.ORDINARY, _FAR)
     return region is not None and any(_diagonal_fits(region, offset) for offset in _offsets(region))
 
 
@@ -159,15 +158,18 @@ def _or(value: Value, want: Want, far: int) -> Region | None:
 
 
 def _not(value: Value, want: Want, far: int) -> Region | None:
-    return _together(value, Want.FALSE if want is Want.TRUE else Want.TRUE, far, value.node.input(0))
+    return _together(value, _TRUTH[want is Want.FALSE], far, value.node.input(0))
 
 
 def _where(value: Value, want: Want, far: int) -> Region | None:
-    condition, chosen, other = value.node.inputs
-    for x, needed in ((chosen, Want.TRUE), (other, Want.FALSE)):
-        if want is Want.ORDINARY and x is not None and fills(x) == Fill.ORDINARY:
-            return _together(value, needed, far, condition)
-    return None
+    condition, *choices = value.node.inputs
+    ordinary = [x is not None and fills(x) == Fill.ORDINARY for x in choices]
+    if want is not Want.ORDINARY or not any(ordinary):
+        return None
+    return _together(value, want, far) if all(ordinary) else _together(value, _TRUTH[ordinary[0]], far, condition)
+
+
+_TRUTH = {True: Want.TRUE, False: Want.FALSE}
 
 
 def _add(value: Value, want: Want, far: int) -> Region | None:

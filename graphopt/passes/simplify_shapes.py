@@ -7,7 +7,7 @@ import numpy as np
 from graphopt.ir import dtypes
 from graphopt.ir.dims import Shape, Size
 from graphopt.ir.graph import Graph
-from graphopt.ir.infer import infer
+from graphopt.ir.infer import infer, infer_node
 from graphopt.ir.model import Model
 from graphopt.ir.node import Node, Value
 from graphopt.ir.operands import Content, known_content
@@ -24,8 +24,9 @@ def simplify_shapes(model: Model) -> int:
         e = Expand(k, Shape(k))                   (k in place of e)
 
     Rests on inferred contents, which it brings up to date first: whole numbers become constants, equal symbolic
-    contents are computed once, a Reshape copies (0) and infers (-1) what it can, and an Expand to the shape that is
-    already there goes. What this leaves unread is for `remove_dead`.
+    contents are computed once, a size is not read from a product where something before it has that size, a Reshape
+    copies (0) and infers (-1) what it can, and an Expand to the shape that is already there goes. What this leaves
+    unread is for `remove_dead`.
     """
     infer(model)
     return sum(_Scope(graph).simplify() for graph in list(model.scopes()))
@@ -38,9 +39,12 @@ class _Scope:
         self.graph = graph
         self.computed: dict[tuple[int, Shape, Content], Value] = {}
         self.targets: dict[tuple[int, ...], Value] = {}
+        self.sized: dict[Size, tuple[Value, int]] = {}
 
     def simplify(self) -> int:
         changes = 0
+        for node in self.graph.inputs:
+            self._sizes(node)
         for node in self.graph.ops():
             if node.is_op("Reshape"):
                 changes += self._reshape(node)
@@ -48,8 +52,37 @@ class _Scope:
                 changes += self._expand(node)
             for value in node.outputs:
                 if value.content is not None and node.op != "Constant":
-                    changes += self._value(value, value.content)
+                    changes += self._value(value, value.content) or self._read(value, value.content)
+            self._sizes(node)
         return changes
+
+    def _sizes(self, node: Node) -> None:
+        """Remembers which value had a symbolic size first, and where."""
+        for value in node.outputs:
+            for axis, size in enumerate(value.shape or ()):
+                if not isinstance(size, int):
+                    self.sized.setdefault(size, (value, axis))
+
+    def _read(self, value: Value, content: Content) -> int:
+        """Reads a size that is taken from a product, as scores are, from the first value that has it.
+
+        A fused product is never written; one whose shape somebody reads is.
+        """
+        graph, node = self.graph, value.node
+        whole = node.input(0)
+        x = whole.node.input(0) if whole is not None and whole.node.is_op("Shape") else None
+        y, axis = self.sized.get(content[0], (x, 0)) if len(content) == 1 else (x, 0)
+        if x is None or y is x or y is None or node.op not in ("Slice", "Gather") or not _is_product(x):
+            return 0
+        if value.uses == 0 or graph.is_output(value):
+            return 0
+        index = graph.add_constant(np.array(axis, np.int64).reshape([1] * (value.rank or 0)), "axis")
+        sizes = graph.add_op("Shape", [y], version=node.version, before=node)
+        one = graph.add_op("Gather", [sizes.output, index], version=node.version, before=node)
+        infer_node(sizes)
+        infer_node(one)
+        graph.replace(value, one.output)
+        return 1
 
     def _value(self, value: Value, content: Content) -> int:
         """Replaces a value whose content is a constant, or was computed before."""
@@ -97,6 +130,13 @@ class _Scope:
             return 0
         self.graph.replace(y, x)
         return 1
+
+
+def _is_product(x: Value) -> bool:
+    """Whether `x` is a product of matrices, or that scaled by another value."""
+    if x.node.op in ("Mul", "Div") and not x.node.domain:
+        return any(operand is not None and operand.node.is_op("MatMul") for operand in x.node.inputs)
+    return x.node.is_op("MatMul")
 
 
 def literal_target(shape: Shape | None, content: Content, copying: bool = True) -> tuple[int, ...] | None:

@@ -1,9 +1,7 @@
 from typing import Annotated
 
-import numpy as np
-
 from graphopt.ir import Value
-from graphopt.patterns.fuse.channels import float64
+from graphopt.patterns.fuse.batch_norms import affine, inference_only
 from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Reason, Rule, const
 
 Kernel = Annotated[Value, const(rank=(3, 4, 5))]
@@ -43,11 +41,11 @@ class BatchNormToScale(Rule):
         return op.BatchNormalization(y, gain, shift, mean, variance, epsilon=eps, momentum=momentum)
 
     def where(self, m: Value | None, variance: Value, eps: float, root: Value) -> Reason:
-        if root.node.version < 7 or sum(bool(value.name) for value in root.node.outputs) > 1:
-            return "it may be in training mode"
+        if m is not None and m.uses > 1:
+            return "the weight has other uses and would be written twice"
         if root.rank is None or (m is not None and root.rank != 2):
             return "the channels are not those of the weights"
-        return bool((float64(variance) + np.float32(eps) > 0).all()) or "a variance is not positive"
+        return inference_only(root, variance, eps)
 
     def rewrite(
         self, op: Builder, gain: Value, shift: Value, mean: Value, variance: Value, eps: float, root: Value
@@ -55,8 +53,6 @@ class BatchNormToScale(Rule):
         y = root.node.inputs[0]
         assert y is not None
         assert root.rank is not None
-        factor = float64(gain) / np.sqrt(float64(variance) + np.float32(eps))
-        term = float64(shift) - float64(mean) * factor
         shape = (-1, *(1,) * (root.rank - 2))
-        scaled = op.Mul(y, op.const(factor.reshape(shape), like=gain, name="factor"))
-        return op.Add(scaled, op.const(term.reshape(shape), like=gain, name="term"))
+        factor, term = (op.const(v.reshape(shape), like=gain) for v in affine(gain, shift, mean, variance, eps))
+        return op.Add(op.Mul(y, factor), term)

@@ -2,6 +2,7 @@ import numpy as np
 
 from graphopt.ir import Value, dtypes
 from graphopt.ir.fills import Fill, fills
+from graphopt.ir.masks import never_empty
 from graphopt.patterns.lower.heads import (
     Mask,
     heads_apart,
@@ -23,8 +24,8 @@ class AttentionToStandard(Rule):
     heads that share keys stay so, and a cap is the kernel's, before the mask as well
     Safety: a row with no allowed key is 0 in the runtime's kernel. That is the source's result only behind a guard with
     a fill of −∞; with a finite fill the source's weights are uniform, and stay so when the fill is not the lowest
-    number itself; a fill that is not proved, or −∞ without a guard (NaN), makes no match, unless it is promised that
-    there are no such rows. In float16 a fill takes some digits of the scores or all, as kernel and parts please.
+    number itself; a fill that is not proved, or −∞ without a guard (NaN), makes no match, unless there are no such rows,
+    by proof, as in a causal mask, or by promise. In float16 a fill takes some digits of the scores or all, as kernel and parts please.
     """
 
     stage = "lower"
@@ -46,6 +47,8 @@ class AttentionToStandard(Rule):
         found = Fill.ORDINARY if "no-empty-rows" in ctx.assume else fills(bias)
         if Fill.OTHER in found:
             return "what the mask holds is not proved"
+        if never_empty(bias):
+            return mask_known(bias, q, k)
         if (Fill.LOW | Fill.LOWEST) & found and q.dtype != dtypes.FLOAT:
             return "the weights of a fully masked row depend on how the scores are rounded"
         if Fill.NEGATIVE_INFINITY in found and (not guard or Fill.LOWEST in found):
