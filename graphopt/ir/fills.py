@@ -195,11 +195,6 @@ def _product(node: Node, ask: _Ask) -> _Known:
     return _Known(Fill.ORDINARY) if node.output.dtype == dtypes.FLOAT else _UNKNOWN
 
 
-def _filled(node: Node, ask: _Ask) -> _Known:
-    value = node.attr("value")
-    return _Known(_of_numbers(value.numpy()) if value is not None and value.dtype in dtypes.FLOATS else Fill.ORDINARY)
-
-
 _SAME_ELEMENTS = (
     *("Identity", "Reshape", "Transpose", "Expand", "Unsqueeze", "Squeeze", "Flatten"),
     *("Slice", "Gather", "GatherND", "GatherElements", "Tile"),
@@ -214,7 +209,6 @@ _RULES: dict[str, Callable[[Node, _Ask], _Known]] = {
     "Add": _add,
     "Sub": _sub,
     "Cast": _cast,
-    "ConstantOfShape": _filled,
     "Div": _div,
     "MatMul": _product,
     "Mul": _mul,

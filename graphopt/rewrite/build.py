@@ -23,8 +23,8 @@ class Builder:
     """`op` in a rule's `rewrite`: adds operations to the graph just before the match's root.
 
     `op.Gelu(x, approximate="tanh")` returns the first output, `op.split(...)` all of them; those of another operation
-    are `op.Name(..., outputs=3).node.outputs`; `op.const(array, like=x)` makes a constant of `x`'s element type. `op.ms`
-    and `op.ir` make contrib and internal operations.
+    are `op.Name(..., outputs=3).node.outputs`; `op.const(array, like=x)` makes a constant of `x`'s element type.
+    `op.ms` and `op.ir` make contrib and internal operations.
     """
 
     def __init__(self, graph: Graph, before: Node, domain: str = "") -> None:

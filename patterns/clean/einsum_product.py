@@ -33,34 +33,43 @@ class EinsumProduct(Rule):
         if result[-1:] in of_a and result[-1:] not in of_b:
             # The result ends in what comes from the right.
             a, of_a, b, of_b = b, of_b, a, of_a
-        batch = "".join(label for label in result if label in of_a and label in of_b)
-        left = "".join(label for label in result if label not in of_b)
+        batch = [label for label in result if label in of_a and label in of_b]
+        left = [label for label in result if label not in of_b]
         right = "".join(label for label in result if label not in of_a)
-        outer = _in_front(left, of_a, result)
-        left = left[len(outer) :]
+        # Rows are one label where there are batches, so that heads stay apart; else all but those that come first.
+        first = len(left) - 1 if batch else _in_front(left, of_a, result)
+        leading = [label for label in result if label in batch or label in left[:first]]
+        rows = "".join(left[max(first, 0) :])
+        shared = [label if label in of_b else "" for label in _after(leading, batch)]
         y = op.MatMul(
-            _arranged(op, a, of_a, read, (*outer, *batch, left, summed)),
-            _arranged(op, b, of_b, read, (*batch, summed, right)),
+            _arranged(op, a, of_a, read, (*leading, rows, summed)),
+            _arranged(op, b, of_b, read, (*shared, summed, right)),
         )
-        order = outer + batch + left + right
-        y = op.reshape(y, tuple(read.sizes[label] for label in order)) if len(left) != 1 or len(right) != 1 else y
+        order = "".join(leading) + rows + right
+        y = op.reshape(y, tuple(read.sizes[label] for label in order)) if len(rows) != 1 or len(right) != 1 else y
         return _transposed(op, y, order, result)
 
 
-def _in_front(left: str, of_a: str, result: str) -> str:
-    """The labels that a product broadcasts over: they come first in `a` and in the result, and leave one for rows."""
+def _in_front(left: list[str], of_a: str, result: str) -> int:
+    """How many labels of `a` a product broadcasts over: they come first there and in the result, and leave one."""
     count = 0
     while count < len(left) - 1 and of_a[count] == result[count] == left[count]:
         count += 1
-    return left[:count]
+    return count
+
+
+def _after(leading: list[str], batch: list[str]) -> list[str]:
+    """The labels from the first that both operands have."""
+    return leading[leading.index(batch[0]) :] if batch else []
 
 
 def _arranged(op: Builder, x: Value, labels: str, read: Equation, roles: tuple[str, ...]) -> Value:
-    """`x` with one dimension for each role, which is a string of labels."""
+    """`x` with one dimension for each role, which is a string of labels; none is a dimension of size 1."""
     x = _transposed(op, x, labels, "".join(roles))
-    if all(len(role) == 1 for role in roles):
-        return x
-    return op.reshape(x, tuple(dims.product(read.sizes[label] for label in role) for role in roles))
+    if any(len(role) > 1 for role in roles):
+        return op.reshape(x, tuple(dims.product(read.sizes[label] for label in role) for role in roles))
+    ones = [axis for axis, role in enumerate(roles) if not role]
+    return op.Unsqueeze(x, axes=ones) if ones else x
 
 
 def _transposed(op: Builder, x: Value, labels: str, wanted: str) -> Value:

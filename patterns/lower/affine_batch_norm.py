@@ -24,7 +24,9 @@ class AffineToBatchNorm(Rule):
     def pattern(self, op: Ops, x: Floats, k: Constant, t: Constant) -> Expr:
         return op.Add(op.Mul(x, k), t)
 
-    def where(self, x: Value, k: Value, t: Value) -> Reason:
+    def where(self, x: Value, k: Value, t: Value, root: Value) -> Reason:
+        if root.node.graph.opsets.get("", 1) < 9:
+            return "the operator is another one before opset 9"
         if x.shape is None or not isinstance(x.shape[1], int) or x.shape[1] == 1:
             return "the channels are not a known number, or one"
         channel = (x.shape[1], *(1,) * (len(x.shape) - 2))

@@ -1,8 +1,7 @@
-import numpy as np
-
 from graphopt.ir import Value, dtypes
 from graphopt.ir.fills import Fill, fills
 from graphopt.ir.masks import never_empty
+from graphopt.patterns.lower.empty_rows import keep_empty_rows
 from graphopt.patterns.lower.heads import (
     Mask,
     heads_apart,
@@ -20,12 +19,13 @@ class AttentionToStandard(Rule):
 
     Why: the fastest attention kernel of the CPU provider, in the standard domain.
     Before: ir.Attention(q, k, v, bias)
-    After: Attention(q, k, v, mask), with mask = max(bias, the number above the lowest) where the fill is the lowest;
-    heads that share keys stay so, and a cap is the kernel's, before the mask as well
+    After: Attention(q, k, v, mask), with mask = max(bias, the number above the lowest) where the fill is the lowest, or
+    in float16 0 where all of a row is; heads that share keys stay so, and a cap is the kernel's
     Safety: a row with no allowed key is 0 in the runtime's kernel. That is the source's result only behind a guard with
     a fill of −∞; with a finite fill the source's weights are uniform, and stay so when the fill is not the lowest
-    number itself; a fill that is not proved, or −∞ without a guard (NaN), makes no match, unless there are no such rows,
-    by proof, as in a causal mask, or by promise. In float16 a fill takes some digits of the scores or all, as kernel and parts please.
+    number itself; a fill that is not proved, or −∞ without a guard (NaN), makes no match, unless there are no such
+    rows, by proof, as in a causal mask, or by promise. In float16 a fill takes some digits of the scores, or all. The
+    kernel caps before it adds the mask, as `ir.Attention` does.
     """
 
     stage = "lower"
@@ -49,7 +49,7 @@ class AttentionToStandard(Rule):
             return "what the mask holds is not proved"
         if never_empty(bias):
             return mask_known(bias, q, k)
-        if (Fill.LOW | Fill.LOWEST) & found and q.dtype != dtypes.FLOAT:
+        if Fill.LOW in found and q.dtype != dtypes.FLOAT:
             return "the weights of a fully masked row depend on how the scores are rounded"
         if Fill.NEGATIVE_INFINITY in found and (not guard or Fill.LOWEST in found):
             return "a fully masked row is NaN in the model, and 0 in the kernel"
@@ -58,7 +58,7 @@ class AttentionToStandard(Rule):
     def rewrite(
         self, op: Builder, q: Value, k: Value, v: Value, bias: Mask, scale: float, cap: float, wide: int
     ) -> Value:
-        mask = None if bias is None else whole_mask(op, _above_lowest(op, bias), q, k)
+        mask = None if bias is None else whole_mask(op, keep_empty_rows(op, bias), q, k)
         attrs = {"scale": scale, "softcap": cap or None, "softmax_precision": wide or None}
         if not (all(map(heads_apart, (q, k, v))) and sizes_known(q, k, v) is True):
             return op.Attention(q, k, v, mask, **attrs)
@@ -68,11 +68,3 @@ class AttentionToStandard(Rule):
         flat = [merge_heads(op, x) for x in (q, k, v)]
         y = op.Attention(*flat, mask, q_num_heads=q.shape[1], kv_num_heads=k.shape[1], **attrs)
         return split_heads(op, y, q, v)
-
-
-def _above_lowest(op: Builder, bias: Value) -> Value:
-    """The kernel takes the lowest number for "not allowed at all"; the number above it has the same weight, exp(−∞)."""
-    if Fill.LOWEST not in fills(bias):
-        return bias
-    info = np.finfo(dtypes.to_numpy(bias.dtype))
-    return op.Max(bias, op.const(np.nextafter(info.min, info.dtype.type(0)), like=bias, name="above_lowest"))

@@ -4,7 +4,7 @@ from typing import Annotated
 import numpy as np
 
 from graphopt.ir import Value
-from graphopt.patterns.recover.norms import can_normalize, one_over, one_over_root
+from graphopt.patterns.recover.norms import can_normalize, is_wide, one_over, one_over_root, total
 from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, kernel, like
 
 Floats = Annotated[Value, like(dtype=("bfloat16", "float16", "float32"))]
@@ -23,13 +23,15 @@ class L2NormFromParts(Rule):
     stage = "recover"
     needs = (kernel("", "RMSNormalization"), kernel("", "SimplifiedLayerNormalization"))
 
-    def pattern(self, op: Ops, x: Floats, axes: Attr, eps: Number | None = None) -> Expr:
-        square = op.ReduceSum(op.prod(x, x), axes=axes, keepdims=1) | op.ReduceSumSquare(x, axes=axes, keepdims=1)
+    def pattern(
+        self, op: Ops, x: Floats, axes: Attr, eps: Number | None = None, wide: Attr = None, narrow: Attr = None
+    ) -> Expr:
+        square = total(op, op.prod(x, x), axes, wide, narrow) | op.ReduceSumSquare(x, axes=axes, keepdims=1)
         inverse = one_over_root(op, square + eps | square) | one_over(op, op.ReduceL2(x, axes=axes, keepdims=1))
         return op.prod(x, inverse)
 
-    def where(self, x: Value, axes: list[int] | None, eps: float | None) -> Reason:
-        return can_normalize(x, axes, 1.0 if eps is None else eps)
+    def where(self, x: Value, axes: list[int] | None, eps: float | None, wide: int | None) -> Reason:
+        return can_normalize(x, axes, 1.0 if eps is None else eps) if is_wide(wide) is True else is_wide(wide)
 
     def rewrite(self, op: Builder, x: Value, axes: list[int], eps: float | None) -> Value:
         assert x.shape is not None

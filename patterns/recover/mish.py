@@ -17,7 +17,7 @@ class MishFromParts(Rule):
     """
 
     stage = "recover"
-    needs = kernel("", "Mish")
+    needs = (kernel("", "Mish"), kernel("ir", "MishParts"))
 
     def pattern(self, op: Ops, x: Floats) -> Expr:
         softplus = op.Softplus(x) | op.Log(1.0 + op.Exp(x))

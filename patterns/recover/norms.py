@@ -25,6 +25,17 @@ def one_over_root(op: Ops, square: Expr) -> Expr:
     return one_over(op, root) | op.Pow(square, -0.5) | op.Sqrt(one_over(op, square))
 
 
+def total(op: Ops, x: Any, axes: Any, wide: Any, narrow: Any) -> Expr:
+    """Σx, of half precision perhaps summed in a wider type."""
+    in_wide = op.Cast(op.ReduceSum(op.Cast(x, to=wide), axes=axes, keepdims=1), to=narrow)
+    return op.ReduceSum(x, axes=axes, keepdims=1) | in_wide
+
+
+def is_wide(wide: int | None) -> Reason:
+    """Whether the type that `total` sums in, if it is another one, holds more than half precision."""
+    return wide in (None, dtypes.FLOAT, dtypes.DOUBLE) or f"the sum is in {dtypes.NAMES.get(wide, wide)}"
+
+
 def less(op: Ops, x: Any, y: Expr) -> Expr:
     """x − y, the negation written in any way."""
     return op.sum(x, op.Neg(y) | op.scaled(y, -1.0))

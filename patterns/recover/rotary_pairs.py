@@ -14,7 +14,8 @@ class RotaryEmbeddingFromPairs(Rule):
     Why: ten passes over queries and keys become one.
     Before: (a·cos − b·sin, b·cos + a·sin) with x = (a, b), put together by Concat, or in turn by a stack and a view
     After: RotaryEmbedding(x, cos, sin)
-    Safety: that a and b are the lanes of x in this order is proved; all heads share the tables.
+    Safety: that a and b are the lanes of x in this order is proved; where they are so in turn and become halves, they
+    are put together first. All heads share the tables.
     Source: Su et al., RoFormer: Enhanced Transformer with Rotary Position Embedding, 2021.
     """
 
@@ -47,7 +48,11 @@ class RotaryEmbeddingFromPairs(Rule):
         self, op: Builder, x: Value | None, c: Value, s: Value, low: Value | None, high: Value | None, root: Value
     ) -> Value | None:
         whole = _whole(x, low, high, root)
-        return turn(op, whole, c, s, _pairs(root)) if whole is not None else None
+        if whole is None:
+            return None
+        if low is not None and high is not None and whole_of(_pairs(root), low, high) is None:
+            whole = op.Concat(low, high, axis=-1)
+        return turn(op, whole, c, s, _pairs(root))
 
 
 def _turned(op: Ops, a: Any, b: Any, c: Any, s: Any) -> Expr:
@@ -61,6 +66,9 @@ def _pairs(root: Value) -> int:
 
 
 def _whole(x: Value | None, low: Value | None, high: Value | None, root: Value) -> Value | None:
-    if low is None and high is None:
-        return x if _pairs(root) == HALVES else None
-    return whole_of(_pairs(root), low, high) if low is not None and high is not None else None
+    """What the pairs are cut from; parts in turn may be put together as halves."""
+    pairs = _pairs(root)
+    if low is None or high is None:
+        return x if pairs == HALVES else None
+    found = whole_of(pairs, low, high)
+    return whole_of(INTERLEAVED, low, high) if found is None and pairs == HALVES else found

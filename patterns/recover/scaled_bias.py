@@ -6,15 +6,16 @@ class ScaledBias(Rule):
     """Scores that are scaled together with their bias, as scaled scores and a scaled bias.
 
     Why: attention scales the product, and adds the bias to that.
-    Before: k·(A·B + b), with A and B both computed
-    After: k·(A·B) + k·b
+    Before: k·(A·B + b) or k·(A·B + b + c), with A and B both computed
+    After: k·(A·B) + k·b, k·(A·B) + k·(b + c)
     Safety: floats; k scales, so that k·b is a normal number where b is; b does not widen the product.
     """
 
     stage = "recover"
 
-    def pattern(self, op: Ops, x: Value, y: Value, b: Value, k: Number) -> Expr:
-        return op.scaled(op.MatMul(x, y) + b, k)
+    def pattern(self, op: Ops, x: Value, y: Value, b: Value, k: Number, c: Value | None = None) -> Expr:
+        product = op.MatMul(x, y)
+        return op.scaled(op.sum(product, b, c) | op.sum(product, b), k)
 
     def where(self, x: Value, y: Value, b: Value, k: float, root: Value) -> Reason:
         if b.dtype not in dtypes.FLOATS or constant_of(x) is not None or constant_of(y) is not None:
@@ -23,5 +24,6 @@ class ScaledBias(Rule):
             return f"the shapes are not known, or {k:g} is not a scale"
         return True
 
-    def rewrite(self, op: Builder, x: Value, y: Value, b: Value, k: float) -> Value:
+    def rewrite(self, op: Builder, x: Value, y: Value, b: Value, k: float, c: Value | None) -> Value:
+        b = b if c is None else op.Add(b, c)
         return op.Add(op.scaled(op.MatMul(x, y), k), op.scaled(b, k))

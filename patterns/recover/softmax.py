@@ -1,6 +1,6 @@
 from graphopt.ir import Value, dtypes
-from graphopt.patterns.recover.norms import less, one_over
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
+from graphopt.patterns.recover.norms import is_wide, less, one_over, total
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule
 
 
 class SoftmaxFromParts(Rule):
@@ -14,18 +14,15 @@ class SoftmaxFromParts(Rule):
     """
 
     stage = "recover"
-    needs = kernel("", "Softmax")
 
-    def pattern(self, op: Ops, x: Value, axes: Attr) -> Expr:
+    def pattern(self, op: Ops, x: Value, axes: Attr, wide: Attr = None, narrow: Attr = None) -> Expr:
         stable, plain = op.Exp(less(op, x, op.ReduceMax(x, axes=axes, keepdims=1))), op.Exp(x)
         # Two whole forms: e is one value, above and below the line.
-        return self._share(op, stable, axes) | self._share(op, plain, axes)
+        shares = [op.prod(e, one_over(op, total(op, e, axes, wide, narrow))) for e in (stable, plain)]
+        return shares[0] | shares[1]
 
-    def _share(self, op: Ops, e: Expr, axes: Attr) -> Expr:
-        return op.prod(e, one_over(op, op.ReduceSum(e, axes=axes, keepdims=1)))
-
-    def where(self, x: Value, axes: list[int] | None, root: Value) -> Reason:
-        return along_one_axis(x, axes, root)
+    def where(self, x: Value, axes: list[int] | None, wide: int | None, root: Value) -> Reason:
+        return along_one_axis(x, axes, root) if is_wide(wide) is True else is_wide(wide)
 
     def rewrite(self, op: Builder, x: Value, axes: list[int]) -> Value:
         return op.Softmax(x, axis=axes[0])

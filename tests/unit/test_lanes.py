@@ -129,8 +129,10 @@ def test_broadcasting_tells_lanes_of_different_ranks_apart() -> None:
     assert y[:2] != y[2:]
 
 
-def test_a_transposed_half_is_another_one() -> None:
-    (y,) = found("f: float32[3, 3, 2]", "y = Concat(f, Transpose(f, perm=[1, 0, 2]), axis=-1)", "y", elementwise=True)
+@pytest.mark.parametrize("first", ["f", "Transpose(f, perm=[1, 0, 2, 3])"])
+def test_a_transposed_half_is_another_one(first: str) -> None:
+    body = f"y = Concat({first}, Transpose(f, perm=[2, 1, 0, 3]), axis=-1)".replace("Concat(f,", "Concat(Identity(f),")
+    (y,) = found("f: float32[3, 3, 3, 2]", body, "y", elementwise=True)
     assert y is not None
     assert y[:2] != y[2:]
 

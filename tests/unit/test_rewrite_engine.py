@@ -223,6 +223,7 @@ BAD = {
     "nothing": ("op.Neg(op.Exp(x)) and None", "declined"),
     "a refusal": ("[op.Neg(x), (_ for _ in ()).throw(Declined('not here'))]", "not here"),
     "a cycle": ("op.Neg(op.Exp(root))", "depends on"),
+    "a number that is too large": ("op.Mul(x, op.const(1e300, like=x))", "a number is too large for float32"),
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 from graphopt.ir import Model, Value
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
-from graphopt.rewrite import Attr, Expr, Factor, Number, Ops, const, like
+from graphopt.rewrite import Attr, Attrs, Expr, Factor, Number, Ops, const, like
 from graphopt.rewrite.explain import Explainer
 from graphopt.rewrite.language import read_pattern
 from graphopt.rewrite.matcher import Match, Matcher
@@ -1282,3 +1282,43 @@ def test_operands_match_in_any_order_where_some_may_be_missing(pattern: Callable
             assert len(matches(pattern, graph(f"z = Max({', '.join(order)})"))) == 1
     assert not fits(pattern, "z = Max(Exp(x), 2.0)")
     assert fits(pattern, "z = Max(y, Exp(x), Relu(x))") is (pattern is with_more)
+
+
+def softmax_of(op: Ops, x: Value, others: Attrs) -> Expr:
+    return op.Softmax(op.Split(x, others=others)[1], axis=-1)
+
+
+def test_attributes_that_are_not_named_are_kept_as_they_are() -> None:
+    (match,) = matches(softmax_of, graph("a, b = Split(x, axis=2, num_outputs=2)  z = Softmax(b, axis=2)"))
+    assert match.bindings["others"] == {"axis": 2, "num_outputs": 2}
+    assert not fits(softmax_of, "a, b = Split(x, axis=2, num_outputs=2)  z = Softmax(b, axis=1)")
+
+
+def test_attributes_that_a_caller_gives_are_not_kept() -> None:
+    def pattern(op: Ops, x: Value, others: Attrs) -> Expr:
+        return op.Softmax(x, others=others)
+
+    model = parse(
+        "(x: float32[4]) -> (y) { y = f.g(x) } function f.g (a, axis = @) -> (z) { z = Softmax(a, axis=@axis) }"
+    )
+    (function,) = model.functions.values()
+    assert not list(Matcher(read_pattern(pattern), budget=100).matches(function.graph.names["z"].node))
+
+
+def test_attributes_of_two_operations_are_the_same() -> None:
+    def pattern(op: Ops, x: Value, others: Attrs) -> Expr:
+        return op.Softmax(op.Softmax(x, others=others), others=others)
+
+    assert fits(pattern, "z = Softmax(Softmax(x, axis=1), axis=1)")
+    assert not fits(pattern, "z = Softmax(Softmax(x, axis=1), axis=2)")
+
+
+def test_a_branch_that_was_not_taken_before_each_use_binds_nothing() -> None:
+    def pattern(op: Ops, x: Value, k: Const | None = None, d: Const | None = None, w: Const | None = None) -> Expr:
+        return op.each_use(op.Mul(x, k) | op.Div(x, d), lambda y: op.MatMul(y, w))
+
+    model = graph("h = Mul(x, 2.0)  z = MatMul(h, float32[8, 8] random(1))")
+    (match,) = matches(pattern, model, "h")
+    assert match.bindings["d"] is None
+    assert isinstance(match.bindings["k"], Value)
+    assert len(match.bindings["w"]) == 1

@@ -254,18 +254,13 @@ def _natural_gemm(g: Grower, e: p.Op) -> Shape:
 
 
 def _einsum(g: Grower, e: p.Op, want: Want) -> Term:
-    """A product summed over one label, or an outer product, with labels in several orders."""
+    """A product summed over one label, an outer product, or a transpose, with labels in several orders."""
     out = "abcdefgh"[: len(want.shape)]
     if len(out) < 2:
         raise Rejected
     batch, i, j = out[:-2], out[-2], out[-1]
-    terms = (
-        f"{batch}{i}z,{batch}{j}z",
-        f"z{j},{out[:-1]}z",
-        f"{batch}z{j},z{i}{batch}",
-        f"{out[:-1]},{j}",
-        f"{out},{j}",
-    )
+    products = [f"{batch}{i}z,{batch}{j}z", f"z{j},{out[:-1]}z", f"{batch}z{j},z{i}{batch}"]
+    terms = [*products, f"{out[:-1]},{j}", f"{out},{j}"] if len(e.operands) == 2 else [out[::-1], out[1:] + out[0], out]
     attrs = g.attributes(e, equation=[f"{term}->{out}" for term in terms])
     sizes = {**dict(zip(out, want.shape, strict=True)), "z": g.size()}
     shapes = [tuple(sizes[label] for label in term) for term in attrs["equation"].split("->")[0].split(",")]
