@@ -40,6 +40,7 @@ from graphopt.targets import NOT_SLOWER, PAYS, SMALL, KernelEntry, target_named
 TYPES = ("float32", "float16")
 CLASSES = ("small", "large")
 OPSET = 23
+"""What graphs are written in, where the operator is not newer."""
 SECONDS = 0.4
 """How long one pair is timed, in seconds; at least `FEWEST` runs."""
 FEWEST = 9
@@ -119,8 +120,9 @@ def feeds(session: Session, sizes: dict[str, int]) -> dict[str, Any]:
 
 def how_it_runs(runner: Runner, spec: Spec, entry: KernelEntry, dtype: str, provider: str) -> str:
     """native, cast, expanded or absent."""
+    serialized = model(spec.graph(spec.kernel, dtype), max(OPSET, entry.since))
     try:
-        session = runner.load(model(spec.graph(spec.kernel, dtype)), optimize=False, provider=provider, profile=True)
+        session = runner.load(serialized, optimize=False, provider=provider, profile=True)
         with session:
             session.run(feeds(session, spec.sizes["small"]))
             ran = {kernel.op for kernel in session.kernels()}
@@ -140,13 +142,10 @@ def loads(runner: Runner, spec: Spec, opset: int, provider: str) -> str:
     return ""
 
 
-def timing(runner: Runner, spec: Spec, dtype: str, size: str, provider: str) -> Timing:
-    bodies = (spec.kernel, spec.parts)
+def timing(runner: Runner, spec: Spec, since: int, dtype: str, size: str, provider: str) -> Timing:
+    graphs = [model(spec.graph(body, dtype), max(OPSET, since)) for body in (spec.kernel, spec.parts)]
     entries = {"session.disable_prepacking": "0"}
-    sessions = [
-        runner.load(model(spec.graph(body, dtype)), optimize=False, provider=provider, entries=entries)
-        for body in bodies
-    ]
+    sessions = [runner.load(graph, optimize=False, provider=provider, entries=entries) for graph in graphs]
     given = feeds(sessions[0], spec.sizes[size])
     once = sum(float(np.median(times)) for times in runner.time(sessions, given, runs=3, warmup=2))
     runs = max(FEWEST, int(SECONDS / once))
@@ -170,7 +169,7 @@ def measured(runner: Runner, entry: KernelEntry, spec: Spec, provider: str) -> R
     for dtype in able:
         for size in CLASSES:
             try:
-                time = timing(runner, spec, dtype, size, provider)
+                time = timing(runner, spec, entry.since, dtype, size, provider)
                 timings[dtype, size] = as_expanded(time) if runs[dtype] == "expanded" else time
             except GraphoptError as error:
                 problems.append(f"{dtype}: {error.message}")

@@ -2,8 +2,17 @@ from typing import Annotated
 
 from graphopt.ir import Value
 from graphopt.patterns.lower.heads import merge_heads
-from graphopt.patterns.recover.given_attention import added, apart, padding, padding_known, parts, scale_of, triangle
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, kernel, like
+from graphopt.patterns.recover.given_attention import (
+    FILL,
+    added,
+    apart,
+    padding,
+    padding_known,
+    parts,
+    scale_of,
+    triangle,
+)
+from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule, const, kernel, like
 
 Rows = Annotated[Value, like(rank=3, dims=("B", "S", "H"))]
 Matrix = Annotated[Value, const(rank=2, dims=("H", "W"))]
@@ -28,56 +37,39 @@ class AttentionFromPacked(Rule):
         x: Rows,
         w: Matrix,
         b: Vector,
-        n: Attr,
-        sizes: Attr,
-        scale: Attr,
-        fill: Attr,
-        causal: Attr,
+        given: Attrs,
         mask: Value | None = None,
         bias: Value | None = None,
     ) -> Expr:
-        attrs = {"num_heads": n, "qkv_hidden_sizes": sizes, "scale": scale}
-        more = {"mask_filter_value": fill, "unidirectional": causal}
-        return op.ms.Attention(x, w, b, mask, None, bias, **attrs, **more)
+        return op.ms.Attention(x, w, b, mask, None, bias, others=given)
 
-    def where(
-        self, x: Value, w: Value, n: int, sizes: list[int] | None, scale: float | None, mask: Value | None
-    ) -> Reason:
-        widths = _widths(w, sizes)
+    def where(self, x: Value, w: Value, given: Attrs, mask: Value | None) -> Reason:
+        n, widths = given["num_heads"], _widths(w, given)
         if any(width % n or not width for width in widths):
             return f"{n} heads do not divide {widths}"
-        if scale is not None and scale < 0:
-            return f"the scale is {scale}"
+        if given.get("do_rotary"):
+            return "do_rotary is 1"
+        if given.get("scale", 0.0) < 0:
+            return f"the scale is {given['scale']}"
         return padding_known(mask, x)
 
     def rewrite(
-        self,
-        op: Builder,
-        x: Value,
-        w: Value,
-        b: Value,
-        n: int,
-        sizes: list[int] | None,
-        scale: float | None,
-        fill: float,
-        causal: int,
-        mask: Value | None,
-        bias: Value | None,
+        self, op: Builder, x: Value, w: Value, b: Value, given: Attrs, mask: Value | None, bias: Value | None
     ) -> Value:
-        widths = _widths(w, sizes)
+        n, widths = given["num_heads"], _widths(w, given)
         weights = [op.const(part, like=w, name="weight") for part in parts(w, widths)]
         biases = [op.const(part, like=b, name="bias") for part in parts(b, widths)]
         q, k, v = (op.Add(op.MatMul(x, weight), shift) for weight, shift in zip(weights, biases, strict=True))
-        past = triangle(op, x, x, 1, x) if causal else None
-        total = added(op, padding(op, mask, x, 1, fill, x), bias, past)
+        past = triangle(op, x, x, 1, x) if given.get("unidirectional") else None
+        total = added(op, padding(op, mask, x, 1, given.get("mask_filter_value", FILL), x), bias, past)
         # A query may always see itself: the guard says that no row is −∞ throughout.
-        attrs = {"scale": scale_of(q, n, scale), "guard": int(past is not None and bias is None)}
+        attrs = {"scale": scale_of(q, n, given.get("scale")), "guard": int(past is not None and bias is None)}
         return merge_heads(op, op.ir.Attention(*(apart(op, y, n) for y in (q, k, v)), total, **attrs))
 
 
-def _widths(w: Value, sizes: list[int] | None) -> list[int]:
+def _widths(w: Value, given: Attrs) -> list[int]:
     """How many columns of the weights are for queries, keys and values."""
     assert w.shape is not None
     columns = w.shape[1]
     assert isinstance(columns, int)
-    return sizes or [columns // 3] * 3
+    return given.get("qkv_hidden_sizes") or [columns // 3] * 3

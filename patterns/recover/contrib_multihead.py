@@ -3,6 +3,7 @@ from typing import Annotated
 from graphopt.ir import Value
 from graphopt.patterns.lower.heads import merge_heads
 from graphopt.patterns.recover.given_attention import (
+    FILL,
     added,
     apart,
     head_size,
@@ -13,7 +14,7 @@ from graphopt.patterns.recover.given_attention import (
     scale_of,
     triangle,
 )
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, kernel, like
+from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule, const, kernel, like
 
 Rows = Annotated[Value, like(rank=3)]
 Vector = Annotated[Value, const(rank=1)]
@@ -38,28 +39,15 @@ class AttentionFromMultiHead(Rule):
         q: Rows,
         k: Value,
         v: Value,
-        n: Attr,
-        scale: Attr,
-        fill: Attr,
-        causal: Attr,
+        given: Attrs,
         b: Vector | None = None,
         mask: Value | None = None,
         bias: Value | None = None,
     ) -> Expr:
-        attrs = {"num_heads": n, "scale": scale, "mask_filter_value": fill, "unidirectional": causal}
-        return op.ms.MultiHeadAttention(q, k, v, b, mask, bias, **attrs)
+        return op.ms.MultiHeadAttention(q, k, v, b, mask, bias, others=given)
 
-    def where(
-        self,
-        q: Value,
-        k: Value,
-        v: Value,
-        n: int,
-        scale: float | None,
-        causal: int,
-        b: Value | None,
-        mask: Value | None,
-    ) -> Reason:
+    def where(self, q: Value, k: Value, v: Value, given: Attrs, b: Value | None, mask: Value | None) -> Reason:
+        n = given.get("num_heads")
         for x in (q, k, v):
             known = heads_known(x, n)
             if known is not True:
@@ -67,9 +55,9 @@ class AttentionFromMultiHead(Rule):
         assert k.shape is not None
         if k.rank != v.rank or (k.rank == 4 and (b is not None or k.shape[1] != n)):
             return "keys and values in another layout"
-        if scale is not None and scale < 0:
-            return f"the scale is {scale}"
-        if causal and (k.rank == 4 or (q.shape is not None and q.shape[1] != k.shape[1])):
+        if given.get("scale", 0.0) < 0:
+            return f"the scale is {given['scale']}"
+        if given.get("unidirectional") and (k.rank == 4 or (q.shape is not None and q.shape[1] != k.shape[1])):
             return "a causal mask of queries and keys that are not as many"
         return padding_known(mask, q)
 
@@ -79,20 +67,17 @@ class AttentionFromMultiHead(Rule):
         q: Value,
         k: Value,
         v: Value,
-        n: int,
-        scale: float | None,
-        fill: float,
-        causal: int,
+        given: Attrs,
         b: Value | None,
         mask: Value | None,
         bias: Value | None,
     ) -> Value:
-        past = triangle(op, q, k, 1, q) if causal else None
-        operands = [q, k, v]
+        n, operands = given["num_heads"], [q, k, v]
+        past = triangle(op, q, k, 1, q) if given.get("unidirectional") else None
+        total = added(op, padding(op, mask, k, -2, given.get("mask_filter_value", FILL), q), bias, past)
         if b is not None:
             cut = parts(b, [n * head_size(x, n) for x in operands])
             operands = [op.Add(x, op.const(p, like=b)) for x, p in zip(operands, cut, strict=True)]
-        total = added(op, padding(op, mask, k, -2, fill, q), bias, past)
         # A query may always see itself: the guard says that no row is −∞ throughout.
-        attrs = {"scale": scale_of(q, n, scale), "guard": int(past is not None and bias is None)}
+        attrs = {"scale": scale_of(q, n, given.get("scale")), "guard": int(past is not None and bias is None)}
         return merge_heads(op, op.ir.Attention(*(apart(op, x, n) for x in operands), total, **attrs))

@@ -10,6 +10,9 @@ from graphopt.ir import Value, dtypes
 from graphopt.ir.tensor import Array
 from graphopt.rewrite import Builder, Reason, numbers_of
 
+FILL = -10000.0
+"""What contrib operators add for a key that is not allowed, where they do not say."""
+
 
 def heads_known(x: Value, heads: int | None) -> Reason:
     """Whether `x` is (B, N, S, D), or (B, S, N·D) of so many heads, with N and D known numbers above 0."""

@@ -3,6 +3,7 @@ from typing import Annotated
 
 from graphopt.ir import Value
 from graphopt.rewrite import Builder, Expr, Number, Ops, Reason, Rule, kernel, like
+from graphopt.rewrite.facts import close
 
 Floats = Annotated[Value, like(dtype=("bfloat16", "float16", "float32"))]
 
@@ -28,8 +29,8 @@ class HardSigmoidFromParts(Rule):
         clipped = op.Clip(shifted, min=0.0, max=c) | op.Min(op.Relu(shifted), c)
         return unit | op.scaled(clipped, k)
 
-    def where(self, b: float, a: float | None, c: float | None, k: float | None) -> Reason:
-        if k is not None and (c is None or not (c > 0 and math.isclose(k * c, 1, rel_tol=1e-3))):
+    def where(self, x: Value, b: float, a: float | None, c: float | None, k: float | None) -> Reason:
+        if k is not None and (c is None or not (c > 0 and close(1 / c, k, x.dtype))):
             return f"{k} times the upper end {c} is not 1"
         return (a != 0 and math.isfinite(a or 1.0) and math.isfinite(b)) or f"it is {a} x + {b}"
 

@@ -72,7 +72,10 @@ def _gathered(value: Value, x: Value, axis: int) -> Once | str:
     groups = [n for n in range(order.size, 1, -1) if order.size % n == 0 and (order == np.repeat(order[::n], n)).all()]
     if not groups:
         return f"the heads of {value.name} are not repeated one by one"
-    return Once(groups[0], lambda op: op.Gather(x, op.ints(*map(int, order[:: groups[0]])), axis=axis))
+    once_each = order[:: groups[0]]
+    if x.shape is not None and (x.shape[axis],) == once_each.shape and (once_each == np.arange(once_each.size)).all():
+        return Once(groups[0], lambda op: x)
+    return Once(groups[0], lambda op: op.Gather(x, op.ints(*map(int, once_each)), axis=axis))
 
 
 def _merged(value: Value, x: Value, axis: int, far: int) -> Once | str:

@@ -2,6 +2,7 @@ from typing import Annotated
 
 from graphopt.ir import Value
 from graphopt.rewrite import Builder, Expr, Number, Ops, Reason, Rule, like
+from graphopt.rewrite.facts import close
 
 Floats = Annotated[Value, like(dtype=("bfloat16", "float16", "float32"))]
 
@@ -23,8 +24,8 @@ class SoftplusThreshold(Rule):
         plain = op.Where(op.Greater(x, t), x, op.Softplus(x))
         return plain | op.Where(op.Greater(scaled, t), x, op.scaled(op.Softplus(scaled), k))
 
-    def where(self, t: float, beta: float | None, k: float | None) -> Reason:
-        if beta is not None and k is not None and not (beta > 0 and abs(beta * k - 1) < 1e-3):
+    def where(self, x: Value, t: float, beta: float | None, k: float | None) -> Reason:
+        if beta is not None and k is not None and not (beta > 0 and close(1 / beta, k, x.dtype)):
             return f"it is scaled by {beta:g} and {k:g}"
         return t >= 17 or f"at {t:g} softplus is not its argument yet"
 

@@ -2,7 +2,7 @@ from graphopt.ir import Value, dtypes
 from graphopt.ir.fills import Fill, fills
 from graphopt.patterns.lower.heads import merge_heads
 from graphopt.patterns.recover.given_attention import added, apart, heads_known, scale_of, triangle
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel
+from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule, kernel
 
 
 class AttentionFromStandard(Rule):
@@ -18,65 +18,35 @@ class AttentionFromStandard(Rule):
     stage = "recover"
     needs = (kernel("", "Attention"), kernel("com.microsoft", "MultiHeadAttention"))
 
-    def pattern(
-        self,
-        op: Ops,
-        q: Value,
-        k: Value,
-        v: Value,
-        n: Attr,
-        shared: Attr,
-        scale: Attr,
-        cap: Attr,
-        causal: Attr,
-        wide: Attr,
-        mask: Value | None = None,
-    ) -> Expr:
-        heads = {"q_num_heads": n, "kv_num_heads": shared}
-        return op.Attention(q, k, v, mask, scale=scale, softcap=cap, is_causal=causal, softmax_precision=wide, **heads)
+    def pattern(self, op: Ops, q: Value, k: Value, v: Value, given: Attrs, mask: Value | None = None) -> Expr:
+        return op.Attention(q, k, v, mask, others=given)
 
-    def where(
-        self,
-        q: Value,
-        k: Value,
-        v: Value,
-        n: int | None,
-        shared: int | None,
-        scale: float | None,
-        wide: int | None,
-        mask: Value | None,
-    ) -> Reason:
-        for x, heads in ((q, n), (k, shared), (v, shared)):
+    def where(self, q: Value, k: Value, v: Value, given: Attrs, mask: Value | None) -> Reason:
+        for x, heads in zip((q, k, v), _heads(given), strict=True):
             known = heads_known(x, heads)
             if known is not True:
                 return known
-        if q.dtype == dtypes.DOUBLE or wide not in (None, 0, dtypes.FLOAT):
+        if q.dtype == dtypes.DOUBLE or given.get("softmax_precision") not in (None, 0, dtypes.FLOAT):
             return "the softmax is not in float32"
-        if scale is not None and scale <= 0:
-            return f"the scale is {scale}"
+        if given.get("scale", 1.0) <= 0:
+            return f"the scale is {given['scale']}"
         return _mask_known(mask, q, k)
 
-    def rewrite(
-        self,
-        op: Builder,
-        q: Value,
-        k: Value,
-        v: Value,
-        n: int | None,
-        shared: int | None,
-        scale: float | None,
-        cap: float,
-        causal: int,
-        wide: int | None,
-        mask: Value | None,
-    ) -> Value:
+    def rewrite(self, op: Builder, q: Value, k: Value, v: Value, given: Attrs, mask: Value | None) -> Value:
         bias, guard = _bias(op, mask, q)
-        if causal:
+        if given.get("is_causal"):
             bias, guard = added(op, bias, triangle(op, q, k, -2, q)), 1
-        attrs = {"scale": scale_of(q, n, scale), "cap": cap or None, "softmax_dtype": wide or None, "guard": guard}
-        operands = [apart(op, q, n), apart(op, k, shared), apart(op, v, shared), bias]
-        y = op.ir.Attention(*operands, **attrs)
+        operands = [apart(op, x, heads) for x, heads in zip((q, k, v), _heads(given), strict=True)]
+        attrs = {"cap": given.get("softcap") or None, "softmax_dtype": given.get("softmax_precision") or None}
+        scale = scale_of(q, given.get("q_num_heads"), given.get("scale"))
+        y = op.ir.Attention(*operands, bias, scale=scale, guard=guard, **attrs)
         return y if q.rank == 4 else merge_heads(op, y)
+
+
+def _heads(given: Attrs) -> tuple[int | None, int | None, int | None]:
+    """How many heads queries, keys and values have, where they are merged."""
+    shared = given.get("kv_num_heads")
+    return given.get("q_num_heads"), shared, shared
 
 
 def _mask_known(mask: Value | None, q: Value, k: Value) -> Reason:

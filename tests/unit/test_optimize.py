@@ -29,6 +29,13 @@ ATTENTION = """(q: float32[B, 4, S, 16], k: float32[B, 4, S, 16], v: float32[B, 
   y = MatMul(Softmax(Add(s, Where(m, 0.0, FILL)), axis=-1), v)
 }"""
 
+CONTRIB = """(x: float32[B, S, 64], m: int32[B, S]) -> (y: float32[B, S, 64]) {
+  a = com.microsoft.Attention(x, float32[64, 192] random(1), float32[192] random(2), m, num_heads=4)
+  n, _, _, r = com.microsoft.SkipLayerNormalization(x, a, float32[64] random(3), float32[64] random(4))
+  h = com.microsoft.BiasGelu(MatMul(n, float32[64, 128] random(5)), float32[128] random(6))
+  y = Add(MatMul(h, float32[128, 64] random(7)), r)
+}"""
+
 
 def fused(text: str, target: str = "ort-cpu", opset: int = 20, **options: object) -> tuple[Model, Trace]:
     model = parse(text, opset=opset)
@@ -81,13 +88,27 @@ def test_the_fill_of_a_mask_decides_the_kernel(fill: str, assume: tuple[str, ...
 
 
 @pytest.mark.parametrize("target", ["ort-cpu", "ort-cuda", "onnx"])
-@pytest.mark.parametrize("text", [PRE_NORM, POST_NORM, ATTENTION.replace("FILL", "-1e4")], ids=["pre", "post", "mask"])
+@pytest.mark.parametrize(
+    "text",
+    [PRE_NORM, POST_NORM, ATTENTION.replace("FILL", "-1e4"), CONTRIB],
+    ids=["pre", "post", "mask", "contrib"],
+)
 def test_a_fused_model_stays_as_it_is(text: str, target: str) -> None:
     model, _ = fused(text, target)
     before = to_text(model, names=False)
     # What was lowered is recovered, and lowered again.
     assert not optimize(model, target=target_named(target), rules=built_in_rules()).failures
     assert to_text(model, names=False) == before
+
+
+def test_what_older_tools_wrote_is_written_anew() -> None:
+    found = ops(fused(CONTRIB)[0])
+    assert (found["Attention"], found["LayerNormalization"], found["Gelu"]) == (1, 1, 1)
+    assert not any("." in op for op in found)
+    assert {op for op in ops(fused(CONTRIB, "ort-cuda")[0]) if "." in op} == {
+        "com.microsoft.MultiHeadAttention",
+        "com.microsoft.BiasGelu",
+    }
 
 
 def test_a_pinned_opset_stays() -> None:

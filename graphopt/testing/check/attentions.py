@@ -1,14 +1,14 @@
-"""How a wanted shape is pushed down through the attention operators of standard and contrib domains."""
+"""How a wanted shape is pushed down through attention, and the embeddings before it, as kernels have them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from graphopt.ir import dims
+from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Shape, Size
 from graphopt.rewrite import pattern as p
 from graphopt.testing.check.choices import Rejected
-from graphopt.testing.check.terms import Term
+from graphopt.testing.check.terms import Call, Term
 
 if TYPE_CHECKING:
     from graphopt.testing.check.grow import Grower, Want
@@ -71,6 +71,23 @@ def packed(g: Grower, e: p.Op, want: Want) -> Term:
     terms = [g.operand(e, at, want._replace(shape=shape, exact=True)) for at, shape in enumerate(shapes)]
     bias = want._replace(shape=(batch, heads, rows, rows), exact=True)
     return g.call(e, [*terms, None, None, g.operand(e, 5, bias)], want.shape, want.dtype, attrs)
+
+
+def embeddings(g: Grower, e: p.Op, want: Want) -> Term:
+    """com.microsoft EmbedLayerNormalization of ids (B, S), with tables of (?, H)."""
+    if len(want.shape) != 3:
+        raise Rejected
+    *ids, hidden = want.shape
+    many = dims.add(ids[1], 1)
+    shapes = [ids, ids, (g.size(), hidden), (many, hidden), (g.size(), hidden), (hidden,), (hidden,), ids, ids]
+    attrs = g.attributes(e, mask_index_type=(0,))
+    terms = []
+    for at, shape in enumerate(shapes):
+        dtype = dtypes.INT32 if shape is ids else want.dtype
+        terms.append(g.operand(e, at, want._replace(shape=tuple(shape), dtype=dtype, exact=True)))
+    while terms and terms[-1] is None:
+        terms.pop()
+    return Call(want.shape, want.dtype, e.op, e.domain, tuple(terms), attrs, 0, max(2, g.outputs(e)))
 
 
 def _merged(g: Grower, want: Want) -> tuple[Size, int, Size, Size]:

@@ -556,6 +556,7 @@ _TABLE: dict[tuple[str, str], OpRule] = {
     ("", "Split"): OpRule(_split, _known),
     ("", "Attention"): OpRule(attentions.standard, attentions.natural),
     (MICROSOFT, "Attention"): OpRule(attentions.packed, attentions.natural),
+    (MICROSOFT, "EmbedLayerNormalization"): OpRule(attentions.embeddings, lambda g, e: g.some_shape((3,))),
     (MICROSOFT, "MultiHeadAttention"): OpRule(attentions.multi_head, attentions.natural),
     (MICROSOFT, "FusedConv"): OpRule(images.convolution, images.natural),
     (MICROSOFT, "FusedGemm"): OpRule(_gemm, _natural_gemm),

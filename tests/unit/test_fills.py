@@ -1,0 +1,39 @@
+"""What is proved of the numbers in a mask."""
+
+from __future__ import annotations
+
+import pytest
+
+from graphopt.ir.fills import Fill, fills
+from graphopt.ir.infer import infer
+from graphopt.ir.text import parse
+
+LOWEST = "Where(m, 0.0, -3.4028235e38)"
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted"),
+    [
+        ("Where(m, 0.0, -1e4)", Fill.ORDINARY),
+        ("Where(m, 0.0, -3e38)", Fill.ORDINARY | Fill.LOW),
+        (LOWEST, Fill.ORDINARY | Fill.LOWEST),
+        ("Where(m, 0.0, -inf)", Fill.ORDINARY | Fill.NEGATIVE_INFINITY),
+        (f"Max({LOWEST}, -3.4028233e38)", Fill.ORDINARY | Fill.LOW),
+        ("Max(Where(m, 0.0, -inf), -1e4)", Fill.ORDINARY),
+        (f"Max({LOWEST}, -3.4028235e38)", Fill.ORDINARY | Fill.LOWEST),
+        (f"Add({LOWEST}, Where(m, 0.0, -1e4))", Fill.ORDINARY | Fill.LOWEST),
+        ("Add(Where(m, 0.0, -3e38), Where(n, 0.0, -3e38))", ~Fill.OTHER),
+        ("Where(m, 0.0, nan)", Fill.ORDINARY | Fill.OTHER),
+    ],
+)
+def test_fills(made: str, wanted: Fill) -> None:
+    model = parse(f"(m: bool[N], n: bool[N]) -> (y) {{ y = {made} }}", opset=20)
+    infer(model)
+    assert fills(model.graph.outputs[0]) == wanted
+
+
+@pytest.mark.parametrize("made", ["x", "Max(x, -1e4)", "Mul(x, 2.0)"])
+def test_of_what_is_given_nothing_is_proved(made: str) -> None:
+    model = parse(f"(x: float32[N]) -> (y) {{ y = Identity({made}) }}", opset=20)
+    infer(model)
+    assert Fill.OTHER in fills(model.graph.outputs[0])
