@@ -97,7 +97,7 @@ class Matcher(Search):
         """How one consumer of `value` matches; what is bound already holds in it, too."""
         use = self._for_use()
         use._bound = {**self._bound, e.seen.name: value}
-        use._sizes, use._outputs = self._sizes.copy(), dict(self._outputs)
+        use._sizes, use._outputs, use._taken = self._sizes.copy(), dict(self._outputs), dict(self._taken)
         root = _output(e.use, reader)
         try:
             for _ in use._match(e.use, root) if root is not None else ():

@@ -63,6 +63,7 @@ class Search:
     _inside: dict[Node, int] = field(default_factory=dict)
     _outputs: dict[Op, Node] = field(default_factory=dict)
     _parts: dict[Expr, Value] = field(default_factory=dict)
+    _taken: dict[Alt, Expr] = field(default_factory=dict)
 
     # ---- one generator for each kind of expression --------------------------------------------------------------
 
@@ -102,8 +103,19 @@ class Search:
                 del self._parts[e]
 
     def _match_alt(self, e: Alt, value: Value) -> Iterator[None]:
-        for branch in e.branches:
+        for branch in self._branches(e):
             yield from self._match(branch, value)
+
+    def _branches(self, e: Alt) -> Iterator[Expr]:
+        """The ways to match `e`; an expression that stands twice is one thing, and goes the same way both times."""
+        taken = self._taken.get(e)
+        if taken is not None:
+            yield taken
+            return
+        for branch in e.branches:
+            self._taken[e] = branch
+            yield branch
+        del self._taken[e]
 
     def _match_check(self, e: Check, value: Value) -> Iterator[None]:
         for _ in self._match(e.inner, value):
@@ -173,8 +185,8 @@ class Search:
                 self._bound[name] = before * number
                 yield
                 self._bound[name] = before
-            case Alt(branches=branches):
-                for branch in branches:
+            case Alt():
+                for branch in self._branches(e):
                     yield from self._match_number(branch, leaf)
 
     def _match_scaled(self, e: Scaled, value: Value) -> Iterator[None]:
@@ -271,8 +283,8 @@ class Search:
                     del self._bound[name]
                 elif bound is None:
                     yield
-            case Alt(branches=branches):
-                for branch in branches:
+            case Alt():
+                for branch in self._branches(operand):
                     yield from self._absent(branch)
 
     def _match_attrs(self, e: Op, node: Node) -> Iterator[None]:
@@ -384,7 +396,7 @@ class Search:
             self._step()
             return self._match_inverse(operand, leaf)
         if isinstance(operand, Alt) and operand not in self.pattern.parts:
-            return (found for branch in operand.branches for found in self._match_leaf(branch, leaf, others))
+            return (found for branch in self._branches(operand) for found in self._match_leaf(branch, leaf, others))
         if _is_number(operand) and raises_rank(leaf, others):
             self._fail(leaf.node, "a constant that raises the rank")
             return iter(())
@@ -394,8 +406,8 @@ class Search:
         """`x - y` is a sum with Neg(y), `x / y` a product with 1 / y."""
         subtracted = leaf.node.op == "Sub"
         match e:
-            case Alt(branches=branches) if e not in self.pattern.parts:
-                for branch in branches:
+            case Alt() if e not in self.pattern.parts:
+                for branch in self._branches(e):
                     yield from self._match_inverse(branch, leaf)
             case Scaled(x=inner, factor=factor) if subtracted:
                 for _ in self._match_number(factor, Scalar(-1.0, leaf.value.dtype, leaf.node)):

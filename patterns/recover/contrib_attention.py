@@ -44,8 +44,8 @@ class AttentionFromPacked(Rule):
         return op.ms.Attention(x, w, b, mask, None, bias, others=given)
 
     def where(self, x: Value, w: Value, given: Attrs, mask: Value | None) -> Reason:
-        n, widths = given["num_heads"], _widths(w, given)
-        if any(width % n or not width for width in widths):
+        n, widths = given.get("num_heads"), _widths(w, given)
+        if not n or any(width % n or not width for width in widths):
             return f"{n} heads do not divide {widths}"
         if given.get("do_rotary"):
             return "do_rotary is 1"

@@ -42,7 +42,7 @@ def _matches(pattern: Callable[..., Any], model: Model, root: str) -> Iterator[M
     matcher = Matcher(read_pattern(pattern), budget=1_000_000)
     for match in matcher.matches(model.graph.names[root].node):
         yield Match(dict(match.bindings), list(match.nodes), list(match.roots))
-    assert {} == matcher._bound == matcher._inside == matcher._outputs == matcher._sizes._known == matcher._parts
+    assert {} == matcher._bound == matcher._inside == matcher._outputs == matcher._sizes._known == matcher._parts == matcher._taken
 
 
 def fits(pattern: Callable[..., Any], text: str, opset: int = 20) -> bool:
@@ -1322,3 +1322,14 @@ def test_a_branch_that_was_not_taken_before_each_use_binds_nothing() -> None:
     assert match.bindings["d"] is None
     assert isinstance(match.bindings["k"], Value)
     assert len(match.bindings["w"]) == 1
+
+
+def test_an_alternative_that_stands_twice_goes_the_same_way_both_times() -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        either = op.Exp(x) | op.Exp(op.Neg(x)) | op.Exp(x) * 2.0
+        return op.Div(either, op.ReduceSum(either, axes=[-1]))
+
+    for one in ("Exp(x)", "Exp(Neg(x))", "Mul(Exp(x), 2.0)"):
+        assert fits(pattern, f"e = {one} z = Div(e, ReduceSum(e, [-1]))")
+    assert not fits(pattern, "z = Div(Exp(x), ReduceSum(Exp(Neg(x)), [-1]))")
+    assert not fits(pattern, "z = Div(Exp(Neg(x)), ReduceSum(Exp(x), [-1]))")
