@@ -70,15 +70,19 @@ def _cumsum(node: Node, operands: Operands) -> Array | None:
 
 
 def _reduction(function: Callable[..., Array]) -> Evaluation:
-    """Of integers, whose sum does not depend on the order; not where it is too large for them, or nearly so."""
+    """Of integers, whose sum does not depend on the order; not where anything on the way is too large, or nearly so."""
 
     def evaluate(node: Node, operands: Operands) -> Array | None:
         x, axes = given(operands, 0), integers(node, "axes", operands, 1)
         if x.dtype.kind not in "iu" or not x.size or (not axes and node.attr("noop_with_empty_axes", 0)):
             return None
-        exact = function(x.astype(np.float64), tuple(axes) if axes else None, keepdims=bool(node.attr("keepdims", 1)))
+        wide, along = x.astype(np.float64), tuple(axes) if axes else None
+        exact = function(wide, along, keepdims=bool(node.attr("keepdims", 1)))
+        sizes = abs(wide)
+        if max(sizes.max(), function(sizes, along).max()) >= _EXACT:
+            return None
         result = np.asarray(exact).astype(x.dtype)
-        return result if (abs(exact) < _EXACT).all() and (result == exact).all() else None
+        return result if (result == exact).all() else None
 
     return evaluate
 

@@ -57,7 +57,10 @@ class RuleReport:
 
     @property
     def near(self) -> tuple[RefusalGroup, ...]:
-        """The groups that came near: two nodes or more, and two fifths of the pattern."""
+        """The groups that came near: two nodes or more, and two fifths of the pattern.
+
+        That a rule has a condition that two neighbours do not meet is no news, and left out.
+        """
         return tuple(group for group in self.groups if _is_near(group.nearest))
 
 
@@ -211,9 +214,9 @@ def _groups(seen: Iterable[Seen]) -> tuple[RefusalGroup, ...]:
     grouped: defaultdict[str, list[Refusal]] = defaultdict(list)
     roots: set[str] = set()
     taken: set[str] = set()
-    for one in sorted(seen, key=lambda one: -one.refusal.nearness):
-        region = set(_region(one.refusal.parts))
-        if one.refusal.root not in roots and len(region & taken) * 2 <= len(region):
+    for one in sorted(seen, key=lambda one: _distance(one.refusal)):
+        region = _region(one.refusal)
+        if one.refusal.root not in roots and not _overlaps(region, taken):
             grouped[one.reason].append(one.refusal)
             taken |= region
         roots.add(one.refusal.root)
@@ -221,16 +224,47 @@ def _groups(seen: Iterable[Seen]) -> tuple[RefusalGroup, ...]:
     return tuple(sorted(groups, key=lambda group: (-group.nearest.nearness, -group.roots)))
 
 
-def _region(parts: Iterable[Part]) -> Iterator[str]:
-    """The nodes that parts of a pattern stand at."""
+def nearest_first(rules: Iterable[RuleReport]) -> list[tuple[RuleReport, RefusalGroup]]:
+    """What came near in `rules`: what would recover a meaning first, then what came furthest."""
+    rows = [(rule, group) for rule in rules for group in rule.near]
+    return sorted(rows, key=lambda row: (row[0].stage != "recover", *_distance(row[1].nearest)))
+
+
+def first_told(rows: Iterable[tuple[RuleReport, RefusalGroup]]) -> Iterator[tuple[RuleReport, RefusalGroup]]:
+    """Rows without those that are about nodes that the rows before them are about."""
+    told: set[str] = set()
+    for rule, group in rows:
+        if not all(refusal.root in told or _overlaps(_region(refusal), told) for refusal in group.refusals):
+            yield rule, group
+        told = told.union(*map(_region, group.refusals))
+
+
+def _region(refusal: Refusal) -> set[str]:
+    """The nodes that the parts of a pattern stand at."""
+    return {part.at for part in _walk(refusal.parts) if part.parts}
+
+
+def _overlaps(region: set[str], told: set[str]) -> bool:
+    """Whether most of a region has been told of."""
+    return len(region & told) * 2 > len(region)
+
+
+def _walk(parts: Iterable[Part]) -> Iterator[Part]:
     for part in parts:
-        if part.parts:
-            yield part.at
-            yield from _region(part.parts)
+        yield part
+        yield from _walk(part.parts)
+
+
+def _distance(refusal: Refusal) -> tuple[float, int]:
+    """How far from a match; of two attempts at which equally many nodes stood, the one that reached more is nearer."""
+    return -refusal.nearness, sum(part.state in ("open", "not reached") for part in _walk(refusal.parts))
 
 
 def _is_near(refusal: Refusal) -> bool:
-    return refusal.matched > 1 and refusal.matched >= 0.4 * refusal.size
+    if refusal.matched < 2 or refusal.matched < 0.4 * refusal.size:
+        return False
+    in_the_way = any(part.state == "blocked" and part.parts for part in _walk(refusal.parts))
+    return refusal.matched > 2 or in_the_way
 
 
 # ---- nodes -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from graphopt.pipeline import Explanation, NodeReport, RuleReport
-from graphopt.pipeline.explanation import RefusalGroup
+from graphopt.pipeline.explanation import RefusalGroup, first_told, nearest_first
 from graphopt.pipeline.observation import Shadow
 from graphopt.report.terminal import fact_grid, new_table
 from graphopt.rewrite import Refusal
@@ -100,10 +100,11 @@ def _required(found: Explanation) -> Iterator[RenderableType]:
 def _overview(found: Explanation, verbose: bool) -> list[RenderableType]:
     makers = {rule for one in found.missing for rule in one.rules}
     rules = [rule for rule in found.rules if (verbose or rule.stage != "clean") and (not makers or rule.name in makers)]
-    rows = [(rule, group) for rule in rules for group in rule.near]
+    rows = nearest_first(rules)
     if makers and not rows:
         rows = [(rule, group) for rule in rules for group in rule.groups[:1]]
-    rows.sort(key=lambda row: -row[1].nearest.nearness)
+    if not makers and not verbose:
+        rows = list(first_told(rows))
     # A choice between two rules matters to who asked for what the other makes.
     hidden = [shadow for rule in rules for shadow in rule.shadows if makers or not shadow.whole]
     parts: list[RenderableType] = ["", _histogram(rows if verbose else rows[:_FEW])] if rows else []

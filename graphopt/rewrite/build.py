@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -210,13 +210,24 @@ class Builder:
             slots.pop()
         return slots
 
-    def _check_attributes(self, name: str, domain: str, version: int, attrs: Iterable[str]) -> None:
-        """Raises: Mistake for an attribute that the operator has in other opsets only."""
+    def _check_attributes(self, name: str, domain: str, version: int, attrs: Mapping[str, Any]) -> None:
+        """Raises: Mistake for an attribute that the operator has in other opsets only, Declined for a lost number."""
         known = onnx_schema(domain, name, version)
-        for attribute in attrs:
+        for attribute, written in attrs.items():
+            if any(map(_is_lost, written if isinstance(written, list) else [written])):
+                raise Declined(f"{attribute} is {written}, which an attribute cannot hold")
             if known is not None and attribute not in known.attributes:
                 hint = f"ask in where for root.node.graph.opsets[{domain!r}]"
                 raise Mistake(f"{name} of opset {version} has no attribute or input '{attribute}'", hint)
+
+
+def _is_lost(number: Any) -> bool:
+    """Whether a finite number that is not zero becomes infinite or zero in float32, the type of attributes."""
+    if not isinstance(number, float) or number == 0 or not np.isfinite(number):
+        return False
+    with np.errstate(over="ignore", under="ignore"):
+        held = np.float32(number)
+    return bool(held == 0 or np.isinf(held))
 
 
 def _version(graph: Graph, domain: str, op: str) -> int:

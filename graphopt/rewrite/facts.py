@@ -132,7 +132,10 @@ def attribute(node: Node, name: str) -> Any:
     if value is None:
         return None
     tensor = constant_of(value)
-    return UNKNOWN if tensor is None else tensor.numpy().tolist()
+    if tensor is None:
+        return UNKNOWN
+    # A number that is written as a vector of one.
+    return tensor.item() if tensor.size == 1 and tensor.dtype in dtypes.FLOATS else tensor.numpy().tolist()
 
 
 def is_default(node: Node, name: str) -> bool:

@@ -13,9 +13,11 @@ from graphopt.rewrite.facts import source_of
 
 
 def inference_only(root: Value, variance: Value, eps: float) -> Reason:
-    """Whether the statistics are those given, and can be divided by."""
+    """Whether the statistics are those given, of the type of the image, and can be divided by."""
     if root.node.version < 7 or sum(bool(value.name) for value in root.node.outputs) > 1:
         return "it may be in training mode"
+    if len({value.dtype for value in root.node.inputs if value is not None}) > 1:
+        return "operands of several types"
     return bool((float64(variance) + np.float32(eps) > 0).all()) or "a variance is not positive"
 
 

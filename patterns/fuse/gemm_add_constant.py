@@ -4,7 +4,7 @@ from graphopt.ir import Value
 from graphopt.patterns.fuse.channels import float64
 from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Rule, const
 
-Row = Annotated[Value, const(dims=("N",))]
+Row = Annotated[Value, const(dims=("N",), dtype=("bfloat16", "float16", "float32", "float64"))]
 
 
 class GemmAddConstant(Rule):
@@ -13,7 +13,7 @@ class GemmAddConstant(Rule):
     Why: a pass over the activation goes.
     Before: Gemm(a, b, c) + d
     After: Gemm(a, b, β·c + d)
-    Safety: c and d are vectors of one length; added in float64.
+    Safety: c and d are vectors of one length, of floats; added in float64.
     """
 
     stage = "fuse"

@@ -1,6 +1,9 @@
-from graphopt.ir import Value
+from typing import Any
+
+from graphopt.ir import Value, dtypes
 from graphopt.patterns.fuse.pads import inside_windows, joined_pads, why_not
-from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Reason, Rule, number_of
+from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Reason, Rule
+from graphopt.rewrite.facts import attribute
 
 _NEVER_NEGATIVE = ("Relu", "Sigmoid", "Abs", "Exp", "Softmax", "Softplus", "HardSigmoid")
 
@@ -11,8 +14,8 @@ class PadIntoMaxPool(Rule):
     Why: the kernel pads without a copy of the image.
     Before: MaxPool(Pad(x, p, −∞)), or MaxPool(Pad(x, p, 0)) of an image without negative numbers
     After: MaxPool(x, pads=p)
-    Safety: the operator pads with −∞. Zeros would win over negative numbers, so x is the result of an operator that
-    makes none. Pads are smaller than the kernel, which has no holes, and no sizes are rounded up: every window sees
+    Safety: the operator pads with −∞. Zeros would win over negative numbers, so x is the result of an operator of
+    floats that makes none. Pads are smaller than the kernel, which has no holes, and no sizes are rounded up: every window sees
     the image. Where the places of the greatest are asked for, it stays.
     """
 
@@ -37,8 +40,14 @@ class PadIntoMaxPool(Rule):
 
 
 def _never_negative(x: Value) -> bool:
+    if x.dtype not in dtypes.FLOATS:
+        return False
     if x.node.is_op("Clip"):
-        low = x.node.attr("min") if x.node.version < 11 else x.node.input(1)
-        least = number_of(low) if isinstance(low, Value) else low
-        return least is not None and least >= 0
+        low, high = attribute(x.node, "min"), attribute(x.node, "max")
+        return _number(low) >= 0 and (high is None or _number(high) >= 0)
     return any(map(x.node.is_op, _NEVER_NEGATIVE))
+
+
+def _number(bound: Any) -> float:
+    """A bound of a Clip; a negative number where none is known."""
+    return bound if isinstance(bound, float) else -1.0

@@ -35,10 +35,11 @@ def inside_windows(x: Value, around: list[int], axes: list[int] | None, others: 
 
 
 def joined_pads(x: Value, around: list[int], axes: list[int] | None, others: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of the operator that pads by itself: what the Pad added, and what it added before."""
+    """The attributes of the operator that pads by itself: what the Pad added, and what it added before if it did."""
     before, after = _by_axis(x.rank or 0, around, axes)
     outer = before[2:] + after[2:]
-    own = others.get("pads") or [0] * len(outer)
+    ignored = others.get("auto_pad") == "VALID"
+    own = [0] * len(outer) if ignored else others.get("pads") or [0] * len(outer)
     return {**others, "auto_pad": None, "pads": [a + b for a, b in zip(outer, own, strict=True)]}
 
 

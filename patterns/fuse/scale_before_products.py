@@ -6,7 +6,7 @@ from graphopt.ir import Value
 from graphopt.patterns.fuse.channels import factor_of, float64
 from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const
 
-Matrix = Annotated[Value, const(rank=2)]
+Matrix = Annotated[Value, const(rank=2, dtype=("bfloat16", "float16", "float32", "float64"))]
 Row = Annotated[Value, const(rank=(0, 1))]
 
 
@@ -16,7 +16,8 @@ class ScaleBeforeProducts(Rule):
     Why: a pass over the activation goes.
     Before: y = x·diag(k), or x divided by a constant; y·W₁, y·W₂, ...
     After: x·(diag(k)·W₁), x·(diag(k)·W₂), ...
-    Safety: every consumer of y is such a product, and nobody else reads a matrix. New weights are computed in float64.
+    Safety: every consumer of y is such a product, of floats, and nobody else reads a matrix. New weights are computed
+    in float64.
     """
 
     stage = "fuse"

@@ -6,7 +6,7 @@ from graphopt.ir import Value
 from graphopt.patterns.fuse.channels import factor_of, float64
 from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule, const
 
-Matrix = Annotated[Value, const(rank=2)]
+Matrix = Annotated[Value, const(rank=2, dtype=("bfloat16", "float16", "float32", "float64"))]
 Row = Annotated[Value, const(rank=(0, 1))]
 
 
@@ -16,8 +16,8 @@ class ScaleIntoProduct(Rule):
     Why: a pass over the activation goes.
     Before: (x·w + b) · k with k a number, or one for each column; also divided, and Gemm(x, w, b) · k
     After: x·(w·diag(k)) + b·k
-    Safety: columns of a product are linear in those of the matrix, which nobody else reads. New weights are computed in
-    float64.
+    Safety: columns of a product are linear in those of the matrix, which nobody else reads. Floats only: an integer
+    divided is rounded. New weights are computed in float64.
     """
 
     stage = "fuse"

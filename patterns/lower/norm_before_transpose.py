@@ -1,5 +1,9 @@
+from typing import Annotated
+
 from graphopt.ir import Value
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, like
+
+Vector = Annotated[Value, like(rank=1)]
 
 
 class NormBeforeTranspose(Rule):
@@ -8,13 +12,13 @@ class NormBeforeTranspose(Rule):
     Why: behind it, a transpose of heads and rows meets the one that an attention kernel undoes.
     Before: RMSNormalization(Transpose(x, p), g), or LayerNormalization(Transpose(x, p), g, b)
     After: Transpose(RMSNormalization(x, g), p)
-    Safety: only the last axis is normalized, and p keeps it.
+    Safety: only the last axis is normalized, and p keeps it; gain and bias vary along no other.
     """
 
     stage = "lower"
 
     def pattern(
-        self, op: Ops, x: Value, g: Value, perm: Attr, eps: Attr, rms: Attr = None, b: Value | None = None
+        self, op: Ops, x: Value, g: Vector, perm: Attr, eps: Attr, rms: Attr = None, b: Vector | None = None
     ) -> Expr:
         swapped = op.Transpose(x, perm=perm)
         layer = op.LayerNormalization(swapped, g, b, axis=-1, epsilon=eps)

@@ -14,9 +14,10 @@ def is_quantized(*operands: Value | None) -> bool:
 
 
 def fused_matmul(op: Builder, a: Value, b: Value, attrs: dict[str, Any]) -> Value:
-    """com.microsoft FusedMatMul, without the attributes that have their defaults."""
+    """com.microsoft FusedMatMul, without the attributes that have their defaults as float32; MatMul where all have."""
     default = {"alpha": 1.0, "transA": 0, "transB": 0, "transBatchA": 0, "transBatchB": 0}
-    return op.ms.FusedMatMul(a, b, **{name: value for name, value in attrs.items() if value != default[name]})
+    written = {name: value for name, value in attrs.items() if round(value, 7) != default[name]}
+    return op.ms.FusedMatMul(a, b, **written) if written else op.MatMul(a, b)
 
 
 def flags(side: str, perm: list[int] | None, rank: int, written: dict[str, Any]) -> dict[str, int] | None:

@@ -23,8 +23,8 @@ class FilledMask(Rule):
     then a score is less than half a unit in the last place. (Of a sum, b may be the lowest number already; that is why
     it is overwritten, too.) A fill down from −1e8 becomes −1e30 where s and b are products or small numbers, far above
     either: the weights are the same, 0 or uniform. A smaller fill gives the same weights except in a row with nothing
-    allowed: it needs a mask that is proved to leave each row a key, as a causal one does, or the promise
-    `no-empty-rows`. In both cases nobody else may read the scores.
+    allowed: it needs a mask that is proved to leave each row a key, as a causal one does, beside scores that no other
+    mask made as low, or the promise `no-empty-rows`. In both cases nobody else may read the scores.
     """
 
     stage = "recover"
@@ -62,7 +62,7 @@ class FilledMask(Rule):
         of_products = s.dtype == dtypes.FLOAT and is_score(s)
         swallows = fill == -np.inf or (fill <= _SWALLOWS and of_products)
         lowered = fill <= _NO_SCORE and of_products and more is None and (b is None or is_score(b))
-        alone = b is None and more is None and never_empty(mask, denies=deny is not None)
+        alone = b is None and more is None and is_score(s, -fill / 10) and never_empty(mask, denies=deny is not None)
         promised = fill <= _NO_WEIGHT and (alone or "no-empty-rows" in ctx.assume)
         fits = swallows or ((lowered or promised) and root.uses == 1)
         return fits or f"a fully masked row is uniform with a fill of {fill:g}, and would not be"

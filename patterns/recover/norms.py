@@ -7,6 +7,20 @@ import numpy as np
 from graphopt.ir import Value, dtypes
 from graphopt.ir.tensor import Array
 from graphopt.rewrite import Builder, Expr, Ops, Reason, numbers_of
+from graphopt.rewrite.facts import source_of
+
+
+def either_norm(op: Ops, x: Any, g: Any, b: Any, axis: Any, eps: Any) -> Expr:
+    """A layer normalization, or a root mean square normalization, which has no bias."""
+    return op.LayerNormalization(x, g, b, axis=axis, epsilon=eps) | op.RMSNormalization(x, g, axis=axis, epsilon=eps)
+
+
+def same_norm(op: Builder, root: Value, x: Value, g: Value, b: Value | None, axis: int, eps: float) -> Value:
+    """The one of the two normalizations that `root` reads, of other operands."""
+    read = {source_of(value).node.op for value in root.node.inputs if value is not None}
+    if "LayerNormalization" in read:
+        return op.LayerNormalization(x, g, b, axis=axis, epsilon=eps)
+    return op.RMSNormalization(x, g, axis=axis, epsilon=eps)
 
 
 def over_root(op: Ops, d: Any, square: Expr, g: Any = None) -> Expr:

@@ -1,5 +1,5 @@
 from graphopt.ir import Value, dtypes
-from graphopt.patterns.recover.scores import is_score
+from graphopt.patterns.recover.scores import is_finite, is_score
 from graphopt.rewrite import Builder, Expr, Number, Ops, Reason, Rule
 
 
@@ -9,8 +9,8 @@ class ZeroedWeights(Rule):
     Why: the second mask changes only such rows, and attention has a guard for them.
     Before: w = Softmax(s + Where(deny, f, b)); Where(deny, 0, w); s optional, or allow and the branches exchanged
     After: w = Softmax(s + Where(deny, −∞, b)); Where(IsNaN(w), 0, w)
-    Safety: one mask in both places; f is −∞, or no score is as low: in float32, s and b are products or small numbers,
-    and f is at most −1e8.
+    Safety: one mask in both places, and no other of −∞: s and b are proved to be finite. f is −∞, or no score is as
+    low: in float32, s and b are products or small numbers, and f is at most −1e8.
     """
 
     stage = "recover"
@@ -33,6 +33,8 @@ class ZeroedWeights(Rule):
     def where(self, b: Value, s: Value | None, fill: float, zero: float) -> Reason:
         if zero != 0:
             return f"the weights become {zero:g}"
+        if not is_finite(b) or (s is not None and not is_finite(s)):
+            return "another mask may hold −∞: where only both masks together leave nothing, the model is NaN"
         low = fill <= -1e8 and b.dtype == dtypes.FLOAT and is_score(b) and (s is None or is_score(s))
         return fill == float("-inf") or low or f"a score may be as low as {fill:g}"
 
