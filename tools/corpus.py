@@ -3,6 +3,7 @@
 `expect.json` in the folder lists `{"file": ..., "expected_fused": {"Attention": 12, ...}}`. Expectations are counted by
 meaning, whatever an op was lowered to: a residual and a LayerNormalization are a SkipLayerNormalization, so are the
 embedding and its norm. A model that onnxruntime refuses before anything is done cannot count as unloadable afterwards.
+What is missed is fused once more with the promise that every row of a mask allows something: GPT-2 masks with -1e4.
 
     python tools/corpus.py FOLDER
 """
@@ -23,6 +24,8 @@ from graphopt.errors import GraphoptError
 from graphopt.pipeline.meanings import MEANINGS
 from graphopt.runtime import RunError, Runner
 
+PROMISE = "no-empty-rows"
+
 
 def by_meaning(ops: Iterable[tuple[str, int]]) -> Counter[str]:
     """Counts by meaning; an op that has no other name counts as itself."""
@@ -40,10 +43,12 @@ def loads(runner: Runner, path: Path) -> bool:
     return True
 
 
-def judge(runner: Runner, source: Path, expected: dict[str, int], output: Path) -> tuple[str, str]:
+def judge(
+    runner: Runner, source: Path, expected: dict[str, int], output: Path, assume: Iterable[str] = ()
+) -> tuple[str, str]:
     """(verdict, what is missing or wrong) for one model."""
     try:
-        result = graphopt.fuse(source, output, allow_unverified=True, timeout=120)
+        result = graphopt.fuse(source, output, allow_unverified=True, assume=assume, timeout=120)
     except GraphoptError as error:
         return "refused", str(error.message)
     found = by_meaning(result.ops_after.items())
@@ -62,15 +67,17 @@ def judge(runner: Runner, source: Path, expected: dict[str, int], output: Path) 
 @click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
 def main(folder: Path) -> None:
     entries = json.loads((folder / "expect.json").read_text())
-    table = Table("model", "verdict", "")
+    table = Table("model", "verdict", "", f"if {PROMISE}")
     total: Counter[str] = Counter()
     with Runner() as runner, tempfile.TemporaryDirectory() as scratch:
         for number, entry in enumerate(entries):
             output = Path(scratch, f"{number}.onnx")
-            verdict, text = judge(runner, folder / entry["file"], entry["expected_fused"], output)
-            total[verdict] += 1
+            task = (runner, folder / entry["file"], entry["expected_fused"], output)
+            verdict, text = judge(*task)
+            promised, _ = judge(*task, assume=[PROMISE]) if verdict == "missed" else ("", "")
+            total.update([verdict, f"{promised} if {PROMISE}"] if promised == "reached" else [verdict])
             if verdict != "reached":
-                table.add_row(entry["file"].removesuffix(".onnx"), verdict, text)
+                table.add_row(entry["file"].removesuffix(".onnx"), verdict, text, promised)
             print(f"{number + 1}/{len(entries)}", entry["file"], verdict, file=sys.stderr)
     console = Console(width=180)
     console.print(table)

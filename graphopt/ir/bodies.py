@@ -42,16 +42,19 @@ def oldest_opset(node: Node) -> int | None:
     return op.oldest(node.attrs, dtypes.NAMES.get(x.dtype, "") if x is not None else "") if op is not None else None
 
 
-def settle_opset(model: Model, newest: int = 0) -> None:
+def settle_opset(model: Model, newest: int | None = 0) -> None:
     """Raises the model to the newest opset that one of its nodes is written in, and writes the bodies of fused ops.
+
+    With None for `newest` the opset stays: what is written in a newer one is what the target takes in older ones.
 
     A fused op is raised to the newest body that is not newer than `newest`: it runs best. A function that the model
     has already is not written again. Raises: ModelError GO047 where the opset cannot be raised.
     """
     nodes = [node for graph in model.scopes() for node in graph.ops()]
     fused = [node for node in nodes if node.domain == DOMAIN and (DOMAIN, node.op, "") not in model.functions]
-    versions = [node.version for node in nodes if not node.domain]
-    raise_opset(model, max((*versions, *(_wanted(node, newest) for node in fused)), default=0))
+    if newest is not None:
+        versions = [node.version for node in nodes if not node.domain]
+        raise_opset(model, max((*versions, *(_wanted(node, newest) for node in fused)), default=0))
     for node in (node for node in fused if oldest_opset(node)):
         op = fused_ops()[node.op]
         body = op.body(model.opset)

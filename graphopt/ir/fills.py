@@ -99,7 +99,7 @@ def _of_numbers(numbers: np.ndarray) -> Fill:
     if (np.isnan(floats) | np.isposinf(floats) | (floats > float(kind.max) / 2)).any():
         found |= Fill.OTHER
     finite = floats[np.isfinite(floats)]
-    lowest = -min(float(kind.max), float(ml_dtypes.finfo(numbers.dtype).max))
+    lowest = -min(float(kind.max), float(ml_dtypes.finfo(numbers.dtype).max))  # type: ignore[no-untyped-call]
     if (finite <= lowest).any():
         found |= Fill.LOWEST
     if ((finite < -small) & (finite > lowest)).any():

@@ -128,8 +128,10 @@ _TABLE: dict[tuple[str, str], Signature] = {
     # A kernel of onnxruntime in the standard domain, which onnx does not know.
     ("", "SimplifiedLayerNormalization"): Signature(("X", "scale"), {"axis": -1, "epsilon": 1e-5, "stash_type": 1}),
     (MICROSOFT, "EmbedLayerNormalization"): Signature(
-        ("input_ids", "segment_ids", "word_embedding", "position_embedding", "segment_embedding", "gamma", "beta")
-        + ("mask", "position_ids"),
+        (
+            *("input_ids", "segment_ids", "word_embedding", "position_embedding", "segment_embedding", "gamma", "beta"),
+            *("mask", "position_ids"),
+        ),
         {"epsilon": 1e-12, "mask_index_type": 0},
     ),
     (MICROSOFT, "SkipLayerNormalization"): Signature(

@@ -143,9 +143,11 @@ def literal_target(shape: Shape | None, content: Content, copying: bool = True) 
     """A constant target for a Reshape of a tensor of `shape` to `content`; None where there is none.
 
     The constant is read with 0 as "copy"; `content` as well where it is `copying`. A -1 that the content did not have
-    is safe only beside sizes that are certainly not 0: the runtime cannot divide what is left among nothing.
+    is safe only beside sizes that are certainly not 0: the runtime cannot divide what is left among nothing. A 0 that
+    has no size to copy is refused when a model is loaded if it is a constant, else when it runs.
     """
-    if not copying and 0 in content:
+    copied = 0 if not copying else len(content) if shape is None else len(shape)
+    if 0 in content[copied:]:
         return None
     target = [_literal(size, _at(shape, position)) for position, size in enumerate(content)]
     if target.count(-1) > 1:

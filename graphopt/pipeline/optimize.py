@@ -85,7 +85,7 @@ def optimize(
     if observer is not None:
         # Clean rules run to the end.
         observer.settled("clean", model, engine)
-    settle_opset(model, newest=0 if pinned else target.opset)
+    settle_opset(model, newest=None if pinned else target.opset)
     model.ledger.forget()
     return trace
 

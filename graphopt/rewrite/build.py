@@ -97,8 +97,12 @@ class Builder:
             raise Declined(f"the shape {shape} cannot be made from {x.shape}")
         if not moved:
             return self.Reshape(x, self.ints(*target))
+        literal = self._graph.opsets.get("", 1) >= 14 and -1 not in target
+        if literal:
+            # A size of 0 that was moved would be read as "copy".
+            moved |= {axis: axis for axis, size in enumerate(target) if size == 0}
         parts = [self.size(x, moved[axis]) if axis in moved else self.ints(size) for axis, size in enumerate(target)]
-        return self.Reshape(x, self.Concat(*parts, axis=0))
+        return self.Reshape(x, self.Concat(*parts, axis=0), allowzero=1 if literal else None)
 
     def transposed(self, x: Value) -> Value:
         """`x` with its last two dimensions exchanged. Raises: Declined where its rank is not known."""
@@ -216,7 +220,7 @@ class Builder:
         for attribute, written in attrs.items():
             if any(map(_is_lost, written if isinstance(written, list) else [written])):
                 raise Declined(f"{attribute} is {written}, which an attribute cannot hold")
-            if known is not None and attribute not in known.attributes:
+            if known is not None and written is not None and attribute not in known.attributes:
                 hint = f"ask in where for root.node.graph.opsets[{domain!r}]"
                 raise Mistake(f"{name} of opset {version} has no attribute or input '{attribute}'", hint)
 

@@ -6,8 +6,8 @@ from types import EllipsisType
 from typing import Any
 
 from graphopt.ir import Shape, Value, dtypes
-from graphopt.ir.dims import Dim, Size
-from graphopt.ir.inference.sizes import broadcast_one
+from graphopt.ir.dims import Dim
+from graphopt.ir.inference.sizes import fits
 from graphopt.rewrite.facts import constant_of
 from graphopt.rewrite.pattern import Constraint, Dims
 
@@ -40,7 +40,7 @@ class Sizes:
         shape, whole = value.shape, self._meant(into)
         if shape is not None and len(shape) <= len(whole):
             pairs = zip(reversed(shape), reversed(whole), strict=False)
-            if all(wanted is None or _within(size, wanted) for size, wanted in pairs):
+            if all(wanted is None or (isinstance(wanted, (int, Dim)) and fits(size, wanted)) for size, wanted in pairs):
                 return ""
         return f"has shape {_shown(shape)}, which does not broadcast to {_shown(whole)}"
 
@@ -63,11 +63,6 @@ class Sizes:
         if dims[:1] == (...,) and ... in self._known:
             return (*self._known[...], *self._meant(dims[1:]))
         return tuple(self._known.get(dim, dim) if isinstance(dim, str) else dim for dim in dims)
-
-
-def _within(size: Size, wanted: Any) -> bool:
-    """Whether `size` and `wanted`, where they broadcast at all, broadcast to `wanted`."""
-    return size in (1, wanted) or (isinstance(wanted, (int, Dim)) and broadcast_one(size, wanted) == wanted)
 
 
 def _shown(sizes: tuple[Any, ...] | None) -> str:

@@ -34,9 +34,10 @@ class Matcher(Search):
             yield from self._each_use(first, node)
         elif isinstance(first, Anchor):
             yield from self._anchored(first, node)
-        elif (value := _output(first, node)) is not None:
-            for _ in self._match(first, value):
-                yield from self._more_roots(1, [value])
+        else:
+            for value in _outputs(first, node):
+                for _ in self._match(first, value):
+                    yield from self._more_roots(1, [value])
 
     def _more_roots(self, number: int, found: list[Value]) -> Iterator[Match]:
         if number == len(self.pattern.roots):
@@ -122,7 +123,7 @@ class Matcher(Search):
             case Alt(branches=branches):
                 return list(dict.fromkeys(value for branch in branches for value in self._reached(branch)))
             case Op() if e.identity in self._outputs:
-                return [self._outputs[e.identity].outputs[e.index]]
+                return list(self._outputs[e.identity].outputs[e.index : e.index + 1])
         below = next(filter(None, map(self._reached, children(e))), [])
         if isinstance(e, Check):
             return below
@@ -162,6 +163,11 @@ def _uses(value: Value) -> tuple[list[Node], list[Node]]:
 
 def _output(e: Expr, node: Node) -> Value | None:
     """The output of `node` that `e` means."""
+    return next(iter(_outputs(e, node)), None)
+
+
+def _outputs(e: Expr, node: Node) -> list[Value]:
+    """The outputs of `node` that `e` may mean: branches may be several outputs of one operation."""
     branches = e.branches if isinstance(e, Alt) else (e,)
-    index = next((b.index for b in branches if isinstance(b, Op) and b.op == node.op), 0)
-    return node.outputs[index] if index < len(node.outputs) else None
+    meant = dict.fromkeys(b.index for b in branches if isinstance(b, Op) and b.op == node.op) or (0,)
+    return [node.outputs[index] for index in meant if index < len(node.outputs)]

@@ -73,6 +73,7 @@ class Checker:
             refusal = self._runs.refusal(candidate)
             if refusal and not self._runs.refusal(self._original):
                 reason = f"onnxruntime loads the original, but not the candidate: {refusal}"
+                reason += f"; it does not run the original: {error.message}" if isinstance(error, RunError) else ""
                 return Verification("unequal", "structure", reason, counts=counts)
             if isinstance(error, InconclusiveError):
                 raise

@@ -43,13 +43,13 @@ def _taken(root: Value, axis: int, start: int, end: int) -> Value | None:
     """The operand of the Concat before `root` that lies between `start` and `end`."""
     packed = root.node.inputs[0]
     assert packed is not None
-    *parts, last = (part for part in source_of(packed).node.inputs if part is not None)
+    parts = [part for part in source_of(packed).node.inputs if part is not None]
     begin = 0
-    for part in (*parts, last):
+    for at, part in enumerate(parts, 1):
         size = part.shape[axis] if part.shape is not None else None
         if not isinstance(size, int):
             return None
-        if begin == start and (end == begin + size or (part is last and end > begin + size)):
+        if begin == start and (end == begin + size or (at == len(parts) and end > begin + size)):
             return part
         begin += size
     return None

@@ -1,7 +1,7 @@
-from graphopt.ir import Value
+from graphopt.ir import Value, dims
 from graphopt.patterns.clean.unmerge_batches import keeps_matrices
-from graphopt.patterns.clean.views import groups, merged_view
-from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, see_through
+from graphopt.patterns.clean.views import groups, merged_view, viewed
+from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule
 
 
 class ViewOfSum(Rule):
@@ -11,7 +11,8 @@ class ViewOfSum(Rule):
     Before: Softmax(Reshape(Reshape(x, (B, W, N, S, T)) + b, (B·W, N, S, T))), or + b + c
     After: Softmax(Reshape(x, (B·W, N, S, T)) + Reshape(b, (B·W, N, S, T))), after b + c; b is written out where it
     broadcasts over B or W only
-    Safety: the outer view merges neighbours and nothing else; shapes are equal as polynomials.
+    Safety: the outer view merges neighbours and nothing else, and the sum is as large as x; shapes are equal as
+    polynomials.
     """
 
     stage = "clean"
@@ -21,14 +22,16 @@ class ViewOfSum(Rule):
         scores = op.Reshape(op.sum(view, b, c) | op.sum(view, b), ...)
         return op.anchor(op.Softmax(scores, axis=-1), scores)
 
-    def where(self, b: Value, c: Value | None, root: Value) -> Reason:
-        shape = _viewed(root).shape
+    def where(self, x: Value, b: Value, c: Value | None, root: Value) -> Reason:
+        shape = viewed(root).shape
+        if x.shape is None or root.shape is None or dims.product(x.shape) != dims.product(root.shape):
+            return f"{x.shape} is widened to {root.shape}"
         if groups(shape, root.shape) is None or keeps_matrices(shape, root.shape):
             return f"{shape} becomes {root.shape}"
         return None not in [v.shape for v in (b, c) if v is not None] or "the shapes are not known"
 
     def rewrite(self, op: Builder, x: Value, b: Value, c: Value | None, root: Value) -> Value:
-        split = _viewed(root).shape
+        split = viewed(root).shape
         how = groups(split, root.shape)
         assert how is not None
         assert split is not None
@@ -36,12 +39,3 @@ class ViewOfSum(Rule):
         # Sizes at run time are those of the view, which costs nothing.
         view = op.reshape(x, split)
         return op.Add(op.reshape(x, root.shape), merged_view(op, b if c is None else op.Add(b, c), how, view))
-
-
-def _viewed(view: Value) -> Value:
-    """What the Reshape behind `view` reads."""
-    while (inner := see_through(view)) is not None:
-        view = inner
-    viewed = view.node.inputs[0]
-    assert viewed is not None
-    return viewed

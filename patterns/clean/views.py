@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from graphopt.ir import Shape, Size, Value, dims
-from graphopt.rewrite import Builder
+from graphopt.rewrite import Builder, see_through
 
 Groups = Sequence[range]
 """For each dimension of the merged shape, the dimensions it is made of."""
@@ -27,13 +27,22 @@ def groups(split: Shape | None, merged: Shape | None) -> Groups | None:
     return found if first == len(split) else None
 
 
+def viewed(view: Value) -> Value:
+    """What the Reshape behind `view` reads."""
+    while (inner := see_through(view)) is not None:
+        view = inner
+    x = view.node.inputs[0]
+    assert x is not None
+    return x
+
+
 def split_view(op: Builder, x: Value, how: Groups, split: Shape) -> Value:
-    """`x`, which broadcasts to the merged shape, in the view that broadcasts to `split`."""
+    """`x`, whose sizes are 1 or the merged ones where dimensions merge, in the view that broadcasts to `split`."""
     assert x.shape is not None
     behind = how[len(how) - len(x.shape) :]
     shape = list[Size]()
     for group, size in zip(behind, x.shape, strict=True):
-        shape += [1] * len(group) if size == 1 else split[group.start : group.stop]
+        shape += [size] * len(group) if size == 1 or len(group) == 1 else split[group.start : group.stop]
     return op.reshape(x, tuple(shape)) if len(shape) > len(x.shape) else x
 
 

@@ -15,8 +15,8 @@ class PadIntoMaxPool(Rule):
     Before: MaxPool(Pad(x, p, −∞)), or MaxPool(Pad(x, p, 0)) of an image without negative numbers
     After: MaxPool(x, pads=p)
     Safety: the operator pads with −∞. Zeros would win over negative numbers, so x is the result of an operator of
-    floats that makes none. Pads are smaller than the kernel, which has no holes, and no sizes are rounded up: every window sees
-    the image. Where the places of the greatest are asked for, it stays.
+    floats that makes none. Pads are smaller than the kernel, which has no holes, and no sizes are rounded up: every
+    window sees the image. Where the places of the greatest are asked for, it stays.
     """
 
     stage = "fuse"

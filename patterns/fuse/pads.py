@@ -19,6 +19,8 @@ def why_not(
         return f"it is filled with {found:g}"
     if others.get("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
         return "the operator pads by itself"
+    if others.get("auto_pad") == "VALID" and any(others.get("pads") or ()):
+        return "it is said both that the operator pads and that it does not"
     before, after = _by_axis(x.rank, around, axes)
     if min(before + after) < 0 or any(before[:2] + after[:2]):
         return f"pads {around} are not all around the image"
@@ -35,11 +37,10 @@ def inside_windows(x: Value, around: list[int], axes: list[int] | None, others: 
 
 
 def joined_pads(x: Value, around: list[int], axes: list[int] | None, others: dict[str, Any]) -> dict[str, Any]:
-    """The attributes of the operator that pads by itself: what the Pad added, and what it added before if it did."""
+    """The attributes of the operator that pads by itself: what the Pad added, and what it added before."""
     before, after = _by_axis(x.rank or 0, around, axes)
     outer = before[2:] + after[2:]
-    ignored = others.get("auto_pad") == "VALID"
-    own = [0] * len(outer) if ignored else others.get("pads") or [0] * len(outer)
+    own = others.get("pads") or [0] * len(outer)
     return {**others, "auto_pad": None, "pads": [a + b for a, b in zip(outer, own, strict=True)]}
 
 

@@ -1,7 +1,7 @@
 from graphopt.ir import Value, dtypes
 from graphopt.ir.fills import Fill, fills
 from graphopt.ir.masks import never_empty
-from graphopt.patterns.lower.empty_rows import keep_empty_rows
+from graphopt.patterns.lower.empty_rows import adds_to_lowest, keep_empty_rows
 from graphopt.patterns.lower.heads import (
     Mask,
     heads_apart,
@@ -24,8 +24,8 @@ class AttentionToStandard(Rule):
     Safety: a row with no allowed key is 0 in the runtime's kernel. That is the source's result only behind a guard with
     a fill of −∞; with a finite fill the source's weights are uniform, and stay so when the fill is not the lowest
     number itself; a fill that is not proved, or −∞ without a guard (NaN), makes no match, unless there are no such
-    rows, by proof, as in a causal mask, or by promise. In float16 a fill takes some digits of the scores, or all. The
-    kernel caps before it adds the mask, as `ir.Attention` does.
+    rows, by proof, as in a causal mask, or by promise. In float16 a fill takes some digits of the scores, or all, and
+    nothing may be added to the lowest. The kernel caps before it adds the mask, as `ir.Attention` does.
     """
 
     stage = "lower"
@@ -49,7 +49,7 @@ class AttentionToStandard(Rule):
             return "what the mask holds is not proved"
         if never_empty(bias):
             return mask_known(bias, q, k)
-        if Fill.LOW in found and q.dtype != dtypes.FLOAT:
+        if q.dtype != dtypes.FLOAT and (Fill.LOW in found or (Fill.LOWEST in found and adds_to_lowest(bias))):
             return "the weights of a fully masked row depend on how the scores are rounded"
         if Fill.NEGATIVE_INFINITY in found and (not guard or Fill.LOWEST in found):
             return "a fully masked row is NaN in the model, and 0 in the kernel"

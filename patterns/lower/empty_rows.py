@@ -9,6 +9,24 @@ from graphopt.ir.fills import Fill, fills
 from graphopt.ir.masks import never_empty
 from graphopt.rewrite import Builder
 
+_FAR = 48
+"""Masks are made in a few dozen operations; of a longer history, anything is possible."""
+
+
+def adds_to_lowest(bias: Value) -> bool:
+    """Whether something may be added to the lowest half: the runtime's parts keep the sum in float32, rows differ."""
+    pending = [bias]
+    for _ in range(_FAR):
+        if not pending:
+            return False
+        value = pending.pop()
+        if value.dtype != bias.dtype or value.tensor is not None:
+            continue
+        if value.node.op in ("Add", "Sub", "Sum") and Fill.LOWEST in fills(value):
+            return True
+        pending += [x for x in value.node.inputs if x is not None]
+    return True
+
 
 def keep_empty_rows(op: Builder, bias: Value) -> Value:
     """A bias with which rows that have the lowest number throughout come out of the kernel as they do of the parts."""

@@ -24,8 +24,9 @@ def mask_known(bias: Value | None, q: Value, k: Value) -> Reason:
 
 
 def heads_apart(x: Value) -> bool:
-    """Whether (B, N, S, D) is a transposed view of (B, S, N, D), which costs nothing to undo."""
-    return x.node.is_op("Transpose") and x.node.attr("perm") == [0, 2, 1, 3]
+    """Whether (B, N, S, D) is (B, S, N, D) transposed, which costs nothing to undo, or one head, which is a view."""
+    transposed = x.node.is_op("Transpose") and x.node.attr("perm") == [0, 2, 1, 3]
+    return transposed or (x.shape is not None and x.shape[1] == 1)
 
 
 def merge_heads(op: Builder, x: Value) -> Value:
@@ -34,6 +35,8 @@ def merge_heads(op: Builder, x: Value) -> Value:
     batch, heads, rows, width = x.shape
     assert isinstance(heads, int)
     assert isinstance(width, int)
+    if heads == 1:
+        return op.Squeeze(x, axes=[1])
     return op.reshape(op.Transpose(x, perm=[0, 2, 1, 3]), (batch, rows, heads * width))
 
 

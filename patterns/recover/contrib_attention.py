@@ -6,6 +6,7 @@ from graphopt.patterns.recover.given_attention import (
     FILL,
     added,
     apart,
+    causal_known,
     padding,
     padding_known,
     parts,
@@ -43,7 +44,7 @@ class AttentionFromPacked(Rule):
     ) -> Expr:
         return op.ms.Attention(x, w, b, mask, None, bias, others=given)
 
-    def where(self, x: Value, w: Value, given: Attrs, mask: Value | None) -> Reason:
+    def where(self, x: Value, w: Value, given: Attrs, mask: Value | None, bias: Value | None) -> Reason:
         n, widths = given.get("num_heads"), _widths(w, given)
         if not n or any(width % n or not width for width in widths):
             return f"{n} heads do not divide {widths}"
@@ -51,7 +52,8 @@ class AttentionFromPacked(Rule):
             return "do_rotary is 1"
         if given.get("scale", 0.0) < 0:
             return f"the scale is {given['scale']}"
-        return padding_known(mask, x)
+        known = padding_known(mask, x)
+        return causal_known(given, mask, bias, x) if known is True else known
 
     def rewrite(
         self, op: Builder, x: Value, w: Value, b: Value, given: Attrs, mask: Value | None, bias: Value | None

@@ -1,6 +1,6 @@
 from typing import Annotated
 
-from graphopt.ir import Value
+from graphopt.ir import Value, dtypes
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel, like
 
 Ids = Annotated[Value, like(rank=2, dims=("B", "S"), dtype="int32")]
@@ -10,17 +10,19 @@ Vector = Annotated[Value, like(rank=1, dims=("H",))]
 
 
 class LayerNormFromEmbed(Rule):
-    """Embeddings, their sum and the layer normalization after it, apart.
+    """Embeddings, their sum and the layer normalization after it, apart, and the lengths that a mask counts beside.
 
     Why: the parts are seen, and on CPU they are faster than the kernel.
-    Before: com.microsoft.EmbedLayerNormalization(ids, segments, words, positions, kinds, g, b, mask, places)
+    Before: com.microsoft.EmbedLayerNormalization(ids, segments, words, positions, kinds, g, b, mask, places), and its
+    second output
     After: LayerNormalization(words[ids] + positions[places] + kinds[segments], g, b), with places 0, 1, ... where none
-    are given, and without segments where there are none
-    Safety: the sum is not read.
+    are given, and without segments where there are none; how many elements of each row of the mask are 1
+    Safety: the sum is not read, and the lengths only where there is a mask.
     """
 
     stage = "recover"
     needs = kernel("", "LayerNormalization")
+    keeps_inner = True
 
     def pattern(
         self,
@@ -37,10 +39,15 @@ class LayerNormFromEmbed(Rule):
         mask: Ids | None = None,
         places: Places | None = None,
     ) -> Expr:
-        tables = (words, positions, kinds, g, b)
-        return op.ms.EmbedLayerNormalization(ids, segments, *tables, mask, places, epsilon=eps, mask_index_type=kind)
+        operands = (ids, segments, words, positions, kinds, g, b, mask, places)
+        norm = op.ms.EmbedLayerNormalization(*operands, epsilon=eps, mask_index_type=kind)
+        return norm | norm[1]
 
-    def where(self, segments: Value | None, kinds: Value | None) -> Reason:
+    def where(self, segments: Value | None, kinds: Value | None, mask: Value | None, root: Value) -> Reason:
+        if any(output.uses for output in root.node.outputs[1 if mask is None else 2 :]):
+            return "the sum is read, or lengths without a mask"
+        if not root.uses:
+            return "nobody reads it"
         return (segments is None) == (kinds is None) or "segments without their table, or the other way round"
 
     def rewrite(
@@ -54,8 +61,13 @@ class LayerNormFromEmbed(Rule):
         eps: float,
         segments: Value | None,
         kinds: Value | None,
+        mask: Value | None,
         places: Value | None,
+        root: Value,
     ) -> Value:
+        if root.index == 1:
+            assert mask is not None
+            return _lengths(op, mask)
         if places is None:
             rows = op.Slice(positions, op.ints(0), op.size(ids, 1), op.ints(0))
         else:
@@ -65,3 +77,10 @@ class LayerNormFromEmbed(Rule):
             assert kinds is not None
             total = op.Add(total, op.Gather(kinds, segments))
         return op.LayerNormalization(total, g, b, axis=-1, epsilon=eps)
+
+
+def _lengths(op: Builder, mask: Value) -> Value:
+    ones = op.Cast(op.Equal(mask, op.const(1, like=mask)), to=dtypes.INT32)
+    if mask.node.graph.opsets.get("", 1) < 13:
+        return op.ReduceSum(ones, axes=[1], keepdims=0)
+    return op.ReduceSum(ones, op.ints(1), keepdims=0)

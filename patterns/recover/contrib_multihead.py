@@ -6,6 +6,7 @@ from graphopt.patterns.recover.given_attention import (
     FILL,
     added,
     apart,
+    causal_known,
     head_size,
     heads_known,
     padding,
@@ -46,7 +47,9 @@ class AttentionFromMultiHead(Rule):
     ) -> Expr:
         return op.ms.MultiHeadAttention(q, k, v, b, mask, bias, others=given)
 
-    def where(self, q: Value, k: Value, v: Value, given: Attrs, b: Value | None, mask: Value | None) -> Reason:
+    def where(
+        self, q: Value, k: Value, v: Value, given: Attrs, b: Value | None, mask: Value | None, bias: Value | None
+    ) -> Reason:
         n = given.get("num_heads")
         for x in (q, k, v):
             known = heads_known(x, n)
@@ -59,7 +62,8 @@ class AttentionFromMultiHead(Rule):
             return f"the scale is {given['scale']}"
         if given.get("unidirectional") and (k.rank == 4 or (q.shape is not None and q.shape[1] != k.shape[1])):
             return "a causal mask of queries and keys that are not as many"
-        return padding_known(mask, q)
+        known = padding_known(mask, q)
+        return causal_known(given, mask, bias, q) if known is True else known
 
     def rewrite(
         self,

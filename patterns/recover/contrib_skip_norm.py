@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Rule, kernel, like
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel, like
 
 Rows = Annotated[Value, like(rank=(2, 3), dims=(..., "H"))]
 Residual = Annotated[Value, like(into=(..., "H"))]
@@ -9,27 +9,37 @@ Vector = Annotated[Value, like(dims=("H",))]
 
 
 class LayerNormFromSkip(Rule):
-    """A residual and the layer normalization after it, apart.
+    """A residual and the layer normalization after it, apart; their sum may be read by the next residual.
 
     Why: the rules about residuals and about norms see both, and the target's table says whether one kernel pays.
-    Before: com.microsoft.SkipLayerNormalization(x, y, g, b, c)
-    After: LayerNormalization(x + y + c, g, b), or with SkipSimplifiedLayerNormalization RMSNormalization(x + y + c, g)
+    Before: com.microsoft.SkipLayerNormalization(x, y, g, b, c), and its fourth output
+    After: LayerNormalization(x + y + c, g, b), or with SkipSimplifiedLayerNormalization RMSNormalization(x + y + c, g);
+    x + y + c
     Safety: the mean and the deviation are not read.
     """
 
     stage = "recover"
     needs = (kernel("", "LayerNormalization"), kernel("", "RMSNormalization"))
+    keeps_inner = True
 
     def pattern(
         self, op: Ops, x: Rows, y: Residual, g: Vector, eps: Attr, b: Vector | None = None, c: Vector | None = None
     ) -> Expr:
         layer_norm = op.ms.SkipLayerNormalization(x, y, g, b, c, epsilon=eps)
-        return layer_norm | op.ms.SkipSimplifiedLayerNormalization(x, y, g, c, epsilon=eps)
+        rms_norm = op.ms.SkipSimplifiedLayerNormalization(x, y, g, c, epsilon=eps)
+        return layer_norm | rms_norm | layer_norm[3] | rms_norm[3]
+
+    def where(self, root: Value) -> Reason:
+        if any(output.uses for output in root.node.outputs[1:3]):
+            return "the mean or the deviation is read"
+        return root.uses > 0 or "nobody reads it"
 
     def rewrite(
         self, op: Builder, x: Value, y: Value, g: Value, b: Value | None, c: Value | None, eps: float, root: Value
     ) -> Value:
         residual = op.sum(*(part for part in (x, y, c) if part is not None))
+        if root.index == 3:
+            return residual
         if root.node.op == "SkipLayerNormalization":
             return op.LayerNormalization(residual, g, b, axis=-1, epsilon=eps)
         return op.RMSNormalization(residual, g, axis=-1, epsilon=eps)

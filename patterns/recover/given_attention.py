@@ -7,8 +7,9 @@ import math
 import numpy as np
 
 from graphopt.ir import Value, dtypes
+from graphopt.ir.fills import Fill, fills
 from graphopt.ir.tensor import Array
-from graphopt.rewrite import Builder, Reason, numbers_of
+from graphopt.rewrite import Attrs, Builder, Reason, numbers_of
 
 FILL = -10000.0
 """What contrib operators add for a key that is not allowed, where they do not say."""
@@ -57,7 +58,21 @@ def padding_known(mask: Value | None, batch: Value) -> Reason:
         return "the mask is not of int32, or its shape is not known"
     if len(mask.shape) == 1:
         return mask.shape[0] == batch.shape[0] or f"the mask {mask.shape} is not one length for each sequence"
+    if mask.shape[1:] == (1,):
+        return "a mask of one key stands for none"
     return len(mask.shape) in (2, 3) or f"a mask of rank {len(mask.shape)}"
+
+
+def causal_known(given: Attrs, mask: Value | None, bias: Value | None, like: Value) -> Reason:
+    """Whether −∞ may stand for the lowest number, which contrib operators give to a later key in spite of its mask.
+
+    It may where nothing else is as low: a row with only later keys and masked ones is uniform otherwise.
+    """
+    if not given.get("unidirectional"):
+        return True
+    if mask is not None and given.get("mask_filter_value", FILL) < (-1e30 if like.dtype == dtypes.FLOAT else -3e4):
+        return "the fill of the mask is as low as that of a causal one"
+    return bias is None or fills(bias) == Fill.ORDINARY or "the bias may be as low as a causal mask"
 
 
 def padding(op: Builder, mask: Value | None, keys: Value, axis: int, fill: float, like: Value) -> Value | None:

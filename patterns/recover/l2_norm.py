@@ -31,7 +31,7 @@ class L2NormFromParts(Rule):
         return op.prod(x, inverse)
 
     def where(self, x: Value, axes: list[int] | None, eps: float | None, wide: int | None) -> Reason:
-        return can_normalize(x, axes, 1.0 if eps is None else eps) if is_wide(wide) is True else is_wide(wide)
+        return can_normalize(x, axes, 1.0 if eps is None else eps) if is_wide(x, wide) is True else is_wide(x, wide)
 
     def rewrite(self, op: Builder, x: Value, axes: list[int], eps: float | None) -> Value:
         assert x.shape is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from graphopt.ir import Value
+from graphopt.ir.inference.sizes import fits
 from graphopt.rewrite import Reason
 
 
@@ -24,5 +25,5 @@ def keep_columns(kt: Value, v: Value, *biases: Value | None) -> Reason:
     assert kt.shape is not None
     assert v.shape is not None
     keys = kt.shape[-1]
-    wide = [b.shape for b in biases if b is not None and (not b.shape or b.shape[-1] not in (1, keys))]
+    wide = [b.shape for b in biases if b is not None and not (b.shape and fits(b.shape[-1], keys))]
     return v.shape[-2] == keys or not wide or f"{v.shape[-2]} values, {keys} keys, and what is added is {wide[0]}"

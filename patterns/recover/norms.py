@@ -45,9 +45,10 @@ def total(op: Ops, x: Any, axes: Any, wide: Any, narrow: Any) -> Expr:
     return op.ReduceSum(x, axes=axes, keepdims=1) | in_wide
 
 
-def is_wide(wide: int | None) -> Reason:
-    """Whether the type that `total` sums in, if it is another one, holds more than half precision."""
-    return wide in (None, dtypes.FLOAT, dtypes.DOUBLE) or f"the sum is in {dtypes.NAMES.get(wide, wide)}"
+def is_wide(x: Value, wide: int | None) -> Reason:
+    """Whether the type that `total` sums in, if it is another one, holds what that of `x` does."""
+    wider = wide in (None, dtypes.DOUBLE) or (wide == dtypes.FLOAT and x.dtype != dtypes.DOUBLE)
+    return wider or f"the sum is in {dtypes.NAMES.get(wide or 0, wide)}"
 
 
 def less(op: Ops, x: Any, y: Expr) -> Expr:

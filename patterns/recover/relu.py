@@ -12,7 +12,8 @@ class ReluFromParts(Rule):
     Why: the operator that runtimes fuse into the product or convolution before it.
     Before: max(x, 0), or Clip(x, 0) without an upper end
     After: Relu(x)
-    Safety: the zero is one number; a wider one would widen the result.
+    Safety: the zero is one number; a wider one would widen the result. An infinite x stays infinite, where the
+    runtime's Clip makes the largest number of it.
     """
 
     stage = "recover"

@@ -74,12 +74,12 @@ def _padded(shape: Shape) -> Shape:
     return (*(1,) * (4 - len(shape)), *shape)
 
 
-def can_turn(x: Value, cos: Value | None, sin: Value | None, root: Value) -> Reason:
-    """Whether the operator can turn `x` by these tables, as far as types and shapes go; the result is `root`."""
+def can_turn(x: Value, cos: Value | None, sin: Value | None, shape: Shape | None) -> Reason:
+    """Whether the operator can turn `x` by these tables, as far as types and shapes go; the result has this shape."""
     if cos is None or sin is None or cos.shape is None or sin.shape is None:
         return "the shape of a table is not known"
-    if x.shape is None or x.rank not in (3, 4) or x.shape != root.shape or not isinstance(x.shape[-1], int):
-        return f"{x.shape} becomes {root.shape}"
+    if x.shape is None or x.rank not in (3, 4) or x.shape != shape or not isinstance(x.shape[-1], int):
+        return f"{x.shape} becomes {shape}"
     if x.dtype != cos.dtype or x.dtype != sin.dtype:
         return "the tables have another type"
     return heads_axis(cos, sin) is not None or f"the tables {cos.shape} and {sin.shape} differ between heads"

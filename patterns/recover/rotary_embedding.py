@@ -51,7 +51,7 @@ class RotaryEmbeddingFromParts(Rule):
             return "no operand is another one by a quarter turn"
         if not all(holds_twice(table, pairs) for table in (c or cos, s or sin) if table is not None):
             return "it is not proved that the tables hold each angle twice"
-        return can_turn(x, c or cos, s or sin, root)
+        return can_turn(x, c or cos, s or sin, root.shape)
 
     def rewrite(
         self,

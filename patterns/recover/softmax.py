@@ -1,28 +1,26 @@
 from graphopt.ir import Value, dtypes
-from graphopt.patterns.recover.norms import is_wide, less, one_over, total
+from graphopt.patterns.recover.norms import is_wide, one_over, total
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule
 
 
 class SoftmaxFromParts(Rule):
     """Softmax along one axis.
 
-    Why: five passes over the tensor become one, and attention is found around it.
-    Before: e / Σe, with e = exp(x − max(x)) or exp(x)
+    Why: up to five passes over the tensor become one, and attention is found around it.
+    Before: e / Σe, with e = exp(x)
     After: Softmax(x)
-    Safety: maximum and sum run along the same single axis and keep it. Without the maximum, rows whose exponentials
-    overflow or vanish were NaN, and are right now. Before opset 13 the operator knows the last axis only.
+    Safety: the sum runs along one axis and keeps it. Rows whose exponentials overflow or vanish were NaN, and are right
+    now. Before opset 13 the operator knows the last axis only.
     """
 
     stage = "recover"
 
     def pattern(self, op: Ops, x: Value, axes: Attr, wide: Attr = None, narrow: Attr = None) -> Expr:
-        stable, plain = op.Exp(less(op, x, op.ReduceMax(x, axes=axes, keepdims=1))), op.Exp(x)
-        # Two whole forms: e is one value, above and below the line.
-        shares = [op.prod(e, one_over(op, total(op, e, axes, wide, narrow))) for e in (stable, plain)]
-        return shares[0] | shares[1]
+        e = op.Exp(x)
+        return op.prod(e, one_over(op, total(op, e, axes, wide, narrow)))
 
     def where(self, x: Value, axes: list[int] | None, wide: int | None, root: Value) -> Reason:
-        return along_one_axis(x, axes, root) if is_wide(wide) is True else is_wide(wide)
+        return along_one_axis(x, axes, root) if is_wide(x, wide) is True else is_wide(x, wide)
 
     def rewrite(self, op: Builder, x: Value, axes: list[int]) -> Value:
         return op.Softmax(x, axis=axes[0])

@@ -76,7 +76,7 @@ def with_wrong_constant() -> onnx.ModelProto:
     (div,) = of(model, "Div", "layer.1/intermediate")
     x, nodes = div.input[0], list(model.graph.node)
     for name, value in (("three", 3.0), ("c", 0.0447), ("k", np.sqrt(2 / np.pi))):
-        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+        model.graph.initializer.append(numpy_helper.from_array(np.array(value, np.float32), name))
     nodes[nodes.index(div) : nodes.index(erf) + 1] = [
         helper.make_node("Pow", [x, "three"], ["power"]),
         helper.make_node("Mul", ["c", "power"], ["cube"]),

@@ -57,6 +57,23 @@ CASES = {
         "a: bool[B, 1, 1, S], b: bool[S, S]",
         "Add(Add(s, Where(a, 0.0, -3.4028235e38)), Where(b, 0.0, -3.4028235e38))",
     ),
+    "a small fill over masked scores": attention(
+        "m: bool[B, 1, S, S]",
+        "Where(Trilu(bool[3, 3] true, upper=0), Add(s, Where(m, 0.0, -1e4)), -1e4)",
+    ),
+    "a mask made by a product": attention(
+        "a: bool[B, 1, 1, S], m: bool[S, S]",
+        "Where(m, Add(s, Mul(Sub(1.0, MatMul(float32[3, 1] 1.0, Cast(a, to=float32))), -1e9)), -1e9)",
+    ),
+    "weights zeroed by one of two masks": attention(
+        "m: bool[B, 1, S, S]",
+        out=f"w = Where(m, Softmax(Where(m, Add(s, float32[3, 1] {{0.0, -inf, -inf}}), -inf), axis=-1), 0.0) "
+        f"{OUT.replace('Softmax(s, axis=-1)', 'w')}",
+    ),
+    "a mask scaled with the scores": attention(
+        "m: bool[B, 1, S, S]",
+        "Mul(Add(MatMul(Mul(q, 40.0), Transpose(k, perm=[0, 1, 3, 2])), Where(m, 0.0, -1e9)), 0.3)",
+    ),
     "a mask that multiplies": attention("m: float32[B, 1, 1, S]", "Mul(s, m)"),
     "heads that are repeated as tiles": attention(
         heads=f"""{HEADS.replace("s =", "unused =")}

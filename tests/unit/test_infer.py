@@ -13,6 +13,7 @@ from onnx import TensorProto, helper
 from graphopt.ir import Graph, Model, Node, Tensor, Value, dims, dtypes, load
 from graphopt.ir.dims import Size
 from graphopt.ir.infer import infer, infer_node
+from graphopt.ir.inference import sizes
 from graphopt.ir.text import parse
 
 B, S, T = dims.symbol("B"), dims.symbol("S"), dims.symbol("T")
@@ -149,10 +150,42 @@ def test_broadcast(graph: Graph, a: tuple[Size, ...], b: tuple[Size, ...], expec
     assert out(graph, "Add", given(graph, *a), given(graph, *b)).shape == expected
 
 
-def test_two_names_broadcast_to_neither(graph: Graph) -> None:
-    shape = out(graph, "Add", given(graph, S), given(graph, T)).shape
-    assert shape is not None
-    assert is_unknown(shape[0])
+def test_two_names_broadcast_to_a_symbol_that_says_so(graph: Graph) -> None:
+    s, t = given(graph, S), given(graph, T)
+    both = out(graph, "Add", s, t)
+    assert both.shape == (dims.symbol("broadcast(S,T)"),)
+    assert out(graph, "Add", t, s).shape == both.shape
+    assert out(graph, "Add", both, s).shape == out(graph, "Add", t, both).shape == both.shape
+
+
+@pytest.mark.parametrize(
+    ("size", "whole", "expected"),
+    [
+        (1, S, True),
+        (S, S, True),
+        (S, 64, True),
+        (S, 1, False),
+        (64, S, False),
+        (S, T, False),
+        (S, dims.symbol("broadcast(S,T)"), True),
+        (T, dims.symbol("broadcast(S,T)"), True),
+        (B, dims.symbol("broadcast(S,T)"), False),
+        (dims.symbol("min(S,64)"), S, True),
+        (S, dims.symbol("min(S,64)"), True),
+        (S, dims.symbol("min(S,1)"), False),
+        (S, dims.symbol("min(S,T)"), False),
+        (S, dims.symbol("min(S,min(T,64))"), False),
+        (T, dims.symbol("min(S,64)"), False),
+    ],
+)
+def test_what_does_not_widen(size: Size, whole: Size, expected: bool) -> None:
+    assert sizes.fits(size, whole) == expected
+
+
+def test_a_minimum_of_a_minimum_is_that() -> None:
+    clipped = dims.symbol("min(S,64)")
+    assert sizes.minimum(clipped, 64) == sizes.minimum(S, clipped) == clipped
+    assert sizes.minimum(clipped, T) == dims.symbol("min(T,min(S,64))")
 
 
 def test_positions_cut_from_a_table_broadcast_to_the_sequence(graph: Graph) -> None:
@@ -188,6 +221,13 @@ def test_slice(graph: Graph, start: int, end: int, step: int, of_seven: int, of_
     shape = out(graph, "Slice", given(graph, S), *bounds).shape
     assert shape is not None
     assert is_unknown(shape[0]) if "?" in str(of_s) else shape == (of_s,)
+
+
+def test_a_slice_backward_to_the_end_is_as_long_as_the_runtime_makes_it(graph: Graph) -> None:
+    bounds = [integers(graph, number) for number in (-1, _FAR, 0, -1)]
+    shape = out(graph, "Slice", given(graph, 1), *bounds).shape
+    assert shape is not None
+    assert is_unknown(shape[0])
 
 
 def test_slice_of_a_shape_is_followed(graph: Graph) -> None:

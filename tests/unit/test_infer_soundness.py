@@ -18,6 +18,7 @@ from graphopt.ir.dims import Size
 from graphopt.ir.infer import infer
 
 _ATOM = re.compile(r"[()]")
+_FUNCTIONS = {"min": min, "max": max, "broadcast": lambda a, b: a if b == 1 else b}
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Sizes(dict[str, int]):
                 if number is None and _ATOM.search(name):
                     known = {key: item for key, item in self.items() if key.isidentifier()}
                     try:
-                        number = self[name] = eval(name, {"min": min, "max": max}, known)
+                        number = self[name] = eval(name, _FUNCTIONS, known)
                     except (NameError, SyntaxError):
                         return None
                 if number is None:
@@ -117,7 +118,7 @@ def check(model: Model, runs: Iterable[Mapping[str, int]] = ({}, {}), base: Path
 def _derived(size: Size, inputs: set[str]) -> bool:
     """Whether `size` is an opaque function of the inputs' sizes, as min(sequence,64)."""
     words = {word for name in dimensions.symbols(size) for word in re.findall(r"[A-Za-z_?]\w*", name)}
-    return not (words - inputs - {"min", "max"})
+    return not (words - inputs - set(_FUNCTIONS))
 
 
 def _compare(value: Value, observed: np.ndarray, bound: Sizes, findings: Findings) -> None:
@@ -193,6 +194,36 @@ def test_inferred_holds_in_onnxruntime() -> None:
     assert findings.contents > 30
     # NonZero's count, twice.
     assert findings.sizes - findings.known == 2
+
+
+def test_sizes_that_broadcast_hold_in_onnxruntime() -> None:
+    """A bias that may be one row or all, beside a table that may be too short."""
+    text = """
+    <ir_version: 9, opset_import: ["": 17]>
+    g (float[B, S, T] x, float[B, 1, U] bias, float[V] row, float[S, 64] table) => (float[B, S, W] y)
+    <int64[1] zero = {0}, int64[1] one = {1}>
+    {
+        scores = Add(x, bias)
+        again = Add(scores, x)
+        added = Add(row, again)
+        p = Softmax<axis = -1>(added)
+        shape = Shape(p)
+        end = Gather(shape, one)
+        cut = Slice(table, zero, end, one)
+        part = Slice(cut, zero, end, one)
+        flipped = Transpose(p)
+        y = Neg(p)
+    }
+    """
+    model = load(onnx.parser.parse_model(text))
+    infer(model)
+    runs = [
+        {"T": t, "U": u, "V": v, "B": 2, "S": 3} for t, u, v in ((5, 5, 1), (5, 1, 5), (1, 4, 1), (1, 1, 6), (4, 4, 4))
+    ]
+    assert check(model, runs).mismatches == []
+    names = model.graph.names
+    assert names["again"].shape == names["scores"].shape
+    assert names["part"].shape == names["cut"].shape
 
 
 @pytest.mark.parametrize(

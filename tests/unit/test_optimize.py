@@ -121,6 +121,19 @@ def test_a_pinned_opset_stays() -> None:
 
 
 @pytest.mark.parametrize(
+    ("opset", "keep", "after"), [(9, False, 9), (10, True, 10), (11, False, 17), (11, True, 11), (16, True, 16)]
+)
+def test_a_layer_normalization_in_an_opset_that_stays(opset: int, keep: bool, after: int) -> None:
+    text = """(x: float32[B, S, 64]) -> (y) {
+      d = Sub(x, ReduceMean(x, axes=[-1]))
+      n = Div(d, Sqrt(Add(ReduceMean(Mul(d, d), axes=[-1]), 1e-5)))
+      y = MatMul(n, float32[64, 8] random(1))
+    }"""
+    model, _ = fused(text, opset=opset, keep_opset=keep)
+    assert (model.opset, ops(model)["LayerNormalization"]) == (after, 1)
+
+
+@pytest.mark.parametrize(
     ("target", "keep", "opset", "op"),
     [
         ("ort-cpu", False, 23, "RMSNormalization"),

@@ -301,6 +301,8 @@ B, S = dims.symbol("B"), dims.symbol("S")
         ((B, S, 0), (B, 0), False, None),
         (None, (B, 64), True, (-1, 64)),
         (None, (B, S, 64), True, None),
+        # 0 with nothing to copy: as a constant it would be refused when the model is loaded.
+        ((B, 64), (B, 64, 0), True, None),
     ],
 )
 def test_literal_target(

@@ -181,3 +181,12 @@ def test_folding_computes_what_the_runtime_computes(op: str) -> None:
         assert found.tobytes() == expected.numpy().tobytes(), case
     declined = sum(case[0] == op for case in CASES) - folded
     assert declined == 0, f"{declined} cases of {op} did not fold"
+
+
+@pytest.mark.parametrize(
+    ("op", "numbers"),
+    [("ReduceSum", [2**60, 1 - 2**60]), ("ReduceProd", [2**53 + 1, 1]), ("ReduceMin", [2**53 + 1, 0])],
+)
+def test_a_reduction_of_more_digits_than_a_float64_has_stays(op: str, numbers: list[int]) -> None:
+    model = load(model_of(op, [np.array(numbers)], {}, 13))
+    assert fold_constants(model) == 0

@@ -42,7 +42,8 @@ def _matches(pattern: Callable[..., Any], model: Model, root: str) -> Iterator[M
     matcher = Matcher(read_pattern(pattern), budget=1_000_000)
     for match in matcher.matches(model.graph.names[root].node):
         yield Match(dict(match.bindings), list(match.nodes), list(match.roots))
-    assert {} == matcher._bound == matcher._inside == matcher._outputs == matcher._sizes._known == matcher._parts == matcher._taken
+    left = (matcher._bound, matcher._inside, matcher._outputs, matcher._sizes._known, matcher._parts, matcher._taken)
+    assert not any(left)
 
 
 def fits(pattern: Callable[..., Any], text: str, opset: int = 20) -> bool:

@@ -162,6 +162,14 @@ def test_a_candidate_that_onnxruntime_does_not_run_is_unequal() -> None:
     assert verified(reshape.format("[-1, 2]"), reshape.format("[3, -1]")).verdict == "unequal"
 
 
+def test_a_candidate_that_is_not_loaded_is_unequal_and_says_whether_the_original_runs() -> None:
+    text = "opset 17\n(x: float32[2, 3]) -> (y) {{ y = Exp(Reshape(x, {})) }}"
+    found = verified(text.format("Concat(Shape(x), [0], axis=0)"), text.format("[2, 3, 0]"))
+    assert found.verdict == "unequal"
+    assert "loads the original, but not the candidate" in found.reason
+    assert "does not run the original" in found.reason
+
+
 def test_a_provider_that_is_not_installed_is_skipped_and_never_equal() -> None:
     with Checker(parse(NET)) as checker:
         if "cuda" in checker._runs.runner.available_providers():

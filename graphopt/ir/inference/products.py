@@ -92,7 +92,6 @@ TABLE: Table = {
     ("", "QLinearMatMul"): qlinear_matmul,
     ("com.microsoft", "DynamicQuantizeMatMul"): matmul,
     ("com.microsoft", "FusedGemm"): gemm,
-    ("com.microsoft", "FusedGemm"): gemm,
     ("com.microsoft", "FusedMatMul"): fused_matmul,
     ("com.microsoft", "MatMulIntegerToFloat"): matmul_integer_to_float,
     ("com.microsoft", "MatMulNBits"): matmul_nbits,

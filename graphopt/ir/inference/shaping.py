@@ -158,6 +158,8 @@ def _untouched(node: Node, shape: Shape) -> Partial:
 
 
 def _sliced_content(content: Content, one: Range) -> Content | None:
+    if _is_disputed(one):
+        return None
     if isinstance(one.start, int) and isinstance(one.end, int):
         return content[_python_slice(len(content), one.start, one.end, one.step)]
     return content if one.start == 0 and one.step == 1 and _reaches(one.end, len(content)) else None
@@ -173,6 +175,8 @@ def _python_slice(size: int, start: int, end: int, step: int) -> slice:
 def sliced(size: Size, one: Range) -> Part:
     """The size that a Slice leaves of `size`."""
     start, end, step = one.start, one.end, one.step
+    if _is_disputed(one):
+        return None
     if isinstance(size, int) and isinstance(start, int) and isinstance(end, int):
         return len(range(size)[_python_slice(size, start, end, step)])
     to_the_end = _reaches(end, size)
@@ -184,6 +188,11 @@ def sliced(size: Size, one: Range) -> Part:
         return sizes.quotient(dims.add(size, step - 1), step)
     backwards = step == -1 and start == -1 and isinstance(end, int) and end <= -INFINITY
     return size if backwards else None
+
+
+def _is_disputed(one: Range) -> bool:
+    """Whether a range goes backward to "the end", which onnxruntime takes for the other end."""
+    return one.step < 0 and isinstance(one.end, int) and one.end >= INFINITY
 
 
 def _contiguous(size: Size, start: Size, end: Size, to_the_end: bool) -> Part:

@@ -61,6 +61,8 @@ def minimum(a: Part, b: Part) -> Part:
         return b
     if not (nonnegative(a) and nonnegative(b)):
         return None
+    if _written(a, "min", b) or _written(b, "min", a):
+        return a if _written(a, "min", b) else b
     # A number comes last, names in alphabetical order: one spelling for one minimum.
     a, b = sorted((a, b), key=lambda size: (isinstance(size, int), str(size)))
     return dims.symbol(f"min({a},{b})")
@@ -97,26 +99,39 @@ def ratio(whole: Sequence[Size], parts: Sequence[Size]) -> Part:
     return found if found is not None and nonnegative(found) else None
 
 
-def _is_clipped(a: Size, whole: Size) -> bool:
-    """Whether `a` is min(whole, n) as `minimum` writes it: what a Slice takes of a table that may be too short."""
-    if isinstance(a, int) or len(a.terms) != 1:
+def _written(a: Part, how: str, operand: Part) -> bool:
+    """Whether `a` is an opaque `how(operand, n)`."""
+    if a is None or isinstance(a, int) or len(a.terms) != 1:
         return False
     ((names, factor),) = a.terms
-    ends = names[0].startswith(f"min({whole},") or names[0].endswith(f",{whole})")
-    return factor == 1 and len(names) == 1 and names[0].startswith("min(") and ends
+    ends = names[0].startswith(f"{how}({operand},") or names[0].endswith(f",{operand})")
+    return factor == 1 and len(names) == 1 and names[0].startswith(f"{how}(") and ends
 
 
 def broadcast_one(a: Part, b: Part) -> Part:
-    """The dimension that `a` and `b` broadcast to, whenever they do."""
+    """The dimension that `a` and `b` broadcast to, whenever they do; an opaque symbol where it may be either."""
     # With d > n, d and min(d, n) broadcast only where n is 1, to d; or where d is 1 and n is nothing: to nothing, of
-    # which there is nothing to compute.
-    if a is not None and b is not None and _is_clipped(a, b):
+    # which there is nothing to compute. What a Slice takes of a table that may be too short is such a minimum.
+    if b is not None and _written(a, "min", b):
         return b
-    if a == b or b == 1 or (a is not None and b is not None and _is_clipped(b, a)):
+    if a == b or b == 1 or (a is not None and _written(b, "min", a)):
         return a
     if a == 1 or isinstance(b, int):
         return b
-    return a if isinstance(a, int) else None
+    if a is None or b is None or isinstance(a, int):
+        return a if isinstance(a, int) else None
+    if _written(a, "broadcast", b) or _written(b, "broadcast", a):
+        return a if _written(a, "broadcast", b) else b
+    return dims.symbol("broadcast({},{})".format(*sorted((str(a), str(b)))))
+
+
+def fits(size: Size, whole: Size) -> bool:
+    """Whether `size` and `whole`, where they broadcast at all, broadcast to `whole`."""
+    if size in (1, whole) or broadcast_one(size, whole) == whole:
+        return True
+    # min(d, n) for a number n > 1 is 1 only where d is.
+    limit = str(whole).removeprefix(f"min({size},").removesuffix(")")
+    return _written(whole, "min", size) and limit.isdecimal() and int(limit) > 1
 
 
 def broadcast(*shapes: Partial | None) -> Partial | None:

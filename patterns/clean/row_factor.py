@@ -15,7 +15,7 @@ class RowFactor(Rule):
     Safety: row by row the same factor; t does not widen the queries; q and k are both computed.
     """
 
-    stage = "recover"
+    stage = "clean"
 
     def pattern(self, op: Ops, q: Matrices, kt: Matrices, t: Value) -> Expr:
         return op.Mul(op.MatMul(q, kt), t)

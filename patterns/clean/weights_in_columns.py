@@ -15,7 +15,7 @@ class WeightsInColumns(Rule):
     Safety: (A·B)ᵀ = Bᵀ·Aᵀ; all operands have the same leading dimensions, and the bias their rank.
     """
 
-    stage = "recover"
+    stage = "clean"
 
     def pattern(
         self, op: Ops, v: Matrices, k: Matrices, q: Matrices, scale: Number | None = None, b: Value | None = None

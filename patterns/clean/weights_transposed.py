@@ -11,7 +11,7 @@ class WeightsTransposed(Rule):
     Safety: (A·B)ᵀ = Bᵀ·Aᵀ; the Transpose exchanges the last two dimensions only.
     """
 
-    stage = "recover"
+    stage = "clean"
 
     def pattern(self, op: Ops, v: Value, s: Value, perm: Attr) -> Expr:
         return op.MatMul(v, op.Transpose(op.Softmax(s, axis=-1), perm=perm))

@@ -11,7 +11,7 @@ class ScoresTransposed(Rule):
     Safety: a softmax runs along one axis wherever that stands, from opset 13 on; the bias has the rank of the scores.
     """
 
-    stage = "recover"
+    stage = "clean"
 
     def pattern(
         self, op: Ops, x: Value, y: Value, perm: Attr, axis: Attr, scale: Number | None = None, b: Value | None = None

@@ -15,7 +15,7 @@ class ScaledBias(Rule):
     scores, and that must stay: k is a power of 2, or b and c are products and small numbers.
     """
 
-    stage = "recover"
+    stage = "clean"
 
     def pattern(self, op: Ops, x: Value, y: Value, b: Value, k: Number, c: Value | None = None) -> Expr:
         product = op.MatMul(x, y)
