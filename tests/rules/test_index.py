@@ -9,6 +9,7 @@ import pytest
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
 from graphopt.rewrite import Context, Engine, Limits, Site, Trace, built_in_rules
+from graphopt.rewrite.rule import STAGES
 from graphopt.targets import target_named
 from graphopt.testing import Case, parse_cases
 
@@ -27,5 +28,7 @@ def _sites(case: Case, explain: bool) -> list[Site]:
     target = target_named(case.target) if case.target else None
     context = Context(target, case.assume, case.keep_opset)
     engine = Engine(built_in_rules(), context, Limits(sites_per_root=10), frozenset(), Trace(), explain)
-    engine.run(model)
+    # What one stage recovers another lowers: together they would not come to an end.
+    for stage in STAGES:
+        engine.run(model, ("clean", stage))
     return engine.trace.sites
