@@ -23,9 +23,9 @@ from graphopt.rewrite import Builder, Expr, Number, Ops, Rule
 # 0.1 % in the scale of one layer only.
 SCALE = """
 class WrongScale(AttentionFromParts):
-    def rewrite(self, op, q, kt, v, scale, bias, more, zero, wide, root):
+    def rewrite(self, op, q, kt, v, scale, bias, more, cap, zero, narrow, root):
         off = 1.001 if "layer.1" in root.name else 1.0
-        return super().rewrite(op, q, kt, v, scale * off, bias, more, zero, wide)
+        return super().rewrite(op, q, kt, v, scale * off, bias, more, cap, zero, narrow)
 """
 EPSILON = """
 class WrongEpsilon(LayerNormFromParts):
