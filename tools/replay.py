@@ -31,7 +31,7 @@ from rich.table import Table
 
 import graphopt
 from graphopt.pipeline.meanings import MEANINGS
-from graphopt.runtime import RunError, Runner
+from graphopt.runtime import RunError, Runner, Session
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 AGREES = 1e-3
@@ -65,21 +65,21 @@ def errors(runner: Runner, model: Path, reference: Path, *, optimize: bool) -> f
     it is the reference instead.
     """
     worst = 0.0
-    with runner.load(model, optimize=optimize) as session:
+    with runner.load(model, optimize=optimize) as session, runner.load(reference, optimize=False) as raw:
         wanted = {port.name for port in session.inputs}
         for _, inputs, outputs in cases(reference):
             feeds = {name: value for name, value in inputs.items() if name in wanted}
-            exported = as_exported(runner, reference, feeds)
-            agrees = exported is None or share(exported, outputs) < floor(reference)
-            worst = max(worst, share(session.run(feeds), outputs if agrees or exported is None else exported))
+            exported = outputs_of(raw, feeds)
+            if exported is None or share(exported, outputs) < floor(reference):
+                exported = outputs
+            worst = max(worst, share(session.run(feeds), exported))
     return worst
 
 
-def as_exported(runner: Runner, path: Path, feeds: Arrays) -> Arrays | None:
-    """The outputs of an export as it came; None where onnxruntime refuses it."""
+def outputs_of(session: Session, feeds: Arrays) -> Arrays | None:
+    """The outputs of an export as it came; None where onnxruntime refuses to run it."""
     try:
-        with runner.load(path, optimize=False) as session:
-            return session.run(feeds)
+        return session.run(feeds)
     except RunError:
         return None
 
@@ -140,8 +140,9 @@ def replay(runner: Runner, path: Path, target: str, folder: Path) -> tuple[dict[
     row["again"] = "the same" if again.ops_after == again.ops_before else "changes"
     _, inputs, _ = next(cases(path))
     row["attention kernels"] = attention_kernels(runner, output, inputs)
-    if as_exported(runner, path, inputs) is None:
-        row["as exported"] = "does not run"
+    with runner.load(path, optimize=False) as raw:
+        if outputs_of(raw, {port.name: inputs[port.name] for port in raw.inputs}) is None:
+            row["as exported"] = "does not run"
     loose["raw"] = errors(runner, path, path, optimize=False) if "as exported" not in row else float("nan")
     loose["fused"] = max(errors(runner, output, path, optimize=mode) for mode in (False, True))
     row["torch"] = "agrees" if loose["fused"] <= max(floor(path), 2 * loose["raw"]) else "differs"

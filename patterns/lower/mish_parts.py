@@ -1,4 +1,5 @@
-from graphopt.ir import Value, dtypes
+from graphopt.ir import Value
+from graphopt.patterns.lower.wide import in_float32, single_or_half
 from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, kernel
 
 
@@ -19,12 +20,13 @@ class MishToParts(Rule):
         return op.Mish(x)
 
     def where(self, x: Value) -> Reason:
-        return x.dtype in (dtypes.FLOAT, dtypes.FLOAT16) or "neither float32 nor float16"
+        return single_or_half(x)
 
     def rewrite(self, op: Builder, x: Value) -> Value:
-        wide = op.Cast(x, to=dtypes.FLOAT) if x.dtype == dtypes.FLOAT16 else x
-        two = op.const(2.0, like=wide)
-        n = op.Exp(op.Min(wide, op.const(20.0, like=wide)))
-        w = op.Mul(n, op.Add(n, two))
-        y = op.Mul(wide, op.Div(w, op.Add(w, two)))
-        return op.Cast(y, to=x.dtype) if wide is not x else y
+        def formula(x: Value) -> Value:
+            two = op.const(2.0, like=x)
+            n = op.Exp(op.Min(x, op.const(20.0, like=x)))
+            w = op.Mul(n, op.Add(n, two))
+            return op.Mul(x, op.Div(w, op.Add(w, two)))
+
+        return in_float32(op, x, formula)

@@ -1,4 +1,5 @@
-from graphopt.ir import Value, dtypes
+from graphopt.ir import Value
+from graphopt.patterns.lower.wide import in_float32, single_or_half
 from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, kernel
 
 
@@ -18,10 +19,11 @@ class SoftplusToParts(Rule):
         return op.Softplus(x)
 
     def where(self, x: Value) -> Reason:
-        return x.dtype in (dtypes.FLOAT, dtypes.FLOAT16) or "neither float32 nor float16"
+        return single_or_half(x)
 
     def rewrite(self, op: Builder, x: Value) -> Value:
-        wide = op.Cast(x, to=dtypes.FLOAT) if x.dtype == dtypes.FLOAT16 else x
-        n = op.Exp(op.Min(wide, op.const(20.0, like=wide)))
-        y = op.Max(wide, op.Log(op.Add(n, op.const(1.0, like=wide))))
-        return op.Cast(y, to=x.dtype) if wide is not x else y
+        def formula(x: Value) -> Value:
+            n = op.Exp(op.Min(x, op.const(20.0, like=x)))
+            return op.Max(x, op.Log(op.Add(n, op.const(1.0, like=x))))
+
+        return in_float32(op, x, formula)
