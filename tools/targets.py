@@ -7,9 +7,9 @@
 For each row, element type and size class of tools/targets.toml: does the operator load at the opset that the table
 says, how does it run (native, cast to float32 and back, expanded at load, absent), and its time divided by that of its
 parts. One thread, onnxruntime with its own optimizer off (on, it would fuse the parts itself); kernel and parts run in
-turn, and the fast fifth of their runs is compared, which a busy machine disturbs least. `?` stands where the table says
-something else: another verdict, or a cost that is off by a quarter. `--write` puts the figures into the table. What is
-slower than its parts is listed at the end.
+turn, and the fast fifth of their runs is compared, which a busy machine disturbs least; of `PASSES` through all rows,
+minutes apart, the middle counts. `?` stands where the table says something else: another verdict, or a cost that is
+off by a quarter. `--write` puts the figures into the table. What is slower than its parts is listed at the end.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ OPSET = 23
 SECONDS = 0.4
 """How long one pair is timed, in seconds; at least `FEWEST` runs."""
 FEWEST = 9
+PASSES = 3
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,13 @@ def measured(runner: Runner, entry: KernelEntry, spec: Spec, provider: str) -> R
     return Row(entry, runs, timings, tuple(filter(None, problems)))
 
 
+def middle(passes: list[Row]) -> Row:
+    """The row with, of the timings of each type and size, the one whose cost is the middle one."""
+    keys = [key for key in passes[0].timings if all(key in row.timings for row in passes)]
+    ordered = {key: sorted((row.timings[key] for row in passes), key=lambda time: time.cost) for key in keys}
+    return replace(passes[0], timings={key: times[len(times) // 2] for key, times in ordered.items()})
+
+
 def doubts(row: Row) -> str:
     """Where the table says something else."""
     entry, found = row.entry, []
@@ -238,10 +246,11 @@ def main(name: str, only: tuple[str, ...], write: bool) -> None:
     wanted = [entry for entry in target.kernels.values() if not only or entry.op in only]
     timed = [entry for entry in wanted if qualified(entry.domain, entry.op) in known]
     with Runner() as runner:
-        rows = [
+        found = [
             measured(runner, entry, known[qualified(entry.domain, entry.op)], target.provider)
-            for entry in track(timed, console=Console(stderr=True))
+            for entry in track(PASSES * timed, console=Console(stderr=True))
         ]
+        rows = [middle(found[at :: len(timed)]) for at in range(len(timed))]
         runtime = runner.version()
     show(rows, console)
     untimed = ", ".join(qualified(entry.domain, entry.op) for entry in wanted if entry not in timed)
