@@ -6,11 +6,13 @@
 Every optimizer writes a model, all models of one export run in turn in one process, each in onnxruntime's default
 session. A figure is the ratio of medians to the export itself with its 95 % interval; the last column is that of
 graphopt to the fastest of the others. An optimizer that fails, or whose model does not load, shows a dash and its error
-below the table.
+below the table. With `--profile`, where the time goes: milliseconds a run of each kind of operator, from onnxruntime's
+own profile of the same models, one table a batch; what takes under a hundredth everywhere is summed up as "others".
 """
 
 import logging
 import tempfile
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -24,7 +26,7 @@ from rich.table import Table
 
 import graphopt
 from graphopt.bench.paired import ratio_of_medians
-from graphopt.runtime import RunError, Runner
+from graphopt.runtime import Kernel, RunError, Runner
 
 
 def by_graphopt(source: Path, output: Path) -> None:
@@ -60,7 +62,7 @@ def feeds(path: Path, batch: int, length: int) -> dict[str, np.ndarray[Any, Any]
     rng = np.random.default_rng(0)
     inputs = onnx.load(path, load_external_data=False).graph.input
     shape = (batch, length)
-    made = {"input_ids": rng.integers(2, 1000, shape), "attention_mask": np.ones(shape, np.int64)}
+    made = {"input_ids": rng.integers(2, 100, shape), "attention_mask": np.ones(shape, np.int64)}
     for value in inputs:
         sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
         if len(sizes) == 4:
@@ -77,6 +79,40 @@ def paired(models: dict[str, Path], inputs: dict[str, Any], runs: int, threads: 
                 sessions[name] = stack.enter_context(runner.load(path, optimize=True, threads=threads))
         seconds = runner.time(list(sessions.values()), inputs, runs=runs, warmup=3)
         return {name: list(times) for name, times in zip(sessions, seconds, strict=True)}
+
+
+def by_kind(kernels: list[Kernel], runs: int) -> dict[str, float]:
+    """Milliseconds by kind of operator, the median of the runs; each ran the same kernels in the same order."""
+    each = len(kernels) // runs
+    kinds: dict[str, Any] = defaultdict(lambda: np.zeros(runs))
+    for at, kernel in enumerate(kernels[: each * runs]):
+        kinds[kernel.op][at // each] += kernel.micros / 1e3
+    return defaultdict(float, {kind: float(np.median(times)) for kind, times in kinds.items()})
+
+
+def profiled(models: dict[str, Path], inputs: dict[str, Any], runs: int, threads: int) -> Table:
+    """Milliseconds a run by kind of operator and optimizer."""
+    spent: dict[str, dict[str, float]] = {}
+    with Runner() as runner, ExitStack() as stack:
+        loaded = {
+            name: stack.enter_context(runner.load(path, optimize=True, threads=threads, profile=True))
+            for name, path in models.items()
+        }
+        for _ in range(runs):
+            for session in loaded.values():
+                session.run(inputs)
+        for name, session in loaded.items():
+            spent[name] = by_kind(session.kernels(), runs)
+    total = {name: sum(kinds.values()) for name, kinds in spent.items()}
+    every = {kind for kinds in spent.values() for kind in kinds}
+    small = {kind for kind in every if all(spent[name][kind] < total[name] / 100 for name in spent)}
+    order = sorted(every - small, key=lambda kind: -max(kinds[kind] for kinds in spent.values()))
+    table = Table("ms a run in", *spent)
+    for kind in order:
+        table.add_row(kind, *(f"{kinds[kind]:.2f}" if kind in kinds else "" for kinds in spent.values()))
+    table.add_row("others", *(f"{sum(kinds[kind] for kind in small):.2f}" for kinds in spent.values()))
+    table.add_row("all", *(f"{total[name]:.2f}" for name in spent))
+    return table
 
 
 def interval(times: list[float], reference: list[float]) -> str:
@@ -105,7 +141,10 @@ def built(source: Path, folder: Path) -> tuple[dict[str, Path], dict[str, str]]:
 @click.option("--length", default=128)
 @click.option("--threads", default=2)
 @click.option("--runs", default=30)
-def main(models: tuple[Path, ...], batches: tuple[int, ...], length: int, threads: int, runs: int) -> None:
+@click.option("--profile", is_flag=True, help="Where the time goes, by kind of operator.")
+def main(
+    models: tuple[Path, ...], batches: tuple[int, ...], length: int, threads: int, runs: int, profile: bool
+) -> None:
     logging.disable(logging.WARNING)
     console = Console(width=160)
     table = Table("export", "batch", "as exported", *OPTIMIZERS, "graphopt to the best other")
@@ -113,12 +152,16 @@ def main(models: tuple[Path, ...], batches: tuple[int, ...], length: int, thread
         with tempfile.TemporaryDirectory() as scratch:
             made, failed = built(source, Path(scratch))
             for batch in batches:
-                times = paired(made, feeds(source, batch, length), runs, threads)
+                inputs = feeds(source, batch, length)
+                times = paired(made, inputs, runs, threads)
                 raw = times["as exported"]
                 best = min((name for name in times if name != "graphopt"), key=lambda name: np.median(times[name]))
                 cells = [interval(times[name], raw) if name in times else "-" for name in OPTIMIZERS]
                 ours = interval(times["graphopt"], times[best])
                 table.add_row(source.stem, str(batch), f"{np.median(raw) * 1e3:.1f} ms", *cells, ours)
+                if profile:
+                    able = {name: path for name, path in made.items() if name in times}
+                    console.print(f"{source.stem}, batch {batch}", profiled(able, inputs, runs, threads))
             for name, error in failed.items():
                 console.print(f"{source.stem}: {name}: {error}")
     console.print(table)

@@ -67,6 +67,13 @@ _rules = click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add
 _keep_opset = click.option(
     "--keep-opset", is_flag=True, help="Do not raise the opset, even where that lets a fused op be written."
 )
+_keep_functions = click.option(
+    "--keep-function",
+    "keep_functions",
+    metavar="DOMAIN[.OP]",
+    multiple=True,
+    help="Leave calls of these functions as they are: the runtime has a kernel of its own for them. Repeatable.",
+)
 _assume = click.option(
     "--assume", metavar="FACT", multiple=True, help="Promise of the inputs: no-empty-rows. Repeatable."
 )
@@ -108,7 +115,7 @@ _provider = click.option(
     "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="Where the models run."
 )
 
-deciding = all_of(_disable, _rules, _target, _emit_functions, _keep_opset, _assume, _max_new_weights)
+deciding = all_of(_disable, _rules, _target, _emit_functions, _keep_opset, _keep_functions, _assume, _max_new_weights)
 """What decides which rules fire."""
 
 checking = all_of(_dims, _inputs, _providers, _timeout, _memory)

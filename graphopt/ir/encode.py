@@ -86,6 +86,22 @@ def written_name(value: Value | None) -> str:
     return value.resolved.name if value is not None else ""
 
 
+def declared_for(node: Node) -> dict[str, onnx.ValueInfoProto]:
+    """What a file has to say of the operands of a node that we wrote.
+
+    onnx's inference for Attention takes a size that it cannot infer for 0, and the model is refused when it is loaded.
+    """
+    ours = node.is_op("Attention") and node.proto is None
+    values = [value for value in node.inputs if value is not None] if ours else []
+    return {
+        value.name: onnx.helper.make_tensor_value_info(
+            value.name, value.dtype, [size if isinstance(size, int) else None for size in value.shape]
+        )
+        for value in values
+        if value.shape is not None and not value.node.is_source and not node.graph.is_output(value)
+    }
+
+
 def _write_opsets(entries: Any, opsets: Mapping[str, int]) -> None:
     written = set()
     for index in reversed(range(len(entries))):
@@ -122,6 +138,11 @@ def _write_scope(graph: Graph, proto: onnx.GraphProto) -> _Pending:
         name = written_name(value)
         same = slot < len(declared) and declared[slot].name == name
         proto.output.append(declared[slot] if same else value_info(value, name))
+    told = {info.name for info in proto.value_info}
+    for name, info in (item for node in graph.ops() for item in declared_for(node).items()):
+        if name not in told:
+            told.add(name)
+            proto.value_info.append(info)
     for node, sparse in graph.sparse.items():
         if node in graph:
             written = proto.sparse_initializer.add()

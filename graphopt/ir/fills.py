@@ -55,6 +55,15 @@ _Ask = Callable[[int], _Known]
 
 def fills(value: Value) -> Fill:
     """What the elements of `value` may be, as far as it can be proved from how it is made."""
+    return _known(value).fill
+
+
+def is_indicator(value: Value) -> bool:
+    """Whether every element of `value` is proved to be 0 or 1."""
+    return _known(value).indicator
+
+
+def _known(value: Value) -> _Known:
     known: dict[Value, _Known] = {}
     for node in _history(value):
 
@@ -62,7 +71,7 @@ def fills(value: Value) -> Fill:
             return _of(node.input(slot), known)
 
         known[node.output] = _RULES[node.op](node, ask)
-    return _of(value, known).fill
+    return _of(value, known)
 
 
 def _history(value: Value) -> list[Node]:
@@ -84,7 +93,9 @@ def _of(value: Value | None, known: dict[Value, _Known]) -> _Known:
         return _Known(Fill.ORDINARY, indicator=True)
     tensor = value.tensor
     if tensor is not None:
-        return _Known(_of_numbers(tensor.numpy()) if tensor.dtype in dtypes.FLOATS else Fill.ORDINARY)
+        numbers = tensor.numpy()
+        indicator = bool(((numbers == 0) | (numbers == 1)).all())
+        return _Known(_of_numbers(numbers) if tensor.dtype in dtypes.FLOATS else Fill.ORDINARY, indicator)
     return known.get(value, _UNKNOWN)
 
 

@@ -74,11 +74,14 @@ class _Proof:
             self.known[value] = self._number([(value, key) for key in _columns(value, last)])
         return self.known[value]
 
-    def leading(self, node: Node, output: Value, *operands: Lanes) -> Lanes:
-        """The lanes of an operation on other axes, the same for all lanes; it commutes with a negation."""
+    def leading(self, node: Node, output: Value, *operands: Lanes, how: Hashable = None) -> Lanes:
+        """The lanes of an operation on other axes, the same for all lanes; it commutes with a negation.
+
+        `how` says what it does there, where the node does more.
+        """
         signs = np.sign(operands[0]) if len(operands) == 1 else np.ones_like(operands[0])
         keys = zip(*((signs * lane).reshape(-1).tolist() for lane in operands), strict=True)
-        how = _how(node, output)
+        how = how or _how(node, output)
         return signs * self._number([(how, key) for key in keys]).reshape(operands[0].shape)
 
     def mapped(self, node: Node, operands: Iterable[Lanes]) -> Lanes:
@@ -160,16 +163,16 @@ def _slice(proof: _Proof, node: Node, output: Value) -> Lanes:
     lane, ranges = _first(proof, node), slices(node)
     if ranges is None:
         raise LookupError
-    others = False
+    others = set[Hashable]()
     for one in ranges:
         inner = _inner(node, lane, one.axis)
         if inner is None:
-            others = True
+            others.add((one.axis, one.start, one.end, one.step))
         elif isinstance(one.start, int) and isinstance(one.end, int) and one.step > 0:
             lane = lane[(slice(None),) * inner + (slice(one.start, one.end, one.step),)]
         else:
             raise LookupError
-    return proof.leading(node, output, lane) if others else lane
+    return proof.leading(node, output, lane, how=("Slice", output.rank, frozenset(others))) if others else lane
 
 
 def _split(proof: _Proof, node: Node, output: Value) -> Lanes:

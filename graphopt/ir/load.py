@@ -139,13 +139,11 @@ def _add_function(model: Model, proto: onnx.FunctionProto, loader: _Loader) -> N
 
 
 def _opsets(proto: onnx.ModelProto, where: str) -> dict[str, int]:
-    opsets: dict[str, int] = {}
-    for entry in proto.opset_import:
-        domain = canonical_domain(entry.domain)
-        if entry.version < 1:
-            raise ModelError("GO040", f"the domain '{domain or 'ai.onnx'}' has no opset {entry.version}", where)
-        if opsets.setdefault(domain, entry.version) != entry.version:
-            raise ModelError("GO040", f"two opset versions for the domain '{domain or 'ai.onnx'}'", where)
+    # Where a domain is imported twice the last one counts, as in onnxruntime.
+    opsets = {canonical_domain(entry.domain): entry.version for entry in proto.opset_import}
+    for domain, version in opsets.items():
+        if version < 1:
+            raise ModelError("GO040", f"the domain '{domain or 'ai.onnx'}' has no opset {version}", where)
     newest = onnx.defs.onnx_opset_version()
     if opsets.get("", 0) > newest:
         hint = f"onnx {onnx.__version__}, which is installed, knows opsets up to {newest}: upgrade onnx"
@@ -217,6 +215,8 @@ class _Loader:
         """Builds one scope; returns its subgraphs."""
         graph.proto = proto
         infos = {info.name: info for info in proto.value_info}
+        # Kept, even where they speak of nothing that is there: a new value must not be called so.
+        graph.ledger.names.update(infos)
         self._sources(graph, proto, infos)
         inner = self._nodes(graph, proto.node, infos)
         self._outputs(graph, [info.name for info in proto.output])
@@ -359,7 +359,8 @@ class _Loader:
         """Makes the empty subgraphs of `node`, paired with what they are to hold."""
         made: list[tuple[Graph, onnx.GraphProto]] = []
         for attribute in proto.attribute:
-            match attribute.type:
+            # What the caller of a function gives is not here.
+            match 0 if attribute.ref_attr_name else attribute.type:
                 case AttributeProto.TENSOR:
                     self._tensor(attribute.t)
                     continue

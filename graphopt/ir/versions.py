@@ -29,6 +29,9 @@ def can_raise(model: Model, version: int) -> str | None:
     if version > NEWEST:
         return f"opset {version} is newer than {NEWEST}, the newest that is handled"
     for graph in model.scopes():
+        if graph.opsets.get("", OLDEST) < min(OLDEST, version):
+            # What is written here from now on is as old.
+            return f"opset {graph.opsets['']} is older than {OLDEST}, the oldest that is handled"
         for node in graph.ops():
             reason = _refusal(node, version)
             if reason is not None:
@@ -67,8 +70,6 @@ def _raise_node(node: Node, version: int) -> None:
 def _refusal(node: Node, version: int) -> str | None:
     if node.domain or node.version >= version:
         return None
-    if node.version < OLDEST:
-        return f"opset {node.version} is older than {OLDEST}, the oldest that is handled"
     if version >= 22 and node.op in WITHOUT_KERNEL_22:
         return f"onnxruntime has no kernel for {node.op}-22"
     for since, change in CHANGES.get(node.op, ()):

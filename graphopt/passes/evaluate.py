@@ -110,10 +110,16 @@ def _constant_of_shape(node: Node, operands: Operands) -> Array | None:
 
 
 def _range(node: Node, operands: Operands) -> Array | None:
+    """Of numbers with a fraction where all are exact, the same whether added up or multiplied."""
     start, limit, delta = alike(operands)
-    if start.dtype.kind != "i":
+    if start.dtype.kind == "i":
+        return np.array(range(start.item(), limit.item(), delta.item()), start.dtype)
+    first, step, span = start.item(), delta.item(), limit.item() - start.item()
+    if not step or span != (limit - start).item():
         return None
-    return np.array(range(start.item(), limit.item(), delta.item()), start.dtype)
+    exact = first + step * np.arange(np.ceil(span / step))
+    written = exact.astype(start.dtype)
+    return written if (written == exact).all() else None
 
 
 # ---- arithmetic ----------------------------------------------------------------------------------------------------

@@ -24,6 +24,14 @@ def _unary(function: Callable[[Array], Array], kinds: str) -> Evaluation:
     return evaluate
 
 
+def _is_infinite(node: Node, operands: Operands) -> Array | None:
+    x = given(operands, 0)
+    if x.dtype.kind != "f":
+        return None
+    positive, negative = node.attr("detect_positive", 1), node.attr("detect_negative", 1)
+    return np.isposinf(x) & bool(positive) | np.isneginf(x) & bool(negative)
+
+
 def _relu(node: Node, operands: Operands) -> Array | None:
     """Not of nothing with a sign, nor of what is no number: which of two it is, is not said."""
     x = given(operands, 0)
@@ -93,6 +101,7 @@ TABLE: Final[Mapping[str, Evaluation]] = {
     "CumSum": _cumsum,
     "Flatten": _flatten,
     "Floor": _unary(np.floor, "f"),
+    "IsInf": _is_infinite,
     "IsNaN": _unary(np.isnan, "f"),
     "Mod": _mod,
     "ReduceMax": _reduction(np.max),

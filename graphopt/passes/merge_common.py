@@ -8,7 +8,6 @@ from typing import Any
 from google.protobuf.message import Message
 
 from graphopt.ir import dtypes
-from graphopt.ir.graph import Graph
 from graphopt.ir.model import FunctionKey, Model
 from graphopt.ir.node import Node, Value
 from graphopt.ir.schema import is_random, signature
@@ -26,8 +25,8 @@ def merge_common(model: Model) -> int:
         y = Add(a, b)
 
     Operators are the same by domain, name, overload, version and attributes; constants by their numbers. What is
-    random, holds subgraphs or is not known to be a function of its inputs stays, and so does the second of two
-    operations whose results are both graph outputs.
+    random, holds subgraphs or is not known to be a function of its inputs stays. Where both results are graph outputs,
+    an Identity of the first gives the second its name; Identities themselves stay.
     """
     unsure = _unsure_functions(model)
     keys: dict[Value, Hashable] = {}
@@ -35,10 +34,10 @@ def merge_common(model: Model) -> int:
     for graph in model.scopes():
         first: dict[Hashable, Node] = {}
         for node in graph.ops():
-            if _is_alone(node) or not _is_function(node, model, unsure):
+            if node.op == "Identity" or _is_alone(node) or not _is_function(node, model, unsure):
                 continue
             survivor = first.setdefault(_expression(node, keys), node)
-            if survivor is not node and _mergeable(graph, node, survivor):
+            if survivor is not node:
                 for value, kept in zip(node.outputs, survivor.outputs, strict=True):
                     if value.name:
                         # Its only reader so far was passed over, and may have a twin now.
@@ -91,16 +90,13 @@ def _unsure_functions(model: Model) -> set[FunctionKey]:
     return unsure
 
 
-def _mergeable(graph: Graph, node: Node, survivor: Node) -> bool:
-    pairs = zip(node.outputs, survivor.outputs, strict=True)
-    return not any(graph.is_output(value) and graph.is_output(kept) for value, kept in pairs)
-
-
 def _expression(node: Node, keys: dict[Value, Hashable]) -> Hashable:
-    operands = tuple([value and _operand(value.resolved, keys) for value in node.inputs])
+    operands = [value and _operand(value.resolved, keys) for value in node.inputs]
+    while operands and operands[-1] is None:
+        operands.pop()
     attributes = tuple(sorted([(name, _attribute(value)) for name, value in node.attrs.items()]))
     written = tuple([bool(value.name) for value in node.outputs])
-    return node.op, node.domain, node.overload, node.version, attributes, operands, written
+    return node.op, node.domain, node.overload, node.version, attributes, tuple(operands), written
 
 
 def _operand(value: Value, keys: dict[Value, Hashable]) -> Hashable:

@@ -14,9 +14,12 @@ def remove_dead(model: Model) -> int:
         y = Neg(x)
 
     ONNX operators have no effects, so an operation none of whose outputs is read goes, whatever its domain. Graph
-    inputs, overridable initializers and functions stay: they are the model's interface.
+    inputs, overridable initializers and functions stay: they are the model's interface. So does everything in a model
+    without outputs: onnxruntime loads it, but not an empty graph.
     """
     removed = 0
+    if not model.graph.outputs:
+        return removed
     # A capture that goes frees what it captured, so inner scopes come first.
     for graph in reversed(list(model.scopes())):
         removed += _remove_operations(graph)

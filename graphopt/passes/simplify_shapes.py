@@ -24,9 +24,9 @@ def simplify_shapes(model: Model) -> int:
         e = Expand(k, Shape(k))                   (k in place of e)
 
     Rests on inferred contents, which it brings up to date first: whole numbers become constants, equal symbolic
-    contents are computed once, a size is not read from a product where something before it has that size, a Reshape
-    copies (0) and infers (-1) what it can, and an Expand to the shape that is already there goes. What this leaves
-    unread is for `remove_dead`.
+    contents are computed once, a size is not read from a product, or from what a rule left to be measured, where
+    something before it has that size, a Reshape copies (0) and infers (-1) what it can, and an Expand to the shape
+    that is already there goes. What this leaves unread is for `remove_dead`.
     """
     infer(model)
     return sum(_Scope(graph).simplify() for graph in list(model.scopes()))
@@ -64,15 +64,18 @@ class _Scope:
                     self.sized.setdefault(size, (value, axis))
 
     def _read(self, value: Value, content: Content) -> int:
-        """Reads a size that is taken from a product, as scores are, from the first value that has it.
+        """Reads a size that is taken from what need not be there from the first value that has it.
 
-        A fused product is never written; one whose shape somebody reads is.
+        That is a product, as scores are, which is never written once it is fused; and what a rule reads only the shape
+        of, as of a view that it has moved.
         """
         graph, node = self.graph, value.node
         whole = node.input(0)
         x = whole.node.input(0) if whole is not None and whole.node.is_op("Shape") else None
         y, axis = self.sized.get(content[0], (x, 0)) if len(content) == 1 else (x, 0)
-        if x is None or y is x or y is None or node.op not in ("Slice", "Gather") or not _is_product(x):
+        if x is None or y is x or y is None or node.op not in ("Slice", "Gather"):
+            return 0
+        if not _is_product(x) and not all(_is_measure(reader) for reader, _ in graph.consumers(x)):
             return 0
         if value.uses == 0 or graph.is_output(value):
             return 0
@@ -130,6 +133,11 @@ class _Scope:
             return 0
         self.graph.replace(y, x)
         return 1
+
+
+def _is_measure(node: Node) -> bool:
+    """Whether a rule wrote the node to read a shape."""
+    return node.is_op("Shape") and node.proto is None
 
 
 def _is_product(x: Value) -> bool:

@@ -116,6 +116,7 @@ def explain(
     rules: Iterable[str] = (),
     emit_functions: bool = False,
     keep_opset: bool = False,
+    keep_functions: Iterable[str] = (),
     assume: Iterable[str] = (),
     max_new_weights: int = Limits.new_bytes,
     progress: Progress | None = None,
@@ -138,6 +139,7 @@ def explain(
         target=runs_on,
         rules=chosen.rules,
         keep_opset=keep_opset,
+        keep_functions=frozenset(keep_functions),
         assume=promises_named(assume),
         max_new_weights=max_new_weights,
         progress=progress,
@@ -225,9 +227,13 @@ def _groups(seen: Iterable[Seen]) -> tuple[RefusalGroup, ...]:
 
 
 def nearest_first(rules: Iterable[RuleReport]) -> list[tuple[RuleReport, RefusalGroup]]:
-    """What came near in `rules`: what would recover a meaning first, then what came furthest."""
-    rows = [(rule, group) for rule in rules for group in rule.near]
-    return sorted(rows, key=lambda row: (row[0].stage != "recover", *_distance(row[1].nearest)))
+    """What came near in `rules`: what would recover a meaning first, then what stood there whole or came furthest."""
+
+    def order(row: tuple[RuleReport, RefusalGroup]) -> tuple[bool, bool, float, int]:
+        nearest = row[1].nearest
+        return row[0].stage != "recover", nearest.matched < nearest.size, *_distance(nearest)
+
+    return sorted(((rule, group) for rule in rules for group in rule.near), key=order)
 
 
 def first_told(rows: Iterable[tuple[RuleReport, RefusalGroup]]) -> Iterator[tuple[RuleReport, RefusalGroup]]:

@@ -41,6 +41,7 @@ def fuse(
     rules: Iterable[str] = (),
     emit_functions: bool = False,
     keep_opset: bool = False,
+    keep_functions: Iterable[str] = (),
     assume: Iterable[str] = (),
     max_new_weights: int = Limits.new_bytes,
     dims: Mapping[str, int] | None = None,
@@ -59,8 +60,9 @@ def fuse(
     Nothing is written without `output`, with `dry_run`, where the check finds a difference that cannot be taken back,
     or where it cannot decide (unless `allow_unverified`); the result says so. Options mean what the command line's do:
     `emit_functions` adds the fused ops of `ai.graphopt` to the target, `only` and `disable` name rules, `rules` are
-    files or modules that add some, `timeout` (seconds) and `memory` (bytes) limit the process that runs models,
-    `max_new_weights` (bytes) what the rewrites of one rule may add.
+    files or modules that add some, `keep_functions` names functions that stay functions, by domain or `domain.op`,
+    `timeout` (seconds) and `memory` (bytes) limit the process that runs models, `max_new_weights` (bytes) what the
+    rewrites of one rule may add.
     Raises: UsageError for a name that is not known and for an output that would overwrite the input, ModelError for a
     model or data that is bad.
     """
@@ -74,6 +76,7 @@ def fuse(
         target=runs_on,
         rules=chosen.rules,
         keep_opset=keep_opset,
+        keep_functions=frozenset(keep_functions),
         assume=promises,
         max_new_weights=max_new_weights,
         progress=progress,

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from graphopt.ir import Model
 from graphopt.ir.bodies import settle_opset, withdraw_bodies
 from graphopt.ir.collector import collector_off
 from graphopt.ir.infer import infer
+from graphopt.ir.node import qualified
 from graphopt.ir.versions import can_raise
-from graphopt.passes import fold_constants, merge_common, remove_dead, simplify_shapes
+from graphopt.passes import (
+    choose_branches,
+    fold_constants,
+    inline_functions,
+    merge_common,
+    remove_dead,
+    simplify_shapes,
+)
 from graphopt.pipeline.observation import Observer
 from graphopt.rewrite import CompiledRule, Context, Engine, Limits, Trace
 from graphopt.rewrite.engine import NewWeightsLimit, SiteKey
@@ -40,7 +48,7 @@ def optimized(fresh: Callable[[], Model], *, rules: Sequence[CompiledRule], **op
         except NewWeightsLimit as limit:
             left_out[limit.rule] = limit.message
         else:
-            trace.left_out = left_out
+            trace.left_out |= left_out
             return model, trace
 
 
@@ -52,6 +60,7 @@ def optimize(
     rules: Sequence[CompiledRule],
     assume: frozenset[str] = frozenset(),
     keep_opset: bool = False,
+    keep_functions: Collection[str] = frozenset(),
     exclude: frozenset[SiteKey] = frozenset(),
     max_new_weights: int = Limits.new_bytes,
     progress: Progress | None = None,
@@ -60,6 +69,8 @@ def optimize(
     """Rewrites `model` in place for `target`; returns the trace of what was done.
 
     `assume` are promises about inputs, names of `ASSUMPTIONS`, and stand in the model's metadata afterwards.
+    `keep_functions` are functions that stay functions, by their domains or as `domain.op`: an operator for which the
+    user has a kernel of his own may have one.
     `exclude` names sites that must not be taken again: what a verifier found guilty. The same arguments give the same
     model on every machine; an `observer` sees it on the way. Raises: NewWeightsLimit when one rule writes more than
     `max_new_weights` bytes.
@@ -68,18 +79,24 @@ def optimize(
         model.proto.metadata_props.add(key=f"graphopt.assume.{promise}", value=ASSUMPTIONS[promise])
     # A function that says something else stays what it says.
     target = without(target, withdraw_bodies(model))
-    infer(model)
     trace = Trace()
+
+    def stays(domain: str, op: str) -> bool:
+        return (domain, op) in target.kernels or not {domain, qualified(domain, op)}.isdisjoint(keep_functions)
+
+    inline_functions(model, trace, stays=stays, exclude=exclude)
+    infer(model)
     pinned = keep_opset or can_raise(model, target.opset) is not None
     context = Context(target, assume, keep_opset=pinned)
     # Clean rules run inside every stage: what one rule leaves is in the way of the next.
     engine = Engine(rules, context, Limits(new_bytes=max_new_weights), exclude, trace)
+    settled = -1
     for number, stage in enumerate(STAGES):
         if progress is not None:
             progress(stage, number, len(STAGES))
         if observer is not None:
             observer.begins(stage, model, engine)
-        _settle(model, engine, ("clean", stage))
+        settled = _settle(model, engine, ("clean", stage), settled)
         if observer is not None and stage != "clean":
             observer.settled(stage, model, engine)
     if observer is not None:
@@ -90,12 +107,19 @@ def optimize(
     return trace
 
 
-def _settle(model: Model, engine: Engine, stages: tuple[Stage, ...]) -> None:
-    """Passes and the rules of `stages` in turn until none changes anything."""
+def _settle(model: Model, engine: Engine, stages: tuple[Stage, ...], settled: int) -> int:
+    """Passes and the rules of `stages` in turn until none changes anything; returns the moment when that was so.
+
+    At the moment `settled` passes had nothing to do (-1: never): they need not look again at what did not change since.
+    """
     for _ in range(_ROUNDS):
-        # Merging before folding keeps equal transposes of one weight from becoming copies of it.
-        changes = simplify_shapes(model) + merge_common(model) + fold_constants(model)
+        changes = 0
+        if model.ledger.mark() != settled:
+            # Merging before folding keeps equal transposes of one weight from becoming copies of it.
+            changes += choose_branches(model, engine.trace, engine.exclude)
+            changes += simplify_shapes(model) + merge_common(model) + fold_constants(model)
         changes += engine.run(model, stages)
         changes += remove_dead(model)
         if not changes:
-            return
+            return model.ledger.mark()
+    return -1

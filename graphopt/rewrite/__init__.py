@@ -4,8 +4,8 @@ from graphopt.ir import Value
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.engine import Engine, Limits
 from graphopt.rewrite.facts import constant_of, number_of, numbers_of, see_through
-from graphopt.rewrite.language import Attr, Attrs, Factor, Number, Ops, const, like
-from graphopt.rewrite.pattern import Expr, Reason
+from graphopt.rewrite.language import Attr, Attrs, Factor, Maybe, Number, Ops, const, like
+from graphopt.rewrite.pattern import Expr, Reason, all_of
 from graphopt.rewrite.registry import RuleSet, built_in_rules, find_rules
 from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
 from graphopt.rewrite.trace import Refusal, RuleCount, RuleFailure, Site, Trace
@@ -21,6 +21,7 @@ __all__ = [
     "Expr",
     "Factor",
     "Limits",
+    "Maybe",
     "Number",
     "Ops",
     "Reason",
@@ -32,6 +33,7 @@ __all__ = [
     "Site",
     "Trace",
     "Value",
+    "all_of",
     "built_in_rules",
     "const",
     "constant_of",

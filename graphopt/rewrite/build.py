@@ -177,6 +177,8 @@ class Builder:
         version = _version(self._graph, domain, name)
         slots = self._slots(signature(domain, name, version), list(map(self.here, inputs)), attrs)
         self._check_attributes(name, domain, version, attrs)
+        if not domain and version < 8 and name in _ALIKE and len({v.shape for v in slots if v is not None}) > 1:
+            raise Declined(f"{name} of opset {version} does not broadcast")
         node = self._graph.add_op(
             name, slots, attrs, domain=domain, version=version, outputs=outputs, before=self._before
         )
@@ -223,6 +225,10 @@ class Builder:
             if known is not None and written is not None and attribute not in known.attributes:
                 hint = f"ask in where for root.node.graph.opsets[{domain!r}]"
                 raise Mistake(f"{name} of opset {version} has no attribute or input '{attribute}'", hint)
+
+
+_ALIKE = frozenset(("Max", "Mean", "Min", "Sum"))
+"""Operators whose operands must have one shape before opset 8."""
 
 
 def _is_lost(number: Any) -> bool:

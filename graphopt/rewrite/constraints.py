@@ -31,7 +31,7 @@ class Sizes:
                 return f"has rank {value.rank}, wanted {' or '.join(map(str, ranks))}"
         if c.dtype is not None and dtypes.NAMES.get(value.dtype) not in c.dtype:
             return f"is {dtypes.NAMES.get(value.dtype, 'of unknown type')}, wanted {' or '.join(sorted(c.dtype))}"
-        if c.dims is not None and not self._unifies(c.dims, value.shape):
+        if c.dims is not None and not self._unifies(c.dims, value.shape, c.shared):
             return f"has shape {_shown(value.shape)}, wanted {_shown(self._meant(c.dims))}"
         return ""
 
@@ -44,13 +44,14 @@ class Sizes:
                 return ""
         return f"has shape {_shown(shape)}, which does not broadcast to {_shown(whole)}"
 
-    def _unifies(self, dims: Dims, shape: Shape | None) -> bool:
+    def _unifies(self, dims: Dims, shape: Shape | None, shared: bool) -> bool:
         """Whether `shape` is `dims`; binds what these leave open."""
         if shape is None:
             return False
         if dims[:1] == (...,):
             dims, leading = dims[1:], len(shape) - len(dims) + 1
-            if self._known.setdefault(..., shape[:leading]) != shape[:leading]:
+            own, whole = shape[:leading], self._known.setdefault(..., shape[:leading])
+            if own != whole and not (shared and leading > 1 and own == (*whole[:-1], 1)):
                 return False
             shape = shape[leading:]
         return len(shape) == len(dims) and all(

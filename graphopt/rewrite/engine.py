@@ -24,7 +24,7 @@ from graphopt.rewrite.replacement import Rejected, adopt_type, escape, keeps_ops
 from graphopt.rewrite.rule import STAGES, CompiledRule, Context, Stage
 from graphopt.rewrite.search import StepsUsedUp
 from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
-from graphopt.rewrite.worklist import Change, Worklist, captures_of, neighbourhood
+from graphopt.rewrite.worklist import FAR, Change, Worklist, captures_of, neighbourhood
 
 SiteKey = tuple[str, str]
 """(rule, name of the root value): a site, the same in every replay. One left out leaves no larger one of its rule."""
@@ -32,8 +32,6 @@ SiteKey = tuple[str, str]
 MODEL_BUDGET = "step budget of the model used up"
 
 _RAISED = "where returns the reason why not, rewrite returns None to decline: neither raises"
-_FAR = 1 << 30
-"""The distance of a node that no change concerns."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +101,8 @@ class Engine:
             self._ledger = ledger
             self._settled.clear()
         scopes = list(model.scopes())
-        reach = max((rule.pattern.depth for rule in rules), default=0) if len(scopes) > 1 else 0
+        # Without subgraphs nothing is captured, and nothing has to be walked.
+        reach = max((rule.pattern.depth for rule in rules), default=0) if len(scopes) > 1 else -1
         touched = ledger.since(min((self._settled[r] for r in rules if r in self._settled), default=ledger.mark()))
         touched += captures_of(touched, reach)
         changes: defaultdict[Graph, list[Node]] = defaultdict(list)
@@ -138,9 +137,9 @@ class Engine:
         sideways = {root for root, found in index.roots.items() if any(rule.pattern.sideways for rule in found)}
         reach = max((rule.pattern.depth for rule in rules), default=0)
         cap = self.limits.sites_per_node * (len(graph) + self.limits.spare)
-        queue = Worklist(graph, index.roots.keys())
+        queue = Worklist(graph, index.reach)
         unseen = dict.fromkeys(graph.ops() if new else ())
-        queue.extend((node, _FAR) for node in unseen)
+        queue.extend((node, FAR) for node in unseen)
         self._size = max((rule.pattern.size for rule in rules), default=0)
         # A constant means what it meant: that it lost a reader matters to the few it has left.
         near = [node for node in touched if node.op != "Constant" or node.outputs[0].uses <= self._size]

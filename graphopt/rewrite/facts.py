@@ -76,7 +76,11 @@ def same_value(a: Value, b: Value) -> bool:
 
 def number_of(value: Value) -> float | None:
     """The number in a constant with one element; None for anything else, NaN, and integers that no float holds."""
-    tensor = constant_of(value)
+    return number_in(constant_of(value))
+
+
+def number_in(tensor: Tensor | None) -> float | None:
+    """The number that `number_of` finds in the constant data of a value."""
     if tensor is None or tensor.size != 1 or tensor.dtype in (dtypes.STRING, dtypes.BOOL):
         return None
     item = tensor.item()

@@ -13,9 +13,22 @@ from dataclasses import dataclass
 from typing import Any
 
 from graphopt.ir import Node, Value
-from graphopt.rewrite.facts import COPIES, close, constant_of, number_of, source_of
+from graphopt.rewrite.facts import COPIES, close, constant_of, number_in, source_of
 from graphopt.rewrite.leaves import COMMUTATIVE, INVERSE, LINKS
-from graphopt.rewrite.pattern import Alt, Anchor, Chain, Check, EachUse, Expr, Literal, Op, Scaled, Var, may_lack
+from graphopt.rewrite.pattern import (
+    Alt,
+    Anchor,
+    Chain,
+    Check,
+    EachUse,
+    Expr,
+    Literal,
+    Op,
+    Scaled,
+    Var,
+    may_lack,
+    root_ops,
+)
 from graphopt.rewrite.rule import CompiledRule
 
 Key = Any
@@ -49,18 +62,19 @@ class RuleIndex:
         for rule in rules:
             for root in rule.roots:
                 self.roots[root] = (*self.roots.get(root, ()), rule)
-        self._depths = {root: max(rule.pattern.depth for rule in found) for root, found in self.roots.items()}
+        self.reach = {root: max(rule.pattern.depth for rule in found) for root, found in self.roots.items()}
+        """How far the rules of a root look behind it."""
         self._known: dict[Key, tuple[CompiledRule, ...]] = {}
 
     def candidates(self, node: Node) -> tuple[CompiledRule, ...]:
         """The rules that may match with their first root at `node`."""
         root = (node.domain, node.op)
-        found, depth = self.roots[root], self._depths[root]
+        found, depth = self.roots[root], self.reach[root]
         for levels in range(_LEVELS, 4 * _LEVELS, _LEVELS):
             key = _key_of(node, min(levels, depth))
             known = self._known.get(key)
             if known is None:
-                known = self._known[key] = tuple(rule for rule in found if _may(rule.pattern.roots[0], key))
+                known = self._known[key] = tuple(rule for rule in found if _may_root(rule.pattern.roots[0], key))
             found = known
             if levels >= depth or len(found) <= _MANY:
                 break
@@ -81,10 +95,20 @@ def _key(value: Value | None, levels: int) -> Key:
         value = source_of(value)
     node = value.node
     # Of sources, an input is no constant; the rest may be.
-    if node.op in ("Constant", "Capture") and constant_of(value) is not None:
-        number = number_of(value)
+    if node.op in ("Constant", "Capture") and (tensor := constant_of(value)) is not None:
+        number = number_in(tensor)
         return _CONSTANT if number is None else (number, value.dtype)
     return _ANY if node.is_source else _key_of(node, levels)
+
+
+def _may_root(e: Expr, key: Key) -> bool:
+    """Whether `e` may match at the very node that `key` describes: behind it only where it is a copy itself."""
+    match e:
+        case Alt(branches=branches):
+            return any(_may_root(branch, key) for branch in branches)
+        case Anchor(whole=inner) | EachUse(value=inner) | Check(inner=inner):
+            return _may_root(inner, key)
+    return (key[1] in COPIES or key[:2] in root_ops(e)) and _may(e, key)
 
 
 def _may(e: Expr, key: Key) -> bool:

@@ -39,6 +39,7 @@ from graphopt.rewrite.pattern import (
     Pattern,
     Reason,
     Scaled,
+    SuchAs,
     Var,
     expr,
     root_ops,
@@ -57,6 +58,8 @@ Number = Annotated[float, Kind("number")]
 Factor = Annotated[float, Kind("factor")]
 Attr = Annotated[Any, Kind("attribute")]
 Attrs = Annotated[dict[str, Any], Kind("attributes")]
+Maybe = Value | None
+"""What `where` and `rewrite` get of a variable that may be absent."""
 
 
 def const(
@@ -77,12 +80,14 @@ def like(
     dtype: str | Iterable[str] | None = None,
     dims: Dims | None = None,
     into: Dims | None = None,
+    shared: bool = False,
 ) -> Constraint:
     """A value of this rank, of one of these element types, with these dimensions, or one that broadcasts into them.
 
-    `dims=(..., "S", 64)`: any leading dimensions, some size S, 64. Names and `...` mean the same in all parameters.
+    `dims=(..., "S", 64)`: any leading dimensions, some size S, 64. Names and `...` mean the same in all parameters; if
+    `shared`, the last leading size may be 1 instead, as of one head of keys that all heads of queries read.
     """
-    return Constraint(False, rank, _dtypes(dtype), dims, into)
+    return Constraint(False, rank, _dtypes(dtype), dims, into, shared)
 
 
 def _dtypes(dtype: str | Iterable[str] | None) -> frozenset[str] | None:
@@ -128,6 +133,13 @@ class Ops:
     def check(self, inner: Any, allowed: Callable[[Value], Reason]) -> Expr:
         """`inner` where `allowed(value)` is True; else it answers the reason, and another way to match is tried."""
         return Check(expr(inner), allowed)
+
+    def such_as(self, x: Any, example: Any) -> Expr:
+        """The variable `x`, of which `where` asks more than a pattern can say; `example` is what it may be.
+
+        An example has no part in a match. `check_rule` makes instances of it; its own variables are None in a rule.
+        """
+        return SuchAs(x, expr(example))
 
     def captured(self, outer: Any) -> Expr:
         """A value from the scope around a subgraph, which is `outer` there; nothing else looks across scopes."""

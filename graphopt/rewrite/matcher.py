@@ -168,6 +168,8 @@ def _output(e: Expr, node: Node) -> Value | None:
 
 def _outputs(e: Expr, node: Node) -> list[Value]:
     """The outputs of `node` that `e` may mean: branches may be several outputs of one operation."""
+    if isinstance(e, Op):
+        return list(node.outputs[e.index : e.index + 1]) if e.op == node.op else list(node.outputs[:1])
     branches = e.branches if isinstance(e, Alt) else (e,)
     meant = dict.fromkeys(b.index for b in branches if isinstance(b, Op) and b.op == node.op) or (0,)
     return [node.outputs[index] for index in meant if index < len(node.outputs)]

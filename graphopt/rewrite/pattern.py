@@ -26,11 +26,17 @@ def refusal(allowed: Reason, otherwise: str) -> str:
     return "" if allowed else otherwise
 
 
+def all_of(*reasons: Reason) -> Reason:
+    """True where all of `reasons` are, else the first that says why not."""
+    return next((reason for reason in reasons if reason is not True), True)
+
+
 @dataclass(frozen=True)
 class Constraint:
     """What a variable's value must be: its dimensions, or those it must broadcast `into` without widening them.
 
     Dimensions unify: the same name is the same size wherever it stands, `...` the same leading sizes; None is any size.
+    If `shared`, the last of two or more leading sizes may be 1 beside those that were met before.
     """
 
     constant: bool = False
@@ -38,6 +44,7 @@ class Constraint:
     dtype: frozenset[str] | None = None
     dims: Dims | None = None
     into: Dims | None = None
+    shared: bool = False
 
 
 class Expr:
@@ -178,6 +185,17 @@ class Captured(Expr):
 
 
 @dataclass(frozen=True, eq=False)
+class SuchAs(Expr):
+    """The variable `var`, whatever it is; `example` is what a condition on it may allow, for who makes instances."""
+
+    var: Var
+    example: Expr
+
+    def __str__(self) -> str:
+        return str(self.var)
+
+
+@dataclass(frozen=True, eq=False)
 class EachUse(Expr):
     """Every consumer of `value`, each matching `use` (in which `value` is the variable `seen`): all of them or none."""
 
@@ -281,6 +299,8 @@ def children(e: Expr) -> tuple[Expr, ...]:
             return (value, use)
         case Check(inner=inner) | Captured(outer=inner):
             return (inner,)
+        case SuchAs(var=var, example=example):
+            return (var, example)
         case Anchor(whole=whole):
             return (whole,)
         case Alt(branches=branches):

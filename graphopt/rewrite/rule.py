@@ -173,7 +173,7 @@ class CompiledRule:
 
     def why_not(self, bindings: dict[str, Any], root: Value, ctx: Context) -> str:
         """Why the rule does not want a match; empty where it does. Raises: Mistake where `where` returns None."""
-        lacking = self._lacking(root, ctx)
+        lacking = self._lacking(root, ctx) if self.needs else ""
         if lacking:
             return lacking
         allowed: Reason | None = self._ask("where", self._where, {**bindings, "ctx": ctx, "root": root})
@@ -190,7 +190,7 @@ class CompiledRule:
         sizes = [size for size in root.shape or (None,) if isinstance(size, int)]
         elements = math.prod(sizes) if root.shape is not None and len(sizes) == len(root.shape) else None
         at = {"dtype": dtype, "elements": elements, "gain": self.stage in ("fuse", "lower") and self.pattern.size > 1}
-        if not self.needs or any(ctx.has(one, graph, **at) for one in self.needs):
+        if any(ctx.has(one, graph, **at) for one in self.needs):
             return ""
         return f"the target has no kernel {' or '.join(map(str, self.needs))} that pays in {dtype or 'an unknown type'}"
 

@@ -39,6 +39,7 @@ from graphopt.rewrite.pattern import (
     Op,
     Pattern,
     Scaled,
+    SuchAs,
     Var,
     refusal,
 )
@@ -89,6 +90,8 @@ class Search:
                 return self._match_check(e, value)
             case Captured():
                 return self._match_captured(e, value)
+            case SuchAs(var=var):
+                return self._match_var(var, value)
         raise TypeError(e)
 
     def _match_part(self, e: Expr, value: Value) -> Iterator[None]:
@@ -203,14 +206,19 @@ class Search:
             if factor is None:
                 self._fail(node, "not scaled by a constant number")
                 continue
-            for _ in self._enter(node):
-                for _ in self._match_number(e.factor, Scalar(factor, k.dtype, node)):
-                    yield from self._match(e.x, x)
+            self._enter(node)
+            for _ in self._match_number(e.factor, Scalar(factor, k.dtype, node)):
+                yield from self._match(e.x, x)
+            self._leave(node)
 
     def _match_op(self, e: Op, value: Value) -> Iterator[None]:
         found = value.node.op == e.op and value.node.domain == e.domain
         if found:
             yield from self._match_node(e, value)
+        elif value.node.op not in COPIES:
+            # Where most attempts end: there is nothing to look through.
+            self._fail(value.node, "{}, wanted {}", value.node.op, e.op)
+            return
         # A pattern of Casts may stand behind one that changes nothing.
         if not found or (e.op in COPIES and see_through(value) is not None):
             for inner in self._through(value, (e.op,)):
@@ -230,13 +238,14 @@ class Search:
             self._fail(node, reason)
             return
         self._outputs[e.identity] = node
-        for _ in self._enter(node):
-            for _ in self._match_attrs(e, node):
-                if e.op in COMMUTATIVE and not e.domain:
-                    given = [value for value in (node.inputs[: node.arity] if e.rest else slots) if value is not None]
-                    yield from self._assign(_ordered(e.operands), given, given)
-                else:
-                    yield from self._operands(e.operands, slots)
+        self._enter(node)
+        for _ in self._match_attrs(e, node):
+            if e.op in COMMUTATIVE and not e.domain:
+                given = [value for value in (node.inputs[: node.arity] if e.rest else slots) if value is not None]
+                yield from self._assign(_ordered(e.operands), given, given)
+            else:
+                yield from self._operands(e.operands, slots)
+        self._leave(node)
         del self._outputs[e.identity]
 
     def _slots(self, e: Op, node: Node) -> tuple[list[Value | None], str]:
@@ -352,8 +361,9 @@ class Search:
                 for inner in self._through(leaf, LINKS[op]):
                     yield from self._cuts(op, inner, count)
             elif parts:
-                for _ in self._enter(leaf.node):
-                    yield from self._spread(op, parts, count)
+                self._enter(leaf.node)
+                yield from self._spread(op, parts, count)
+                self._leave(leaf.node)
 
     def _spread(self, op: str, parts: Sequence[Leaf], count: int) -> Iterator[list[Leaf]]:
         """Every way to read `parts`, joined by `op`, as a chain with `count` operands."""
@@ -421,10 +431,11 @@ class Search:
 
     # ---- bookkeeping --------------------------------------------------------------------------------------------
 
-    def _enter(self, node: Node) -> Iterator[None]:
-        """`node` is inside the match while the caller looks further."""
+    def _enter(self, node: Node) -> None:
+        """`node` is inside the match until `_leave`."""
         self._inside[node] = self._inside.get(node, 0) + 1
-        yield
+
+    def _leave(self, node: Node) -> None:
         self._inside[node] -= 1
         if not self._inside[node]:
             del self._inside[node]
@@ -487,7 +498,7 @@ def _cost(e: Expr | None) -> int:
             return 1
         case Var(constraint=c):
             return 4 if c.constant else 5
-        case Check(inner=inner) | Captured(outer=inner):
+        case Check(inner=inner) | Captured(outer=inner) | SuchAs(var=inner):
             return _cost(inner)
         case Alt() | Scaled():
             return 3

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from graphopt.ir import Graph, Node
-from graphopt.rewrite.facts import see_through
+from graphopt.rewrite.facts import COPIES, see_through
+
+FAR = 1 << 30
+"""The distance of a node that no change concerns."""
 
 
 class Change(NamedTuple):
@@ -19,23 +22,31 @@ class Change(NamedTuple):
 
 
 class Worklist:
-    """Possible roots waiting, in topological order, each once, with its distance to the nearest change."""
+    """Possible roots waiting, in topological order, each once, with its distance to the nearest change.
 
-    def __init__(self, graph: Graph, roots: Collection[tuple[str, str]]) -> None:
+    `reach` says for each (domain, op) that can be a root how far the rules there look; what changed behind that does
+    not concern them.
+    """
+
+    def __init__(self, graph: Graph, reach: Mapping[tuple[str, str], int]) -> None:
         self._graph = graph
-        self._roots = roots
+        self._reach = reach
         self._heap: list[tuple[int, int, Node]] = []
         self._waiting: dict[Node, int] = {}
         self._serial = 0
 
     def extend(self, nodes: Iterable[tuple[Node, int]]) -> None:
+        waiting, reach = self._waiting, self._reach
         for node, distance in nodes:
-            if (node.domain, node.op) not in self._roots:
+            far = reach.get((node.domain, node.op))
+            if far is None or far < distance < FAR:
                 continue
-            if node not in self._waiting:
+            known = waiting.get(node)
+            if known is None:
                 self._serial += 1
                 heapq.heappush(self._heap, (node.rank, self._serial, node))
-            self._waiting[node] = min(distance, self._waiting.get(node, distance))
+            if known is None or distance < known:
+                waiting[node] = distance
 
     def pop(self) -> tuple[Node, int] | None:
         while self._heap:
@@ -52,11 +63,12 @@ def neighbourhood(graph: Graph, change: Change, reach: int) -> Iterator[tuple[No
     ring, following = list(change.made), list(change.readers)
     for distance in range(reach + 1):
         for node in ring:
-            if node in graph and node not in found:
+            if node not in found and node in graph:
                 found.add(node)
                 yield node, distance
                 for reader in graph.readers(node):
-                    (ring if _is_copy(reader) else following).append(reader)
+                    if reader not in found:
+                        (ring if _is_copy(reader) else following).append(reader)
         ring, following = following, []
 
 
@@ -78,4 +90,4 @@ def captures_of(nodes: Iterable[Node], reach: int) -> list[Node]:
 
 
 def _is_copy(node: Node) -> bool:
-    return bool(node.outputs) and see_through(node.outputs[0]) is not None
+    return node.op in COPIES and bool(node.outputs) and see_through(node.outputs[0]) is not None

@@ -90,7 +90,7 @@ class Target:
         entry = self.kernels.get((domain, op))
         if entry is None or entry.cost_of(dtype, elements) > (PAYS if gain else NOT_SLOWER):
             return False
-        return opset is None or bool(domain) or entry.since <= opset
+        return opset is None or entry.since <= opset
 
 
 def target_named(name: str) -> Target:

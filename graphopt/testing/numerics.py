@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from graphopt.errors import GraphoptError
-from graphopt.ir import Model, dims, dtypes, model_to_proto
+from graphopt.ir import Model, Value, dims, dtypes, model_to_proto
+from graphopt.ir.infer import infer
 from graphopt.ir.tensor import Array
 from graphopt.runtime import Runner, Session
 
 _SIZES = ((2, 3, 5, 7, 4), (3, 1, 4, 2, 6))
-# Relative to the largest element of an output: some hundred roundings of its type.
+# Relative to the largest element of an output: some hundred roundings of the narrowest type on the way.
 _TOLERANCE = {np.dtype(np.float16): 1e-2, np.dtype(np.float32): 2e-5, np.dtype(np.float64): 1e-12}
 _TOLERANCE_BFLOAT16 = 5e-2
 
@@ -63,7 +64,7 @@ def difference(before: Model, after: Model, dims: Mapping[str, int], ranges: Ran
         found = _outputs(after, inputs, runner, "after")
     except GraphoptError as error:
         return f"{STUCK}: {error.message}"
-    return next(iter(_by_output(wanted, found).values()), "")
+    return next(iter(_by_output(wanted, found, _coarsest(before)).values()), "")
 
 
 def differences(before: Model, after: Model, runner: Runner, slack: float = 1.0) -> dict[str, str]:
@@ -72,7 +73,19 @@ def differences(before: Model, after: Model, runner: Runner, slack: float = 1.0)
     Raises: GraphoptError where onnxruntime does not run one of the models.
     """
     inputs = _inputs(before, {}, {})
-    return _by_output(_outputs(before, inputs, runner, "before"), _outputs(after, inputs, runner, "after"), slack)
+    wanted, found = _outputs(before, inputs, runner, "before"), _outputs(after, inputs, runner, "after")
+    return _by_output(wanted, found, _coarsest(before), slack)
+
+
+def _coarsest(model: Model) -> dict[str, float]:
+    """The tolerance of the narrowest floats that each output was computed with; a Cast alone rounds once."""
+    infer(model)
+    found: dict[Value | None, float] = {}
+    for node in model.graph.ops():
+        made = [] if node.is_op("Cast") else [value.dtype for value in node.outputs if value.dtype in dtypes.FLOATS]
+        own = max((_TOLERANCE.get(dtypes.to_numpy(dtype), _TOLERANCE_BFLOAT16) for dtype in made), default=0.0)
+        found |= dict.fromkeys(node.outputs, max([own, *(found.get(value, 0.0) for value in node.inputs)]))
+    return {value.name: found.get(value, 0.0) for value in model.graph.outputs}
 
 
 def _inputs(model: Model, dims: Mapping[str, int], ranges: Ranges) -> list[dict[str, Array]]:
@@ -85,12 +98,15 @@ def _outputs(model: Model, inputs: Iterable[dict[str, Array]], runner: Runner, n
 
 
 def _by_output(
-    wanted: Iterable[dict[str, Array]], found: Iterable[dict[str, Array]], slack: float = 1.0
+    wanted: Iterable[dict[str, Array]],
+    found: Iterable[dict[str, Array]],
+    least: Mapping[str, float],
+    slack: float = 1.0,
 ) -> dict[str, str]:
     problems: dict[str, str] = {}
     for a, b in zip(wanted, found, strict=True):
         for name, x in a.items():
-            problem = _differs(name, x, b[name], slack)
+            problem = _differs(name, x, b[name], least[name], slack)
             # A difference says more than that there is nothing to compare.
             if problem and NOTHING in problems.get(name, NOTHING):
                 problems[name] = problem
@@ -102,7 +118,7 @@ def _session(model: Model, runner: Runner, name: str) -> Session:
     return runner.load(data, optimize=False, name=name, base=model.path.parent if model.path else None)
 
 
-def _differs(name: str, a: Array, b: Array, slack: float) -> str:
+def _differs(name: str, a: Array, b: Array, least: float, slack: float) -> str:
     if a.dtype != b.dtype or a.shape != b.shape:
         return f"output '{name}' is {b.dtype}{list(b.shape)}, was {a.dtype}{list(a.shape)}"
     if a.dtype.kind in "biuOUS":
@@ -112,7 +128,8 @@ def _differs(name: str, a: Array, b: Array, slack: float) -> str:
         return f"output '{name}' has no finite element: {NOTHING}"
     finite = np.isfinite(x) & np.isfinite(y)
     apart = np.abs(x[finite] - y[finite]).max(initial=0.0)
-    allowed = slack * _TOLERANCE.get(a.dtype, _TOLERANCE_BFLOAT16) * np.abs(x[np.isfinite(x)]).max()
+    tolerance = max(least, _TOLERANCE.get(a.dtype, _TOLERANCE_BFLOAT16))
+    allowed = slack * tolerance * np.abs(x[np.isfinite(x)]).max()
     if apart > allowed:
         return f"output '{name}' differs by {apart:.3g}, {allowed:.3g} is allowed"
     same = np.array_equal(np.where(np.isfinite(x), 0, x), np.where(np.isfinite(y), 0, y), True)

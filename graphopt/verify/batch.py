@@ -13,7 +13,7 @@ from graphopt.ir import Model
 from graphopt.runtime import RunError
 from graphopt.verify.cuts import Region
 from graphopt.verify.feeds import Feed
-from graphopt.verify.measure import compare, exactly_equal, lost_numbers, over_feeds, worse
+from graphopt.verify.measure import compare, lost_numbers, over_feeds, worse
 from graphopt.verify.parts import Part, PartSession, part, type_of
 from graphopt.verify.results import Comparison
 from graphopt.verify.runs import Runs
@@ -156,21 +156,25 @@ class _Pair:
         """What the original gives on `values`, and how the candidate compares. Raises CannotRun."""
         reference = _run("original", self._original, values)
         results = [_run("candidate", session, values) for session in self._candidates]
-        moved: list[Values] = []
-        if not all(exactly_equal(reference[name], result[name]) for result in results for name in reference):
+        found = {name: _worst(name, reference, results, (), label) for name in reference}
+        unsure = [name for name, one in found.items() if one.verdict == "unequal"]
+        if unsure:
+            # What agrees as far as its type allows needs no floor: to measure one takes more runs than to compare.
             draws = self._runs.moved(values, self._original, number)
-            moved = [found for draw in draws if (found := _attempt(self._original, draw)) is not None]
-        found = {}
-        for name, expected in reference.items():
-            near = [draw[name] for draw in moved]
-            found[name] = worse([compare(name, expected, result[name], near, feed=label) for result in results])
+            moved = [run for draw in draws if (run := _attempt(self._original, draw, unsure)) is not None]
+            found |= {name: _worst(name, reference, results, moved, label) for name in unsure}
         return reference, found
 
 
-def _attempt(session: PartSession, values: Values) -> Values | None:
-    """What a session gives; None where an ulp makes it fail."""
+def _worst(name: str, reference: Values, results: Sequence[Values], moved: Sequence[Values], label: str) -> Comparison:
+    near = [draw[name] for draw in moved]
+    return worse([compare(name, reference[name], result[name], near, feed=label) for result in results])
+
+
+def _attempt(session: PartSession, values: Values, outputs: Sequence[str]) -> Values | None:
+    """What a session gives for some of its outputs; None where an ulp makes it fail."""
     try:
-        return session.run(values)
+        return session.run(values, outputs)
     except RunError:
         return None
 

@@ -20,6 +20,9 @@ from graphopt.verify.runs import Runs, interface_difference
 from graphopt.verify.structure import draws
 from graphopt.verify.variants import Variants
 
+MOST_LOADED = 4 * MOST_NODES
+"""Nodes of the largest model that is loaded as a whole."""
+
 
 def check(original: Model, candidate: Model, options: Options | None = None) -> Verification:
     """Whether `candidate` computes what `original` does, from which it was made by rewriting.
@@ -70,11 +73,10 @@ class Checker:
         try:
             inputs = self._run(candidate, todo, installed)
         except (InconclusiveError, RunError) as error:
-            refusal = self._runs.refusal(candidate)
-            if refusal and not self._runs.refusal(self._original):
-                reason = f"onnxruntime loads the original, but not the candidate: {refusal}"
-                reason += f"; it does not run the original: {error.message}" if isinstance(error, RunError) else ""
-                return Verification("unequal", "structure", reason, counts=counts)
+            refusal = self._refusal(candidate)
+            if refusal:
+                refusal += f"; it does not run the original: {error.message}" if isinstance(error, RunError) else ""
+                return Verification("unequal", "structure", refusal, counts=counts)
             if isinstance(error, InconclusiveError):
                 raise
             reason = f"onnxruntime does not run the original: {error.message}"
@@ -92,10 +94,24 @@ class Checker:
             providers=(*(ProviderResult(name, verdict) for name in installed), *skipped),
             counts=counts,
         )
+        refusal = self._refusal(candidate) if verdict == "equal" else ""
+        if refusal:
+            return replace(verification, verdict="unequal", decided_by="structure", reason=refusal)
         if verdict == "inconclusive" or (verdict == "equal" and self._options.level == "full"):
             undecided = tuple(region for region in found if self._known[region.key].verdict == "inconclusive")
             return _decided(verification, undecided, compare_in(self._runs, self._original, candidate))
         return verification
+
+    def _refusal(self, candidate: Model) -> str:
+        """Why onnxruntime loads the original, but not the candidate, whose parts it may run; empty where it does.
+
+        One that is larger than `MOST_LOADED` is not tried: creating a session takes time by the square of its nodes.
+        """
+        small = sum(1 for _ in candidate.graph.ops()) <= MOST_LOADED
+        refusal = self._runs.refusal(candidate) if small else ""
+        if not refusal or self._runs.refusal(self._original):
+            return ""
+        return f"onnxruntime loads the original, but not the candidate: {refusal}"
 
     def _run(self, candidate: Model, todo: Sequence[Region], providers: Sequence[str]) -> tuple[FedInput, ...]:
         """Fills in what is known of the regions `todo`; returns what was fed."""

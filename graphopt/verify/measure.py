@@ -37,12 +37,6 @@ def compare(
     return replace(worse(found) if found else Comparison(name, "equal"), feed=feed)
 
 
-def exactly_equal(a: Any, b: Any) -> bool:
-    """Whether two results have the same types, shapes and bits (any NaN is any other NaN)."""
-    pairs = list(_leaves(a)), list(_leaves(b))
-    return len(pairs[0]) == len(pairs[1]) and all(map(_same, *pairs))
-
-
 def worse(comparisons: Iterable[Comparison]) -> Comparison:
     """The one that decides: by verdict, then by the error in floors. `skipped` only when all are."""
     found = list(comparisons)
@@ -75,10 +69,6 @@ def _leaves(value: Any) -> Iterable[Array]:
     else:
         array = np.asarray(value)
         yield array.view(array.real.dtype) if array.dtype.kind == "c" else array
-
-
-def _same(a: Array, b: Array) -> bool:
-    return a.dtype == b.dtype and a.shape == b.shape and np.array_equal(a, b, equal_nan=is_float(a))
 
 
 def _tensor(name: str, a: Array, b: Array, moved: Sequence[Array], allowed: float) -> Comparison:
@@ -121,9 +111,11 @@ def _floats(name: str, reference: Array, candidate: Array, moved: Sequence[Array
     compared = settled & np.isfinite(a) & np.isfinite(b)
     fills = compared & (np.abs(a) >= _FILL)
     found = []
-    for chosen in (compared & ~fills, fills):
-        if chosen.any():
-            noise = np.zeros(np.count_nonzero(chosen))
+    for mask in (compared & ~fills, fills):
+        if mask.any():
+            # Where all are meant, as nearly always, nothing has to be copied.
+            chosen = slice(None) if mask.all() else mask
+            noise = np.zeros(np.count_nonzero(mask))
             for draw in draws:
                 np.maximum(noise, np.abs(draw[chosen] - a[chosen]), out=noise)
             found.append(_numbers(name, a[chosen], b[chosen], noise, epsilon(reference), smallest(reference), allowed))
@@ -132,7 +124,9 @@ def _floats(name: str, reference: Array, candidate: Array, moved: Sequence[Array
 
 def _same_pattern(a: Array, b: Array) -> Array:
     """Where both are finite, both NaN, or the same infinity."""
-    same: Array = np.where(np.isfinite(a), np.isfinite(b), (a == b) | np.isnan(a) & np.isnan(b))
+    same: Array = np.isfinite(a) & np.isfinite(b)
+    if not same.all():
+        same = np.where(np.isfinite(a), same, (a == b) | np.isnan(a) & np.isnan(b))
     return same
 
 

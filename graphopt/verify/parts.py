@@ -11,7 +11,7 @@ import onnx
 from onnx import TypeProto, helper
 
 from graphopt.ir import Graph, Model, Node, Value, dtypes
-from graphopt.ir.encode import model_to_proto, node_to_proto
+from graphopt.ir.encode import declared_for, model_to_proto, node_to_proto
 from graphopt.ir.tensor import Array
 from graphopt.runtime import External, Runner, Session
 from graphopt.verify.cuts import Cone, Cuts
@@ -106,6 +106,7 @@ class _Writer:
         self._proto.ir_version = min(max(self._proto.ir_version, _IR_VERSIONS[0]), _IR_VERSIONS[1])
         self._graph = self._proto.graph
         self._names: set[str] = set()
+        self._told: set[str] = set()
         self._part = Part()
 
     def write(self, roots: Sequence[Value]) -> Part:
@@ -154,6 +155,10 @@ class _Writer:
         # A cut that is computed here may be read here as well, as an input: that keeps the name.
         proto.output[:] = [self._computed(name) for name in proto.output]
         self._graph.node.append(proto)
+        for name, info in declared_for(node).items():
+            if name not in self._cuts.names and name not in self._told:
+                self._told.add(name)
+                self._graph.value_info.append(info)
         if self._noisy is not None and is_rounded(node, self._noisy):
             self._write_gain(node, proto.output[0])
 

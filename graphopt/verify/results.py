@@ -40,8 +40,8 @@ class Comparison:
     """One output, or the output of one region, over all feeds: figures are those of the feed that is furthest off.
 
     `max_abs` and `rms` are in the output's unit, `max_rel` is relative to the reference's rms, `floor` the noise
-    measured in the same unit as `max_abs`; `ratio` is the error in floors, allowed up to `tolerance.K`. None: not
-    defined (no run, not a number, integers).
+    measured, or the least there can be where that is enough, in the same unit as `max_abs`; `ratio` is the error in
+    floors, allowed up to `tolerance.K`. None: not defined (no run, not a number, integers).
     """
 
     name: str

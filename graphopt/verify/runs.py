@@ -11,11 +11,12 @@ import numpy as np
 
 from graphopt.errors import UsageError, near
 from graphopt.ir import Model, Node, Shape, Value
+from graphopt.ir.encode import initializers, model_without_weights
 from graphopt.ir.infer import infer
 from graphopt.runtime import PROVIDERS, RunError, Runner
 from graphopt.verify.feeds import MASKS, Feed, Feeder, given_feed
 from graphopt.verify.noise import data_values
-from graphopt.verify.parts import PartSession, part
+from graphopt.verify.parts import PartSession
 from graphopt.verify.results import Options, ProviderResult
 from graphopt.verify.sizes import Binding, check_names, choose
 from graphopt.verify.structure import identical
@@ -61,9 +62,18 @@ class Runs:
         return [name for name in self.options.providers if name in installed], skipped
 
     def refusal(self, model: Model) -> str:
-        """Why onnxruntime does not load a whole model; empty when it does."""
+        """Why onnxruntime does not load a whole model as it would be written; empty when it does."""
+        infer(model)
+        proto = model_without_weights(model)
+        external = {}
+        for name, tensor in initializers(model.graph):
+            declared, place = self.weights.declare(name, tensor)
+            proto.graph.initializer.append(declared)
+            if place is not None:
+                external[name] = place
         try:
-            part(model, model.graph.outputs, self.weights).load(self.runner, "the whole model").close()
+            serialized = proto.SerializeToString()
+            self.runner.load(serialized, optimize=False, external=external, name="the whole model").close()
         except RunError as error:
             return error.message
         return ""

@@ -3,6 +3,7 @@
 `floor` is measured, not set: the largest change of the reference under random one-ulp changes of what it reads, and no
 less than the type's own epsilon times the scale of the values. `K` floors are allowed, because another order of
 summation adds up more rounding than one ulp on each input does; a floor is a sample of that noise, not its bound.
+Regions that agree within `K` of the least floor need no other.
 """
 
 from __future__ import annotations
@@ -46,8 +47,9 @@ def one_ulp(array: Array, rng: np.random.Generator) -> Array:
     if not is_float(array) or array.size == 0:
         return array
     up = rng.integers(0, 2, array.shape, np.int8).astype(bool)
-    infinity = array.dtype.type(np.inf)
-    with np.errstate(over="ignore"):
-        moved = np.nextafter(array, np.where(up, infinity, -infinity))
-    stays = ~np.isfinite(array) | (array == np.rint(array))
-    return np.where(stays, array, moved).astype(array.dtype)
+    # The next number away from zero is the next pattern of bits, which is faster than `nextafter`: zero stays.
+    bits = array.view(f"i{array.itemsize}")
+    moves = np.isfinite(array) & (array != np.rint(array))
+    step = (np.int8(2) * (up == (bits >= 0)) - np.int8(1)) * moves
+    moved: Array = (bits + step.astype(bits.dtype)).view(array.dtype)
+    return moved

@@ -33,21 +33,30 @@ class EinsumProduct(Rule):
         if result[-1:] in of_a and result[-1:] not in of_b:
             # The result ends in what comes from the right.
             a, of_a, b, of_b = b, of_b, a, of_a
-        batch = [label for label in result if label in of_a and label in of_b]
-        left = [label for label in result if label not in of_b]
+        # Weights of attention are larger than the result: they stay as they are where they can.
+        order = of_a if _is_arranged(of_a, of_b, summed) else result
+        batch = [label for label in order if label in of_a and label in of_b and label not in summed]
+        left = [label for label in order if label in of_a and label not in of_b]
         right = "".join(label for label in result if label not in of_a)
         # Rows are one label where there are batches, so that heads stay apart; else all but those that come first.
         first = len(left) - 1 if batch else _in_front(left, of_a, result)
-        leading = [label for label in result if label in batch or label in left[:first]]
+        leading = [label for label in order if label in batch or label in left[:first]]
         rows = "".join(left[max(first, 0) :])
         shared = [label if label in of_b else "" for label in _after(leading, batch)]
         y = op.MatMul(
             _arranged(op, a, of_a, read, (*leading, rows, summed)),
             _arranged(op, b, of_b, read, (*shared, summed, right)),
         )
-        order = "".join(leading) + rows + right
-        y = op.reshape(y, tuple(read.sizes[label] for label in order)) if len(rows) != 1 or len(right) != 1 else y
-        return _transposed(op, y, order, result)
+        found = "".join(leading) + rows + right
+        y = op.reshape(y, tuple(read.sizes[label] for label in found)) if len(rows) != 1 or len(right) != 1 else y
+        return _transposed(op, y, found, result)
+
+
+def _is_arranged(of_a: str, of_b: str, summed: str) -> bool:
+    """Whether `a` has its batches in front, then labels of its own, and last what is summed."""
+    before = of_a.removesuffix(summed)
+    own = "".join(label for label in before if label not in of_b)
+    return len(before) + len(summed) == len(of_a) and 0 < len(own) < len(before) and before.endswith(own)
 
 
 def _in_front(left: list[str], of_a: str, result: str) -> int:

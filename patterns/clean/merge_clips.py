@@ -8,9 +8,9 @@ class MergeClips(Rule):
     """Two clips, one after the other, are one.
 
     Why: a pass over the tensor goes.
-    Before: Clip(Clip(x, a, b), c, d); either may be Relu, a clip to (0, ∞)
+    Before: Clip(Clip(x, a, b), c, d); either or both may be Relu, a clip to (0, ∞)
     After: Clip(x, low, high), with low and high what becomes of min(a, b) and of b in the second one
-    Safety: bounds are constants. A clip is monotonous, so two are given by what they make of −∞ and ∞.
+    Safety: bounds are constants, none is NaN. A clip is monotonous, so two are given by what they make of −∞ and ∞.
     """
 
     stage = "clean"
@@ -26,11 +26,15 @@ class MergeClips(Rule):
         first: Value | None = None,
         second: Value | None = None,
     ) -> Expr:
-        both = op.Clip(op.Clip(x, min=a, max=b), min=c, max=d)
+        both = op.Clip(op.Clip(x, min=a, max=b), min=c, max=d) | op.Relu(op.Relu(first))
         return both | op.Clip(op.Relu(first), min=c, max=d) | op.Relu(op.Clip(second, min=a, max=b))
 
-    def where(self, root: Value) -> Reason:
-        return root.dtype in dtypes.FLOATS or "not floats"
+    def where(self, a: Attr, b: Attr, c: Attr, d: Attr, root: Value) -> Reason:
+        if root.dtype not in dtypes.FLOATS:
+            return "not floats"
+        low, high = (_bound(a, -math.inf), _bound(c, -math.inf)), (_bound(b, math.inf), _bound(d, math.inf))
+        proper = all(bound < math.inf for bound in low) and all(bound > -math.inf for bound in high)
+        return proper or "a bound is NaN, or leaves no number"
 
     def rewrite(
         self,

@@ -61,4 +61,14 @@ def merged_view(op: Builder, x: Value, how: Groups, whole: Value) -> Value:
     if tuple(sizes) != padded:
         wider = [op.size(whole, axis) if size != padded[axis] else 1 for axis, size in enumerate(sizes)]
         x = op.expand(x, tuple(sizes), wider)
+    spare = [_spare(sizes, group) for group in how]
+    if x.rank == len(sizes) and None not in spare:
+        ones = [axis for group in spare for axis in group or ()]
+        return op.Squeeze(x, axes=ones) if ones else x
     return op.reshape(x, tuple(dims.product(sizes[axis] for axis in group) for group in how))
+
+
+def _spare(sizes: Sequence[Size], group: range) -> list[int] | None:
+    """The dimensions of a group beside its one that is not 1; None where there are more such."""
+    wide = [axis for axis in group if sizes[axis] != 1] or [group[-1]]
+    return [axis for axis in group if axis != wide[0]] if len(wide) == 1 else None

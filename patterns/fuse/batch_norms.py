@@ -11,6 +11,9 @@ from graphopt.patterns.fuse.channels import float64
 from graphopt.rewrite import Reason
 from graphopt.rewrite.facts import source_of
 
+# Five of the seven digits of float32 are left to the result.
+_SPREADS = 100
+
 
 def inference_only(root: Value, variance: Value, eps: float) -> Reason:
     """Whether the statistics are those given, of the type of the image, and can be divided by."""
@@ -19,6 +22,12 @@ def inference_only(root: Value, variance: Value, eps: float) -> Reason:
     if len({value.dtype for value in root.node.inputs if value is not None}) > 1:
         return "operands of several types"
     return bool((float64(variance) + np.float32(eps) > 0).all()) or "a variance is not positive"
+
+
+def moves_behind_a_product(mean: Value, variance: Value, eps: float) -> Reason:
+    """Whether the mean, subtracted behind a product and no longer before it, cancels no digits that count."""
+    near = (abs(float64(mean)) <= _SPREADS * np.sqrt(float64(variance) + np.float32(eps))).all()
+    return bool(near) or "a mean is far from zero, measured by its spread"
 
 
 def affine(gain: Value, shift: Value, mean: Value, variance: Value, eps: float) -> tuple[Array, Array]:

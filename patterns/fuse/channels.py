@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from graphopt.ir import Value
@@ -37,3 +39,24 @@ def by_channel(numbers: Array, w: Value | None, t: Value | None, group: int) -> 
     if any(size != 1 for axis, size in enumerate(shape) if axis != 1) or shape[1] not in (1, channels):
         return None
     return np.broadcast_to(numbers.reshape(-1), (channels,))
+
+
+def by_input_channel(numbers: Array, x: Value, w: Value, group: int) -> Array | None:
+    """Numbers broadcast over the image `x` of a convolution, in the layout of its kernel `w` (O, I/group, ...).
+
+    None where they vary along another dimension than the channels, or would add one.
+    """
+    outputs, inputs, *size = numbers_of(w).shape
+    channels = inputs * group
+    if x.shape is None or len(x.shape) != len(size) + 2 or x.shape[1] != channels or numbers.ndim > len(x.shape):
+        return None
+    shape = (*(1,) * (len(x.shape) - numbers.ndim), *numbers.shape)
+    if any(length != 1 for axis, length in enumerate(shape) if axis != 1) or shape[1] not in (1, channels):
+        return None
+    each = np.broadcast_to(numbers.reshape(-1), (channels,)).reshape(group, inputs)
+    return np.repeat(each, outputs // group, axis=0).reshape(outputs, inputs, *(1,) * len(size))
+
+
+def unpadded(others: dict[str, Any]) -> bool:
+    """Whether a convolution with these attributes reads nothing but its image."""
+    return others.get("auto_pad", "NOTSET") in ("NOTSET", "VALID") and not any(others.get("pads") or ())

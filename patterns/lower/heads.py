@@ -45,6 +45,8 @@ def split_heads(op: Builder, y: Value, like: Value, width: Value) -> Value:
     assert like.shape is not None
     assert width.shape is not None
     batch, heads, rows, _ = like.shape
+    if heads == 1:
+        return op.Unsqueeze(y, axes=[1])
     return op.Transpose(op.reshape(y, (batch, rows, heads, width.shape[3])), perm=[0, 2, 1, 3])
 
 

@@ -1,14 +1,13 @@
 from typing import Annotated
 
 from graphopt.ir import Value, dtypes
-from graphopt.patterns.recover.heads import from_heads, to_heads
-from graphopt.patterns.recover.limits import can_scale, keep_columns
-from graphopt.rewrite import Attr, Builder, Expr, Factor, Number, Ops, Reason, Rule, like
+from graphopt.patterns.recover.heads import all_to_heads, can_scale, from_heads, keep_columns
+from graphopt.rewrite import Attr, Builder, Expr, Factor, Maybe, Number, Ops, Reason, Rule, all_of, like
 
 Floats = ("bfloat16", "float16", "float32", "float64")
 Query = Annotated[Value, like(rank=(2, 3, 4, 5), dtype=Floats, dims=(..., "S", None))]
-KeyTransposed = Annotated[Value, like(dims=(..., None, "T"))]
-Values = Annotated[Value, like(dims=(..., None, None))]
+KeyTransposed = Annotated[Value, like(dims=(..., None, "T"), shared=True)]
+Values = Annotated[Value, like(dims=(..., None, None), shared=True)]
 Bias = Annotated[Value, like(into=(..., "S", None))]
 
 
@@ -18,7 +17,8 @@ class AttentionFromParts(Rule):
     Why: the scores (B, N, S, T) are the largest tensor of a transformer; a fused kernel never writes them to memory.
     Before: softmax(c·tanh((s₁·q)·(s₂·kᵀ)·s₃) + bias)·v; each factor, the tanh with c, the bias, a guard against NaN
     rows and casts around the softmax are optional
-    After: ir.Attention(q, k, v, bias, scale=s₁·s₂·s₃·c, cap=c, guard, softmax_dtype)
+    After: ir.Attention(q, k, v, bias, scale=s₁·s₂·s₃·c, cap=c, guard, softmax_dtype), where one head of keys and values
+    may be read by all heads of queries, or of a group
     Safety: the key enters as its transpose says, so any permutation is right (what cancels is left to clean); the bias
     is kept as it is spelled and may not widen the scores; probabilities that somebody else reads make no match.
     Source: Vaswani et al., Attention Is All You Need, 2017.
@@ -51,12 +51,13 @@ class AttentionFromParts(Rule):
     def where(
         self, q: Value, kt: Value, v: Value, scale: float, cap: Attr, zero: Attr, bias: Attr, more: Attr
     ) -> Reason:
-        if q.dtype != v.dtype:
-            return "the values have another type than the queries"
+        assert kt.shape is not None
+        assert v.shape is not None
+        if q.dtype != v.dtype or kt.shape[:-2] != v.shape[:-2]:
+            return "the values have another type than the queries, or other heads than the keys"
         if zero not in (None, 0.0):
             return f"NaN becomes {zero}, not 0"
-        kept = keep_columns(kt, v, bias, more)
-        return can_scale(scale, cap) if kept is True else kept
+        return all_of(keep_columns(kt, v, bias, more), can_scale(scale, cap))
 
     def rewrite(
         self,
@@ -65,15 +66,15 @@ class AttentionFromParts(Rule):
         kt: Value,
         v: Value,
         scale: float,
-        bias: Value | None,
-        more: Value | None,
+        bias: Maybe,
+        more: Maybe,
         cap: float | None,
         zero: float | None,
         narrow: int | None,
     ) -> Value:
         if bias is not None and more is not None:
             bias = op.Add(bias, more)
-        operands = [to_heads(op, q, x) for x in (q, op.transposed(kt), v, bias)]
+        operands = all_to_heads(op, q, kt, v, bias)
         attrs = {"scale": scale * (cap or 1.0), "cap": cap, "softmax_dtype": dtypes.FLOAT if narrow else None}
         y = op.ir.Attention(*operands, guard=int(zero is not None), **attrs)
         return from_heads(op, q, y)

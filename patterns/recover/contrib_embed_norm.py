@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value, dtypes
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, kernel, like
+from graphopt.rewrite import Attr, Builder, Expr, Maybe, Ops, Reason, Rule, kernel, like
 
 Ids = Annotated[Value, like(rank=2, dims=("B", "S"), dtype="int32")]
 Places = Annotated[Value, like(rank=2, dtype="int32")]
@@ -43,11 +43,9 @@ class LayerNormFromEmbed(Rule):
         norm = op.ms.EmbedLayerNormalization(*operands, epsilon=eps, mask_index_type=kind)
         return norm | norm[1]
 
-    def where(self, segments: Value | None, kinds: Value | None, mask: Value | None, root: Value) -> Reason:
-        if any(output.uses for output in root.node.outputs[1 if mask is None else 2 :]):
-            return "the sum is read, or lengths without a mask"
-        if not root.uses:
-            return "nobody reads it"
+    def where(self, segments: Maybe, kinds: Maybe, mask: Maybe, root: Value) -> Reason:
+        if not root.uses or any(output.uses for output in root.node.outputs[1 if mask is None else 2 :]):
+            return "the sum is read, or lengths without a mask, or nothing"
         return (segments is None) == (kinds is None) or "segments without their table, or the other way round"
 
     def rewrite(
@@ -59,28 +57,20 @@ class LayerNormFromEmbed(Rule):
         g: Value,
         b: Value,
         eps: float,
-        segments: Value | None,
-        kinds: Value | None,
-        mask: Value | None,
-        places: Value | None,
+        segments: Maybe,
+        kinds: Maybe,
+        mask: Maybe,
+        places: Maybe,
         root: Value,
     ) -> Value:
-        if root.index == 1:
-            assert mask is not None
-            return _lengths(op, mask)
+        if root.index == 1 and mask is not None:
+            ones = op.Cast(op.Equal(mask, op.const(1, like=mask)), to=dtypes.INT32)
+            return op.ReduceSum(ones, axes=[1], keepdims=0)
         if places is None:
             rows = op.Slice(positions, op.ints(0), op.size(ids, 1), op.ints(0))
         else:
             rows = op.Gather(positions, places)
-        total = op.Add(op.Gather(words, ids), rows)
-        if segments is not None:
-            assert kinds is not None
-            total = op.Add(total, op.Gather(kinds, segments))
-        return op.LayerNormalization(total, g, b, axis=-1, epsilon=eps)
-
-
-def _lengths(op: Builder, mask: Value) -> Value:
-    ones = op.Cast(op.Equal(mask, op.const(1, like=mask)), to=dtypes.INT32)
-    if mask.node.graph.opsets.get("", 1) < 13:
-        return op.ReduceSum(ones, axes=[1], keepdims=0)
-    return op.ReduceSum(ones, op.ints(1), keepdims=0)
+        parts = [op.Gather(words, ids), rows]
+        if segments is not None and kinds is not None:
+            parts.append(op.Gather(kinds, segments))
+        return op.LayerNormalization(op.sum(*parts), g, b, axis=-1, epsilon=eps)

@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, like
+from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, like, number_of
 
 Matrices = Annotated[Value, like(rank=(2, 3, 4, 5))]
 
@@ -28,7 +28,16 @@ class MatMulFromContrib(Rule):
         return not (batch_a or batch_b) or a.rank == b.rank or "batches of different ranks"
 
     def rewrite(self, op: Builder, a: Value, b: Value, k: float, ta: int, tb: int, batch_a: int, batch_b: int) -> Value:
-        return op.scaled(op.MatMul(_turned(op, a, ta, batch_a), _turned(op, b, tb, batch_b)), k)
+        return _times(op, op.MatMul(_turned(op, a, ta, batch_a), _turned(op, b, tb, batch_b)), k)
+
+
+def _times(op: Builder, x: Value, k: float) -> Value:
+    """`x * k`, as a division where the type of `x` has 1/k and k only roughly."""
+    if not k:
+        return op.scaled(x, k)
+    factor, divisor = (number_of(op.const(number, like=x)) or 0.0 for number in (k, 1 / k))
+    rough = abs(factor / k - 1) > max(1e-6, abs(divisor * k - 1))
+    return op.Div(x, op.const(1 / k, like=x)) if rough else op.scaled(x, k)
 
 
 def _turned(op: Builder, x: Value, matrix: int, batch: int) -> Value:

@@ -6,16 +6,15 @@ from graphopt.patterns.recover.given_attention import (
     FILL,
     added,
     apart,
-    causal_known,
     head_size,
     heads_known,
+    masks_known,
     padding,
-    padding_known,
     parts,
     scale_of,
     triangle,
 )
-from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule, const, kernel, like
+from graphopt.rewrite import Attrs, Builder, Expr, Maybe, Ops, Reason, Rule, all_of, const, kernel, like
 
 Rows = Annotated[Value, like(rank=3)]
 Vector = Annotated[Value, const(rank=1)]
@@ -47,38 +46,23 @@ class AttentionFromMultiHead(Rule):
     ) -> Expr:
         return op.ms.MultiHeadAttention(q, k, v, b, mask, bias, others=given)
 
-    def where(
-        self, q: Value, k: Value, v: Value, given: Attrs, b: Value | None, mask: Value | None, bias: Value | None
-    ) -> Reason:
+    def where(self, q: Value, k: Value, v: Value, given: Attrs, b: Maybe, mask: Maybe, bias: Maybe) -> Reason:
         n = given.get("num_heads")
-        for x in (q, k, v):
-            known = heads_known(x, n)
-            if known is not True:
-                return known
-        assert k.shape is not None
+        known = all_of(*(heads_known(x, n) for x in (q, k, v)))
+        if known is not True or q.shape is None or k.shape is None:
+            return known
         if k.rank != v.rank or (k.rank == 4 and (b is not None or k.shape[1] != n)):
             return "keys and values in another layout"
-        if given.get("scale", 0.0) < 0:
-            return f"the scale is {given['scale']}"
-        if given.get("unidirectional") and (k.rank == 4 or (q.shape is not None and q.shape[1] != k.shape[1])):
+        if given.get("unidirectional") and (k.rank == 4 or q.shape[1] != k.shape[1]):
             return "a causal mask of queries and keys that are not as many"
-        known = padding_known(mask, q)
-        return causal_known(given, mask, bias, q) if known is True else known
+        return masks_known(given, mask, bias, q)
 
     def rewrite(
-        self,
-        op: Builder,
-        q: Value,
-        k: Value,
-        v: Value,
-        given: Attrs,
-        b: Value | None,
-        mask: Value | None,
-        bias: Value | None,
+        self, op: Builder, q: Value, k: Value, v: Value, given: Attrs, b: Maybe, mask: Maybe, bias: Maybe
     ) -> Value:
         n, operands = given["num_heads"], [q, k, v]
-        past = triangle(op, q, k, 1, q) if given.get("unidirectional") else None
-        total = added(op, padding(op, mask, k, -2, given.get("mask_filter_value", FILL), q), bias, past)
+        past = triangle(op, q, k) if given.get("unidirectional") else None
+        total = added(op, padding(op, mask, q, k, given.get("mask_filter_value", FILL)), bias, past)
         if b is not None:
             cut = parts(b, [n * head_size(x, n) for x in operands])
             operands = [op.Add(x, op.const(p, like=b)) for x, p in zip(operands, cut, strict=True)]

@@ -3,7 +3,7 @@ import numpy as np
 from graphopt.ir import Value, dtypes
 from graphopt.ir.masks import never_empty
 from graphopt.patterns.recover.scores import is_score
-from graphopt.rewrite import Builder, Context, Expr, Number, Ops, Reason, Rule
+from graphopt.rewrite import Builder, Context, Expr, Maybe, Number, Ops, Reason, Rule
 
 _SWALLOWS = -1e30
 """A float32 in whose last place a score is lost."""
@@ -44,15 +44,7 @@ class FilledMask(Rule):
         return op.anchor(op.Softmax(filled, axis=-1) | op.Softmax(op.sum(filled, more), axis=-1), filled)
 
     def where(
-        self,
-        s: Value,
-        fill: float,
-        b: Value | None,
-        allow: Value | None,
-        deny: Value | None,
-        more: Value | None,
-        root: Value,
-        ctx: Context,
+        self, s: Value, fill: float, b: Maybe, allow: Maybe, deny: Maybe, more: Maybe, root: Value, ctx: Context
     ) -> Reason:
         mask = allow if allow is not None else deny
         if s.shape is None or s.dtype not in dtypes.FLOATS or mask is None or mask.shape is None:
@@ -63,9 +55,11 @@ class FilledMask(Rule):
         swallows = fill == -np.inf or (fill <= _SWALLOWS and of_products)
         lowered = fill <= _NO_SCORE and of_products and more is None and (b is None or is_score(b))
         alone = b is None and more is None and is_score(s, -fill / 10) and never_empty(mask, denies=deny is not None)
-        promised = fill <= _NO_WEIGHT and (alone or "no-empty-rows" in ctx.assume)
-        fits = swallows or ((lowered or promised) and root.uses == 1)
-        return fits or f"a fully masked row is uniform with a fill of {fill:g}, and would not be"
+        light = fill <= _NO_WEIGHT and root.uses == 1
+        promised = light and (alone or "no-empty-rows" in ctx.assume)
+        fits = swallows or promised or (lowered and root.uses == 1)
+        hint = "; --assume no-empty-rows promises that there is none" if light else ""
+        return fits or f"a fully masked row is uniform with a fill of {fill:g}, and would not be{hint}"
 
     def rewrite(
         self, op: Builder, s: Value, fill: float, b: Value | None, allow: Value | None, deny: Value | None

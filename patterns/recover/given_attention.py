@@ -47,13 +47,29 @@ def apart(op: Builder, x: Value, heads: int | None) -> Value:
         return x
     batch, rows, _ = x.shape
     assert heads is not None
+    if heads == 1:
+        return op.Unsqueeze(x, axes=[1])
     return op.Transpose(op.reshape(x, (batch, rows, heads, head_size(x, heads))), perm=[0, 2, 1, 3])
 
 
-def padding_known(mask: Value | None, batch: Value) -> Reason:
-    """Whether a contrib mask of integers is one of lengths (B), or of keys (B, T) or (B, S, T)."""
-    if mask is None:
-        return True
+def masks_known(given: Attrs, mask: Value | None, bias: Value | None, queries: Value) -> Reason:
+    """Whether it is known what a contrib operator does with its masks and its scale.
+
+    A padding mask of integers is one of lengths (B), or of keys (B, T) or (B, S, T). The operators give a later key the
+    lowest number in spite of its mask: −∞ may stand for it where nothing else is as low, since a row with only later
+    keys and masked ones is uniform otherwise.
+    """
+    if given.get("scale", 0.0) < 0:
+        return f"the scale is {given['scale']}"
+    known = mask is None or _padding_known(mask, queries)
+    if known is not True or not given.get("unidirectional"):
+        return known
+    if mask is not None and given.get("mask_filter_value", FILL) < (-1e30 if queries.dtype == dtypes.FLOAT else -3e4):
+        return "the fill of the mask is as low as that of a causal one"
+    return bias is None or fills(bias) == Fill.ORDINARY or "the bias may be as low as a causal mask"
+
+
+def _padding_known(mask: Value, batch: Value) -> Reason:
     if mask.shape is None or batch.shape is None or mask.dtype != dtypes.INT32:
         return "the mask is not of int32, or its shape is not known"
     if len(mask.shape) == 1:
@@ -63,47 +79,29 @@ def padding_known(mask: Value | None, batch: Value) -> Reason:
     return len(mask.shape) in (2, 3) or f"a mask of rank {len(mask.shape)}"
 
 
-def causal_known(given: Attrs, mask: Value | None, bias: Value | None, like: Value) -> Reason:
-    """Whether −∞ may stand for the lowest number, which contrib operators give to a later key in spite of its mask.
-
-    It may where nothing else is as low: a row with only later keys and masked ones is uniform otherwise.
-    """
-    if not given.get("unidirectional"):
-        return True
-    if mask is not None and given.get("mask_filter_value", FILL) < (-1e30 if like.dtype == dtypes.FLOAT else -3e4):
-        return "the fill of the mask is as low as that of a causal one"
-    return bias is None or fills(bias) == Fill.ORDINARY or "the bias may be as low as a causal mask"
-
-
-def padding(op: Builder, mask: Value | None, keys: Value, axis: int, fill: float, like: Value) -> Value | None:
-    """The mask as what is added to the scores: 0 where a key is allowed, else `fill`; (B, 1, 1|S, T).
-
-    `axis` of `keys` has the T positions.
-    """
+def padding(op: Builder, mask: Value | None, q: Value, k: Value, fill: float) -> Value | None:
+    """The mask as what is added to the scores: 0 where a key is allowed, else `fill`; (B, 1, 1|S, T)."""
     if mask is None:
         return None
     if mask.rank == 1:
-        allowed = op.Less(_positions(op, keys, axis), op.Unsqueeze(mask, axes=[1]))
+        allowed = op.Less(_positions(op, k), op.Unsqueeze(mask, axes=[1]))
     else:
         allowed = op.Greater(mask, op.const(0, like=mask))
     wide = op.Unsqueeze(allowed, axes=[1] if mask.rank == 3 else [1, 2])
-    return op.Where(wide, op.const(0.0, like=like), op.const(fill, like=like))
+    return op.Where(wide, op.const(0.0, like=q), op.const(fill, like=q))
 
 
-def triangle(op: Builder, queries: Value, keys: Value, axis: int, like: Value) -> Value:
-    """What a causal mask adds to the scores: 0 for a key that is not behind the query, else −∞; (S, T).
-
-    `axis` of `queries` and `keys` has the positions.
-    """
-    rows = op.Unsqueeze(_positions(op, queries, axis), axes=[1])
-    later = op.Greater(_positions(op, keys, axis), rows)
-    return op.Where(later, op.const(-math.inf, like=like), op.const(0.0, like=like))
+def triangle(op: Builder, q: Value, k: Value) -> Value:
+    """What a causal mask adds to the scores: 0 for a key that is not behind the query, else −∞; (S, T)."""
+    later = op.Greater(_positions(op, k), op.Unsqueeze(_positions(op, q), axes=[1]))
+    return op.Where(later, op.const(-math.inf, like=q), op.const(0.0, like=q))
 
 
-def _positions(op: Builder, x: Value, axis: int) -> Value:
-    """0, 1, ... as int32 for each position of `x`."""
-    size = x.shape[axis] if x.shape is not None else None
-    if isinstance(size, int):
+def _positions(op: Builder, x: Value) -> Value:
+    """0, 1, ... as int32 for each row of `x`, (..., S, D)."""
+    assert x.shape is not None
+    axis = len(x.shape) - 2
+    if isinstance(size := x.shape[axis], int):
         return op.const(np.arange(size, dtype=np.int32))
     count = op.Squeeze(op.Cast(op.size(x, axis), to=dtypes.INT32), axes=[0])
     return op.Range(op.const(np.int32(0)), count, op.const(np.int32(1)))

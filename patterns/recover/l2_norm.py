@@ -5,7 +5,7 @@ import numpy as np
 
 from graphopt.ir import Value
 from graphopt.patterns.recover.norms import can_normalize, is_wide, one_over, one_over_root, total
-from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, kernel, like
+from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, all_of, kernel, like
 
 Floats = Annotated[Value, like(dtype=("bfloat16", "float16", "float32"))]
 
@@ -31,7 +31,9 @@ class L2NormFromParts(Rule):
         return op.prod(x, inverse)
 
     def where(self, x: Value, axes: list[int] | None, eps: float | None, wide: int | None) -> Reason:
-        return can_normalize(x, axes, 1.0 if eps is None else eps) if is_wide(x, wide) is True else is_wide(x, wide)
+        known = all(isinstance(size, int) for size in (x.shape or ())[-len(axes or ()) :])
+        sized = known or "a normalized size is not known"
+        return all_of(is_wide(x, wide), can_normalize(x, axes, 1.0 if eps is None else eps), sized)
 
     def rewrite(self, op: Builder, x: Value, axes: list[int], eps: float | None) -> Value:
         assert x.shape is not None

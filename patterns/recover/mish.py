@@ -20,8 +20,7 @@ class MishFromParts(Rule):
     needs = (kernel("", "Mish"), kernel("ir", "MishParts"))
 
     def pattern(self, op: Ops, x: Floats) -> Expr:
-        softplus = op.Softplus(x) | op.Log(1.0 + op.Exp(x))
-        return op.prod(x, op.Tanh(softplus))
+        return op.prod(x, op.Tanh(op.Softplus(x) | op.Log(1.0 + op.Exp(x))))
 
     def rewrite(self, op: Builder, x: Value) -> Value:
         return op.Mish(x)

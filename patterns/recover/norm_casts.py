@@ -21,15 +21,7 @@ class NormCasts(Rule):
     stage = "recover"
 
     def pattern(
-        self,
-        op: Ops,
-        x: Value,
-        g: Vector,
-        axis: Attr,
-        eps: Attr,
-        wide: Attr,
-        narrow: Attr,
-        b: Vector | None = None,
+        self, op: Ops, x: Value, g: Vector, axis: Attr, eps: Attr, wide: Attr, narrow: Attr, b: Vector | None = None
     ) -> Expr:
         return op.Cast(either_norm(op, op.Cast(x, to=wide), g, b, axis, eps), to=narrow)
 

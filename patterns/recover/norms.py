@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from graphopt.ir import Value, dtypes
-from graphopt.ir.tensor import Array
-from graphopt.rewrite import Builder, Expr, Ops, Reason, numbers_of
+from graphopt.rewrite import Builder, Expr, Ops, Reason, constant_of, numbers_of
 from graphopt.rewrite.facts import source_of
 
 
@@ -62,7 +61,7 @@ def one_over(op: Ops, x: Expr) -> Expr:
 
 
 def can_normalize(x: Value, axes: list[int] | None, eps: float, *affine: Value | None) -> Reason:
-    """Whether an operator can normalize `x` over `axes`: trailing ones, of known sizes, with ε as a float32.
+    """Whether an operator can normalize `x` over `axes`: trailing ones, with ε as a float32.
 
     `affine` are gain and bias, where there are some: of exactly the normalized shape.
     """
@@ -72,8 +71,8 @@ def can_normalize(x: Value, axes: list[int] | None, eps: float, *affine: Value |
     sizes = x.shape[-len(axes) :]
     if trailing != list(range(len(x.shape) - len(axes), len(x.shape))):
         return f"axes {axes} are not the trailing ones"
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
-        return "a normalized size is not known, or nothing"
+    if 0 in sizes:
+        return "nothing is normalized"
     others = [value.shape for value in affine if value is not None and value.shape != sizes]
     if others:
         return f"the gain or bias has shape {others[0]}, wanted {sizes}"
@@ -87,47 +86,50 @@ def _in_float32(number: float) -> bool:
         return float(np.float32(number)) == number
 
 
-def takes(constant: Value, how: np.ufunc, other: Value) -> Reason:
-    """Whether `how` of two constants has the shape of the first, and numbers that its type can hold."""
+def takes(constant: Value, other: Value) -> Reason:
+    """Whether an elementwise operation of two constants has the shape of the first."""
+    if constant_of(constant) is None:
+        return f"{constant.name} is not a constant"
     try:
         whole = np.broadcast_shapes(numbers_of(constant).shape, numbers_of(other).shape)
     except ValueError:
         whole = ()
-    if whole != constant.shape:
-        return f"a constant of shape {other.shape}, wanted {constant.shape}"
-    with np.errstate(over="ignore", invalid="ignore"):
-        joint = _joint(constant, how, other).astype(dtypes.to_numpy(constant.dtype))
-        return bool(np.isfinite(joint).all()) or f"{how.__name__} of the two constants overflows"
+    return whole == constant.shape or f"a constant of shape {other.shape}, wanted {constant.shape}"
 
 
 def joined(op: Builder, constant: Value, how: np.ufunc, other: Value) -> Value:
-    """`how` of two constants that `takes` allows; the other one itself, where the first changes nothing."""
+    """`how` of two constants, the first of which `takes` the other; the other itself, where the first changes nothing.
+
+    Raises: Declined where a number is too large for the type of the first.
+    """
     if other.shape == constant.shape and (numbers_of(constant) == how.identity).all():
         return other
-    return op.const(_joint(constant, how, other), like=constant, name=how.__name__)
-
-
-def _joint(constant: Value, how: np.ufunc, other: Value) -> Array:
-    joint: Array = how(numbers_of(constant).astype(np.float64), numbers_of(other).astype(np.float64))
-    return joint
+    with np.errstate(over="ignore", invalid="ignore"):
+        joint = how(numbers_of(constant).astype(np.float64), numbers_of(other).astype(np.float64))
+    return op.const(joint, like=constant, name=how.__name__)
 
 
 def in_half(x: Value, wide: int, narrow: int, *affine: Value | None) -> Reason:
-    """Whether a normalization in float32, between casts from and to the half precision of `x`, is one of `x`.
+    """Whether a normalization in a wider type, between casts from and to the half precision of `x`, is one of `x`.
 
     The operator computes in float32 by itself. `affine` are gain and bias: numbers that half precision has, too.
     """
     if narrow != x.dtype or x.dtype not in (dtypes.FLOAT16, dtypes.BFLOAT16):
         return "the result is not in the half precision of the input"
-    if wide != dtypes.FLOAT:
-        return "it is not computed in float32"
+    if wide not in (dtypes.FLOAT, dtypes.DOUBLE):
+        return "it is not computed wide"
     half = dtypes.to_numpy(narrow)
     with np.errstate(over="ignore"):
         exact = all((a.astype(half).astype(a.dtype) == a).all() for a in map(numbers_of, filter(None, affine)))
     return exact or "half precision does not have the numbers of the gain or the bias"
 
 
-def ones_like(x: Value, axes: list[int]) -> Any:
-    """A gain that changes nothing."""
+def ones(op: Builder, x: Value, axes: list[int]) -> Value:
+    """A gain that changes nothing, for trailing axes of `x`; it is made at run time where a size is not known."""
     assert x.shape is not None
-    return np.ones([int(str(size)) for size in x.shape[-len(axes) :]])
+    first = len(x.shape) - len(axes)
+    sizes = x.shape[first:]
+    known = [size for size in sizes if isinstance(size, int)]
+    if len(known) == len(sizes):
+        return op.const(np.ones(known), like=x, name="ones")
+    return op.expand(op.const(1.0, like=x), sizes, [op.size(x, axis) for axis in range(first, len(x.shape))])

@@ -1,8 +1,6 @@
-from typing import Any
-
 from graphopt.ir import Value
-from graphopt.patterns.recover.repetition import Once, once
-from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule
+from graphopt.patterns.recover.repetition import once
+from graphopt.rewrite import Attrs, Builder, Expr, Maybe, Ops, Reason, Rule
 
 
 class RepeatedHeads(Rule):
@@ -17,27 +15,21 @@ class RepeatedHeads(Rule):
     """
 
     stage = "recover"
-    keeps_inner = True
 
-    def pattern(self, op: Ops, q: Value, k: Value, v: Value, attrs: Attrs, bias: Value | None = None) -> Expr:
-        keys, values = (op.Expand(x, ...) | x for x in (k, v))
+    def pattern(
+        self, op: Ops, q: Value, k: Value, v: Value, attrs: Attrs, bias: Maybe = None, x: Maybe = None, y: Maybe = None
+    ) -> Expr:
+        keys, values = op.such_as(k, op.Expand(x, ...)), op.such_as(v, op.Expand(y, ...))
         return op.ir.Attention(q, keys, values, bias, others=attrs)
 
-    def where(self, root: Value) -> Reason:
-        keys, values = _keys_and_values(root)
+    def where(self, k: Value, v: Value) -> Reason:
+        keys, values = once(k, 1), once(v, 1)
         if isinstance(keys, str) or isinstance(values, str):
             return keys if isinstance(keys, str) else str(values)
         return keys.copies == values.copies or "the keys are not repeated as often as the values"
 
-    def rewrite(self, op: Builder, q: Value, attrs: Any, bias: Value | None, root: Value) -> Value | None:
-        keys, values = _keys_and_values(root)
+    def rewrite(self, op: Builder, q: Value, k: Value, v: Value, attrs: Attrs, bias: Maybe) -> Value | None:
+        keys, values = once(k, 1), once(v, 1)
         if isinstance(keys, str) or isinstance(values, str):
             return None
         return op.ir.Attention(q, keys.write(op), values.write(op), bias, **attrs)
-
-
-def _keys_and_values(root: Value) -> tuple[Once | str, Once | str]:
-    _, k, v = root.node.inputs[:3]
-    assert k is not None
-    assert v is not None
-    return once(k, 1), once(v, 1)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from graphopt.ir import Value
+from graphopt.ir import Node, Value
 from graphopt.rewrite import Builder, constant_of
 from graphopt.rewrite.facts import same_value, source_of
 
@@ -33,10 +33,15 @@ def once(value: Value, axis: int, far: int = _FAR) -> Once | str:
             return _broadcast(value, x, axis)
         case "", "Concat" if node.attr("axis") % len(shape) == axis and _one_value(node.inputs):
             return _broadcast(value, x, axis)
+        case "", "Concat":
+            return _beside(node, axis, far)
         case "", "Gather" if node.attr("axis", 0) % len(x.shape) == axis:
             return _gathered(value, x, axis)
         case "", "Transpose" if (perm := node.attr("perm")) is not None:
             return _through(once(x, perm[axis], far - 1), lambda op, y: op.Transpose(y, perm=perm))
+        case "", "Cast":
+            to = node.attr("to")
+            return _through(once(x, axis, far - 1), lambda op, y: op.Cast(y, to=to))
         case "", "RotaryEmbedding" if axis == 1 and len(x.shape) == 4:
             rest, attrs = node.inputs[1:], dict(node.attrs)
             return _through(once(x, 1, far - 1), lambda op, y: op.RotaryEmbedding(y, *rest, **attrs))
@@ -56,6 +61,16 @@ def _broadcast(value: Value, x: Value, axis: int) -> Once | str:
         return f"the heads of {value.name} are repeated in turn, not one by one"
     alone = x.shape == (*value.shape[:axis], 1, *value.shape[axis + 1 :]) and isinstance(copies, int)
     return Once(int(str(copies)), lambda op: x) if alone else f"{value.name} repeats more than the heads"
+
+
+def _beside(node: Node, axis: int, far: int) -> Once | str:
+    """Repetitions of several values, put together along another axis."""
+    along, found = node.attr("axis"), [once(x, axis, far - 1) for x in node.inputs if x is not None]
+    wrong = next((one for one in found if isinstance(one, str)), None)
+    known = [one for one in found if isinstance(one, Once)]
+    if wrong is not None or len({one.copies for one in known}) > 1:
+        return wrong or "not all are repeated as often"
+    return Once(known[0].copies, lambda op: op.Concat(*(one.write(op) for one in known), axis=along))
 
 
 def _one_value(values: list[Value | None]) -> bool:

@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.patterns.recover.norms import can_normalize, ones_like, over_root
+from graphopt.patterns.recover.norms import can_normalize, ones, over_root
 from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, const, kernel
 
 
@@ -11,8 +11,8 @@ class RMSNormFromParts(Rule):
     Why: five passes over the activation become one.
     Before: x / √(mean(x²) + ε), by division or by any spelling of 1/√; a gain may stand inside
     After: RMSNormalization(x, g, epsilon=ε), with a gain of ones where there is none
-    Safety: the mean runs over trailing axes of known sizes and keeps its dimensions; the gain is a constant of exactly
-    the normalized shape. √mean(x²) + ε, with ε beside the root, is another function.
+    Safety: the mean runs over trailing axes and keeps its dimensions; the gain is a constant of exactly the
+    normalized shape. √mean(x²) + ε, with ε beside the root, is another function.
     Source: Zhang and Sennrich, Root Mean Square Layer Normalization, 2019.
     """
 
@@ -27,5 +27,5 @@ class RMSNormFromParts(Rule):
         return can_normalize(x, axes, eps, g)
 
     def rewrite(self, op: Builder, x: Value, axes: list[int], eps: float, g: Value | None) -> Value:
-        gain = op.const(ones_like(x, axes), like=x, name="ones") if g is None else g
+        gain = ones(op, x, axes) if g is None else g
         return op.RMSNormalization(x, gain, axis=-len(axes), epsilon=eps)

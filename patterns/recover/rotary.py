@@ -5,7 +5,7 @@ import numpy as np
 from graphopt.ir import Shape, Value
 from graphopt.ir.lanes import MOVES, lanes
 from graphopt.ir.operands import axes
-from graphopt.rewrite import Builder, Reason, number_of, see_through
+from graphopt.rewrite import Builder, Reason, number_of
 
 HALVES, INTERLEAVED = 0, 1
 """Which lanes of 2·h are a pair: j and j + h, or 2·j and 2·j + 1."""
@@ -29,16 +29,6 @@ def holds_twice(table: Value, pairs: int) -> bool:
     """Whether both lanes of each pair are equal, as the operator wants it."""
     (found,) = lanes(table, elementwise=True)
     return found is not None and found.shape[-1] % 2 == 0 and np.array_equal(*_apart(found, pairs))
-
-
-def is_half(part: Value) -> bool:
-    """Whether `part`, an output of a Split, is half of its last axis."""
-    while (copied := see_through(part)) is not None:
-        part = copied
-    whole = part.node.inputs[0]
-    if whole is None or not whole.shape or not part.shape or not isinstance(part.shape[-1], int):
-        return False
-    return part.shape[-1] * 2 == whole.shape[-1]
 
 
 def _apart(x: np.ndarray, pairs: int) -> tuple[np.ndarray, np.ndarray]:
@@ -111,17 +101,7 @@ def cache_of(op: Builder, table: Value, x: Value) -> Value:
     assert table.shape is not None
     assert x.shape is not None
     batch, rows, half = 0, len(x.shape) - 2, int(str(table.shape[-1]))
-    return op.expand(table, (x.shape[batch], x.shape[rows], half), [_size(op, x, batch), _size(op, x, rows), half])
-
-
-def _size(op: Builder, x: Value, axis: int) -> Value:
-    """The size of one dimension, read from an input of the graph where one has it: `x` may be moved or merged."""
-    wanted = x.shape[axis] if x.shape is not None else None
-    for node in x.node.graph.inputs:
-        shape = node.output.shape or ()
-        if not isinstance(wanted, int) and wanted in shape:
-            return op.size(node.output, shape.index(wanted))
-    return op.size(x, axis)
+    return op.expand(table, (x.shape[batch], x.shape[rows], half), [op.size(x, batch), op.size(x, rows), half])
 
 
 def whole_of(pairs: int | None, first: Value, second: Value) -> Value | None:

@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.patterns.recover.rotary import HALVES, can_turn, holds_twice, is_half, once, quarter_turn, turn
+from graphopt.patterns.recover.rotary import can_turn, holds_twice, once, quarter_turn, turn
 from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, const, kernel, like
 
 Heads = Annotated[Value, like(rank=(3, 4), dtype=("bfloat16", "float16", "float32"))]
@@ -23,48 +23,20 @@ class RotaryEmbeddingFromParts(Rule):
     needs = (kernel("", "RotaryEmbedding"), kernel("com.microsoft", "RotaryEmbedding"))
 
     def pattern(
-        self,
-        op: Ops,
-        x: Heads,
-        c: Written | None = None,
-        s: Written | None = None,
-        cos: Value | None = None,
-        sin: Value | None = None,
-        r: Value | None = None,
+        self, op: Ops, x: Heads, r: Value, cos: Value, sin: Value, c: Written | None = None, s: Written | None = None
     ) -> Expr:
         halves = op.Split(x, ..., axis=-1)
-        turned = op.Concat(op.Neg(halves[1]), op.check(halves[0], is_half), axis=-1)
-        return op.sum(op.prod(x, c), op.prod(turned, s)) | op.sum(op.prod(x, cos), op.prod(r, sin))
+        turned = op.such_as(r, op.Concat(op.Neg(halves[1]), halves[0], axis=-1))
+        return op.sum(op.prod(x, op.such_as(cos, c)), op.prod(turned, op.such_as(sin, s)))
 
-    def where(
-        self,
-        x: Value,
-        c: Value | None,
-        s: Value | None,
-        cos: Value | None,
-        sin: Value | None,
-        r: Value | None,
-        root: Value,
-    ) -> Reason:
-        pairs = HALVES if r is None else quarter_turn(x, r)
+    def where(self, x: Value, r: Value, cos: Value, sin: Value, root: Value) -> Reason:
+        pairs = quarter_turn(x, r)
         if pairs is None:
             return "no operand is another one by a quarter turn"
-        if not all(holds_twice(table, pairs) for table in (c or cos, s or sin) if table is not None):
+        if not all(holds_twice(table, pairs) for table in (cos, sin)):
             return "it is not proved that the tables hold each angle twice"
-        return can_turn(x, c or cos, s or sin, root.shape)
+        return can_turn(x, cos, sin, root.shape)
 
-    def rewrite(
-        self,
-        op: Builder,
-        x: Value,
-        c: Value | None,
-        s: Value | None,
-        cos: Value | None,
-        sin: Value | None,
-        r: Value | None,
-    ) -> Value | None:
-        pairs = HALVES if r is None else quarter_turn(x, r)
-        cos, sin = c or cos, s or sin
-        if pairs is None or cos is None or sin is None:
-            return None
-        return turn(op, x, once(op, cos, pairs), once(op, sin, pairs), pairs)
+    def rewrite(self, op: Builder, x: Value, r: Value, cos: Value, sin: Value) -> Value | None:
+        pairs = quarter_turn(x, r)
+        return None if pairs is None else turn(op, x, once(op, cos, pairs), once(op, sin, pairs), pairs)

@@ -1,5 +1,5 @@
 from graphopt.ir import Value
-from graphopt.rewrite import Attr, Builder, Expr, Number, Ops, Reason, Rule, constant_of
+from graphopt.rewrite import Attrs, Builder, Expr, Number, Ops, Reason, Rule, constant_of
 
 
 class ScaleAfterRotary(Rule):
@@ -14,17 +14,13 @@ class ScaleAfterRotary(Rule):
     stage = "recover"
     keeps_inner = True
 
-    def pattern(self, op: Ops, x: Value, k: Number, c: Value, s: Value, pairs: Attr, size: Attr, heads: Attr) -> Expr:
-        scaled = op.scaled(x, k)
-        return op.RotaryEmbedding(scaled, c, s, interleaved=pairs, rotary_embedding_dim=size, num_heads=heads)
+    def pattern(self, op: Ops, x: Value, k: Number, c: Value, s: Value, given: Attrs) -> Expr:
+        return op.RotaryEmbedding(op.scaled(x, k), c, s, others=given)
 
     def where(self, x: Value, k: float) -> Reason:
         if constant_of(x) is not None:
             return "not an activation"
         return 2**-7 <= abs(k) <= 2**7 or f"{k:g} is not a scale"
 
-    def rewrite(
-        self, op: Builder, x: Value, k: float, c: Value, s: Value, pairs: int, size: int, heads: int | None
-    ) -> Value:
-        attrs = {"interleaved": pairs, "rotary_embedding_dim": size, "num_heads": heads}
-        return op.scaled(op.RotaryEmbedding(x, c, s, **attrs), k)
+    def rewrite(self, op: Builder, x: Value, k: float, c: Value, s: Value, given: Attrs) -> Value:
+        return op.scaled(op.RotaryEmbedding(x, c, s, **given), k)

@@ -2,7 +2,7 @@ from typing import Annotated
 
 from graphopt.ir import Value
 from graphopt.patterns.recover.rotary import cache_of
-from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, like
+from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule, like
 
 Floats = Annotated[Value, like(dtype=("bfloat16", "float16", "float32"))]
 
@@ -19,10 +19,8 @@ class RotaryTables(Rule):
 
     stage = "recover"
 
-    def pattern(
-        self, op: Ops, x: Floats, c: Value, s: Value, pairs: Attr, size: Attr, heads: Attr, ids: Value | None = None
-    ) -> Expr:
-        return op.RotaryEmbedding(x, c, s, ids, interleaved=pairs, rotary_embedding_dim=size, num_heads=heads)
+    def pattern(self, op: Ops, x: Floats, c: Value, s: Value, given: Attrs, ids: Value | None = None) -> Expr:
+        return op.RotaryEmbedding(x, c, s, ids, others=given)
 
     def where(self, x: Value, c: Value, s: Value, ids: Value | None) -> Reason:
         if not x.shape or not c.shape or c.shape != s.shape or not isinstance(c.shape[-1], int):
@@ -31,20 +29,6 @@ class RotaryTables(Rule):
             return (ids.rank == 2 and len(c.shape) == 2) or f"tables of {c.shape} for positions of {ids.shape}"
         return (len(c.shape) == 3 and c.shape[0] == 1 and x.shape[0] != 1) or "the tables are for each sequence"
 
-    def rewrite(
-        self,
-        op: Builder,
-        x: Value,
-        c: Value,
-        s: Value,
-        ids: Value | None,
-        pairs: int,
-        size: int,
-        heads: int | None,
-    ) -> Value:
-        if ids is not None:
-            tables = [op.Gather(table, ids, axis=0) for table in (c, s)]
-        else:
-            tables = [cache_of(op, table, x) for table in (c, s)]
-        attrs = {"interleaved": pairs, "rotary_embedding_dim": size, "num_heads": heads}
-        return op.RotaryEmbedding(x, *tables, **attrs)
+    def rewrite(self, op: Builder, x: Value, c: Value, s: Value, given: Attrs, ids: Value | None) -> Value:
+        cos, sin = (cache_of(op, t, x) if ids is None else op.Gather(t, ids, axis=0) for t in (c, s))
+        return op.RotaryEmbedding(x, cos, sin, **given)

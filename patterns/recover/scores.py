@@ -19,7 +19,7 @@ _MOVES = frozenset(
 
 
 def is_score(value: Value, most: float = _SMALL) -> bool:
-    """Whether `value` is made of products of matrices and constants up to `most`: scaled, capped, added and moved."""
+    """Whether `value` is made of products and constants up to `most`: scaled, capped, added, joined and moved."""
     pending = [value]
     for _ in range(_NODES):
         if not pending:
@@ -48,8 +48,11 @@ def _parts(value: Value, most: float) -> list[Value] | None:
         return None
     if node.op in ("Mul", "Div"):
         return _scaled(node.op, *operands)
-    if node.op in ("Add", "Sub"):
+    if node.op in ("Add", "Sub", "Concat"):
         return operands
+    if node.op == "ConstantOfShape":
+        fill = node.attr("value")
+        return [] if fill is None or abs(fill.item()) <= most else None
     if node.op in _MOVES:
         return operands[:1]
     return [] if node.op in ("MatMul", "Tanh") else None

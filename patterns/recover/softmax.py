@@ -20,15 +20,12 @@ class SoftmaxFromParts(Rule):
         return op.prod(e, one_over(op, total(op, e, axes, wide, narrow)))
 
     def where(self, x: Value, axes: list[int] | None, wide: int | None, root: Value) -> Reason:
-        return along_one_axis(x, axes, root) if is_wide(x, wide) is True else is_wide(x, wide)
+        if x.dtype not in dtypes.FLOATS or x.rank is None or axes is None or len(axes) != 1:
+            return f"the rank is not known, or the axes {axes} are not one"
+        opset = root.node.graph.opsets.get("", 1)
+        if opset < 13 and axes[0] % x.rank != x.rank - 1:
+            return f"not the last axis in opset {opset}"
+        return is_wide(x, wide)
 
     def rewrite(self, op: Builder, x: Value, axes: list[int]) -> Value:
         return op.Softmax(x, axis=axes[0])
-
-
-def along_one_axis(x: Value, axes: list[int] | None, root: Value) -> Reason:
-    """Whether a softmax of `x` in the opset of `root` can run along `axes`."""
-    if x.dtype not in dtypes.FLOATS or x.shape is None or axes is None or len(axes) != 1:
-        return f"the rank is not known, or the axes {axes} are not one"
-    opset = root.node.graph.opsets.get("", 1)
-    return opset >= 13 or axes[0] % len(x.shape) == len(x.shape) - 1 or f"not the last axis in opset {opset}"

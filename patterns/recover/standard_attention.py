@@ -2,7 +2,7 @@ from graphopt.ir import Value, dtypes
 from graphopt.ir.fills import Fill, fills
 from graphopt.patterns.lower.heads import merge_heads
 from graphopt.patterns.recover.given_attention import added, apart, heads_known, scale_of, triangle
-from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule, kernel
+from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule, all_of, kernel
 
 
 class AttentionFromStandard(Rule):
@@ -22,10 +22,9 @@ class AttentionFromStandard(Rule):
         return op.Attention(q, k, v, mask, others=given)
 
     def where(self, q: Value, k: Value, v: Value, given: Attrs, mask: Value | None) -> Reason:
-        for x, heads in zip((q, k, v), _heads(given), strict=True):
-            known = heads_known(x, heads)
-            if known is not True:
-                return known
+        known = all_of(*map(heads_known, (q, k, v), _heads(given)))
+        if known is not True:
+            return known
         if q.dtype == dtypes.DOUBLE or given.get("softmax_precision") not in (None, 0, dtypes.FLOAT):
             return "the softmax is not in float32"
         if given.get("scale", 1.0) <= 0:
@@ -35,7 +34,7 @@ class AttentionFromStandard(Rule):
     def rewrite(self, op: Builder, q: Value, k: Value, v: Value, given: Attrs, mask: Value | None) -> Value:
         bias, guard = _bias(op, mask, q)
         if given.get("is_causal"):
-            bias, guard = added(op, bias, triangle(op, q, k, -2, q)), 1
+            bias, guard = added(op, bias, triangle(op, q, k)), 1
         operands = [apart(op, x, heads) for x, heads in zip((q, k, v), _heads(given), strict=True)]
         attrs = {"cap": given.get("softcap") or None, "softmax_dtype": given.get("softmax_precision") or None}
         scale = scale_of(q, given.get("q_num_heads"), given.get("scale"))

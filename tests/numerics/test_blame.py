@@ -29,8 +29,8 @@ class WrongScale(AttentionFromParts):
 """
 EPSILON = """
 class WrongEpsilon(LayerNormFromParts):
-    def rewrite(self, op, x, axes, eps, g):
-        return super().rewrite(op, x, axes, 1e-5, g)
+    def rewrite(self, op, x, axes, eps, g, b):
+        return super().rewrite(op, x, axes, 1e-5, g, b)
 """
 ORIENTATION = """
 class WrongOrientation(Rule):

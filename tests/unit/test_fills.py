@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from graphopt.ir.fills import Fill, fills
+from graphopt.ir.fills import Fill, fills, is_indicator
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
 
@@ -37,3 +37,20 @@ def test_of_what_is_given_nothing_is_proved(made: str) -> None:
     model = parse(f"(x: float32[N]) -> (y) {{ y = Identity({made}) }}", opset=20)
     infer(model)
     assert Fill.OTHER in fills(model.graph.outputs[0])
+
+
+@pytest.mark.parametrize(
+    ("made", "wanted"),
+    [
+        ("Cast(m, to=float32)", True),
+        ("Sub(1.0, Cast(m, to=float32))", True),
+        ("Slice(float32[3, 3] {1, 0, 0, 1, 1, 0, 1, 1, 1}, [0], n, [1])", True),
+        ("float32[2] {1, 0.5}", False),
+        ("Cast(n, to=float32)", False),
+        ("Sub(2.0, Cast(m, to=float32))", False),
+    ],
+)
+def test_what_is_0_or_1(made: str, wanted: bool) -> None:
+    model = parse(f"(m: bool[N], n: int64[1]) -> (y) {{ y = Identity({made}) }}", opset=20)
+    infer(model)
+    assert is_indicator(model.graph.outputs[0]) == wanted

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -140,6 +141,38 @@ def test_range_counts_and_lists(graph: Graph) -> None:
 
 
 # ---- broadcasting ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("bounds", "count"),
+    [((0.5, 8.0, 1.0), 8), ((1.0, -1.0, -0.25), 8), ((0.0, 1.0, -1.0), 0), ((0.0, 0.75, 0.5), 2)],
+)
+def test_range_counts_numbers_with_a_fraction(graph: Graph, bounds: tuple[float, ...], count: int) -> None:
+    values = [graph.add_constant(np.array(bound, np.float32)) for bound in bounds]
+    assert out(graph, "Range", *values).shape == (count,)
+    (size,) = out(graph, "Range", values[0], given(graph), values[2]).shape or ()
+    assert is_unknown(size)
+
+
+def test_a_remainder_is_what_the_quotient_leaves(graph: Graph) -> None:
+    x = given(graph, B, S)
+    rest = out(graph, "Mod", size_at(graph, x, 1), integers(graph, 8))
+    missing = out(graph, "Sub", integers(graph, 8), rest)
+    rows = out(graph, "Pad", x, joined(graph, 0, 0, 0, missing))
+    whole = dims.add(dims.floordiv(S, 8), 1)
+    assert rows.shape == (B, dims.mul(8, whole))
+    assert out(graph, "Div", size_at(graph, rows, 1), integers(graph, 8)).content == (whole,)
+
+
+def test_pads_that_are_turned_about_as_a_matrix(graph: Graph) -> None:
+    """As torch writes them: pairs from the last axis to the first, where ONNX wants all starts before all ends."""
+    x = given(graph, B, S, 4)
+    pairs = out(graph, "Reshape", joined(graph, 1, 2, 0, size_at(graph, x, 1), 0, 0), integers(graph, -1, 2))
+    bounds = (integers(graph, number) for number in (-1, -(2**63) + 1, 0, -1))
+    turned = out(graph, "Transpose", out(graph, "Slice", pairs, *bounds), perm=[1, 0])
+    pads = out(graph, "Reshape", turned, integers(graph, -1))
+    assert pads.content == (0, 0, 1, 0, S, 2)
+    assert out(graph, "Pad", x, pads).shape == (B, dims.mul(2, S), 7)
 
 
 @pytest.mark.parametrize(

@@ -277,3 +277,13 @@ def test_what_a_change_changes_is_taken_back(change: Callable[[Graph], object]) 
         assert look(model) != before
         transaction.rollback()
     assert look(model) == before
+
+
+def test_a_new_value_is_not_called_what_the_file_speaks_of() -> None:
+    """A file may say a type of what is not in it; that is kept, and would be a lie of a value of that name."""
+    proto = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 20]> g (float[2] x) => (float[2] y) { y = Abs(x) }'
+    )
+    proto.graph.value_info.append(onnx.helper.make_tensor_value_info("neg", onnx.TensorProto.INT64, [7]))
+    graph = load(proto).graph
+    assert graph.add_op("Neg", [graph.names["x"]], outputs=["neg"]).output.name != "neg"

@@ -148,3 +148,16 @@ def test_a_split_heads_dimension_is_part_of_the_lanes() -> None:
     assert y is not None
     assert y.shape == (2, 4)
     assert np.array_equal(x, y.reshape(-1))
+
+
+def test_rows_and_lanes_may_be_cut_at_once() -> None:
+    body = """
+      rows = Slice(x, [1], [3], [1])
+      apart = Slice(rows, [0], [4], [2])
+      once = Slice(x, [0, 1], [4, 3], [2, 1])
+      others = Slice(x, [0, 0], [4, 2], [2, 1])
+    """
+    apart, once, others = found("x: float32[B, 5, 8]", body, "apart", "once", "others")
+    assert apart is not None
+    assert apart == once
+    assert apart != others

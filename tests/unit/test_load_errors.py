@@ -86,10 +86,10 @@ BAD_PROTOS: dict[str, tuple[onnx.ModelProto, str, str, str]] = {
         "",
     ),
     "opset 0": (changed(lambda p: setattr(p.opset_import[0], "version", 0)), "GO040", "has no opset 0", ""),
-    "two opsets": (
-        changed(lambda p: p.opset_import.add(domain="ai.onnx", version=11)),
+    "opset 0 after another": (
+        changed(lambda p: p.opset_import.add(domain="ai.onnx", version=0)),
         "GO040",
-        "two opset versions for the domain 'ai.onnx'",
+        "has no opset 0",
         "",
     ),
     "dangling input": (
@@ -336,6 +336,15 @@ def test_an_odd_model_passes_through(case: str, tmp_path: Path) -> None:
     model = load(path)
     validate(model)
     assert model_to_proto(model) == proto
+
+
+@pytest.mark.parametrize("versions", [(0, 17), (11, 17), (20, 17)])
+def test_of_two_opsets_of_one_domain_the_last_counts(versions: tuple[int, int]) -> None:
+    proto = good()
+    del proto.opset_import[:]
+    for domain, version in zip(("ai.onnx", ""), versions, strict=True):
+        proto.opset_import.add(domain=domain, version=version)
+    assert load(proto).opset == 17
 
 
 def test_files_of_all_sizes_are_read_alike(tmp_path: Path) -> None:

@@ -53,6 +53,20 @@ def test_a_norm_is_folded_where_only_products_read_it() -> None:
     assert "FoldNormIntoProducts" not in {site.rule for site in fused(POST_NORM)[1].sites}
 
 
+def test_passes_look_again_only_at_what_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Model] = []
+
+    def merge_common(model: Model) -> int:
+        seen.append(model)
+        return 0
+
+    monkeypatch.setattr("graphopt.pipeline.optimize.merge_common", merge_common)
+    unchanged, _ = fused("(x: float32[B]) -> (y: float32[B]) { y = Sin(x) }")
+    changed, _ = fused("(x: float32[B]) -> (y: float32[B]) { y = Sin(Identity(x)) }")
+    assert seen.count(unchanged) == 1
+    assert seen.count(changed) > 1
+
+
 def test_a_rule_that_writes_too_much_is_left_out_whole() -> None:
     make = partial(parse, PRE_NORM)
     options = {"target": target_named("ort-cpu"), "rules": built_in_rules()}
@@ -118,6 +132,13 @@ def test_a_pinned_opset_stays() -> None:
     assert (kept.opset, ops(kept)["com.microsoft.MultiHeadAttention"]) == (17, 1)
     plain, _ = fused(ATTENTION.replace("FILL", "-1e4"), "onnx", opset=17, keep_opset=True)
     assert (plain.opset, ops(plain)["Softmax"]) == (17, 1)
+
+
+@pytest.mark.parametrize("opset", [7, 10])
+def test_an_opset_too_old_to_be_raised_stays_where_all_nodes_are_contrib_ones(opset: int) -> None:
+    text = "(x: float32[B, 64], b: float32[64]) -> (y) { y = com.microsoft.BiasGelu(x, b) }"
+    model, _ = fused(text, opset=opset)
+    assert (model.opset, ops(model)) == (opset, {"Add": 1, "com.microsoft.Gelu": 1})
 
 
 @pytest.mark.parametrize(

@@ -103,6 +103,9 @@ def places() -> Iterator[Case]:
     yield "ConstantOfShape", [np.array([2, 3])], {"value": filled}, 20
     for start, end, step in ((0, 10, 3), (10, 0, -3), (5, 5, 1), (5, 0, 1), (-3, 4, 7)):
         yield "Range", list(map(np.array, (start, end, step))), {}, 11
+    for dtype in (np.float32, np.float64):
+        for bounds in ((0.5, 8.0, 1.0), (0.0, 2.0, 0.25), (1.0, -1.0, -0.5), (0.0, 1.0, -1.0), (0.0, 0.75, 0.5)):
+            yield "Range", [np.array(bound, dtype) for bound in bounds], {}, 11
 
 
 def rarer() -> Iterator[Case]:
@@ -112,6 +115,9 @@ def rarer() -> Iterator[Case]:
         yield "Relu", [WIDE.astype(dtype)], {}, 14
     yield "Abs", [SMALL], {}, 13
     yield "IsNaN", [np.array([0.0, np.nan, np.inf], np.float32)], {}, 20
+    for positive, negative in ((1, 1), (1, 0), (0, 1)):
+        detected = {"detect_positive": positive, "detect_negative": negative}
+        yield "IsInf", [np.array([0.0, np.nan, np.inf, -np.inf, 1e38], np.float32)], detected, 20
     yield "Xor", [SMALL > 0, SMALL.T > 1], {}, 7
     yield "Mod", [SMALL, np.where(SMALL == 0, 4, SMALL)[::-1].copy()], {}, 13
     yield "Mod", [SMALL.astype(np.int32), np.array([3], np.int32)], {}, 13

@@ -12,7 +12,7 @@ import pytest
 from graphopt.ir import Model, Value
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
-from graphopt.rewrite import Attr, Attrs, Expr, Factor, Number, Ops, const, like
+from graphopt.rewrite import Attr, Attrs, Expr, Factor, Number, Ops, all_of, const, like
 from graphopt.rewrite.explain import Explainer
 from graphopt.rewrite.language import read_pattern
 from graphopt.rewrite.matcher import Match, Matcher
@@ -821,6 +821,39 @@ def product_of(x: Any, w: Any) -> Callable[..., Any]:
 )
 def test_leading_dimensions_are_the_same_in_all_parameters(x: str, w: str, agree: bool) -> None:
     pattern = product_of(like(dims=(..., "S", None)), like(dims=(..., None, "T")))
+    assert fits(pattern, f"(x: float32[{x}], w: float32[{w}]) -> (z) {{ z = MatMul(x, w) }}") is agree
+
+
+def test_all_of_several_reasons_the_first_that_is_not_true_counts() -> None:
+    assert all_of() is True
+    assert all_of(True, True) is True
+    assert all_of(True, "too wide", False) == "too wide"
+    assert all_of(False, "too wide") is False
+
+
+def test_an_example_has_no_part_in_a_match() -> None:
+    def pattern(op: Ops, y: Value, x: Value | None = None) -> Expr:
+        return op.Neg(op.such_as(y, op.Exp(x)))
+
+    for text in ("z = Neg(Exp(x))", "z = Neg(Abs(x))", "z = Neg(x)"):
+        (found,) = matches(pattern, graph(f"(x: float32[N]) -> (z) {{ {text} }}"))
+        assert found.bindings["y"] is found.roots[0].node.inputs[0]
+        assert found.bindings["x"] is None
+
+
+@pytest.mark.parametrize(
+    ("x", "w", "agree"),
+    [
+        ("N, 4, 5, 8", "N, 1, 8, 6", True),
+        ("N, 4, 5, 8", "N, 4, 8, 6", True),
+        ("N, 4, 5, 8", "1, 1, 8, 6", False),
+        ("N, 4, 5, 8", "N, 2, 8, 6", False),
+        ("N, 1, 5, 8", "N, 4, 8, 6", False),
+        ("N, 5, 8", "1, 8, 6", False),
+    ],
+)
+def test_the_last_leading_dimension_may_be_shared(x: str, w: str, agree: bool) -> None:
+    pattern = product_of(like(dims=(..., "S", None)), like(dims=(..., None, "T"), shared=True))
     assert fits(pattern, f"(x: float32[{x}], w: float32[{w}]) -> (z) {{ z = MatMul(x, w) }}") is agree
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -13,6 +15,8 @@ from graphopt.errors import InconclusiveError, RuntimeCrash, UsageError
 from graphopt.ir import Model, load
 from graphopt.ir.text import parse
 from graphopt.verify import Checker, Options, Verification, check, compare
+from graphopt.verify.parts import PartSession
+from graphopt.verify.runs import Runs
 
 NET = """
 opset 20, com.microsoft 1
@@ -77,6 +81,21 @@ def test_a_variance_as_small_as_an_epsilon_is_reached() -> None:
     text = """opset 17\n(x: float32[N, 64]) -> (y) {{
       h = Relu(x)\n y = LayerNormalization(h, float32[64] random(1), epsilon={}) }}"""
     assert verified(text.format("1e-12"), text.format("1e-11")).verdict == "unequal"
+
+
+def test_a_floor_is_measured_only_where_the_least_is_not_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: list[int] = []
+    moved = Runs.moved
+
+    def counted(runs: Runs, feeds: Mapping[str, Any], session: PartSession, number: int) -> Iterator[dict[str, Any]]:
+        measured.append(number)
+        return moved(runs, feeds, session, number)
+
+    monkeypatch.setattr(Runs, "moved", counted)
+    assert verified(NET_PARTS, NET).verdict == "equal"
+    assert not measured
+    assert verified(NET, NET.replace("Gelu(a)", 'Gelu(a, approximate="tanh")')).verdict == "unequal"
+    assert measured
 
 
 def test_what_a_value_is_known_to_be_may_be_used() -> None:
@@ -168,6 +187,19 @@ def test_a_candidate_that_is_not_loaded_is_unequal_and_says_whether_the_original
     assert found.verdict == "unequal"
     assert "loads the original, but not the candidate" in found.reason
     assert "does not run the original" in found.reason
+
+
+def test_a_candidate_whose_parts_run_but_that_does_not_load_is_unequal() -> None:
+    """What a file says of a value in between counts only in the whole model."""
+    wrong = parse(NET)
+    lie = onnx.helper.make_tensor_value_info("b", onnx.TensorProto.INT64, ["N", 64])
+    wrong.graph.proto = onnx.GraphProto(name="graph", value_info=[lie])
+    with Checker(parse(NET_PARTS)) as checker:
+        found = checker.check(wrong)
+        assert (found.verdict, found.decided_by) == ("unequal", "structure")
+        assert "loads the original, but not the candidate" in found.reason
+        assert all(region.verdict == "equal" for region in found.regions)
+        assert checker.check(parse(NET)).verdict == "equal"
 
 
 def test_a_provider_that_is_not_installed_is_skipped_and_never_equal() -> None:

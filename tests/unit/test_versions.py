@@ -164,6 +164,8 @@ def test_roi_align_says_what_leaving_out_the_mode_meant() -> None:
     ("text", "reason"),
     [
         ("opset 10 (x: float32[4]) -> (y) { y = Neg(x) }", "opset 10 is older than 11"),
+        ("opset 10, com.microsoft 1 (x: float32[2, 4], b: float32[4]) -> (y) { y = com.microsoft.BiasGelu(x, b) }",
+         "opset 10 is older than 11"),
         ("opset 11 (x: float32[4]) -> (y, m) { y, m = Dropout(x) }", "mask"),
         ("opset 11 (x: float32[1, 1, 4, 4]) -> (y) { y = Resize(x, float32[0] {}, float32[4] 2.0, "
          "coordinate_transformation_mode=\"tf_half_pixel_for_nn\") }", "tf_half_pixel_for_nn"),

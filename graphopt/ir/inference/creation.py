@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Size
 from graphopt.ir.inference import contents, sizes
@@ -33,6 +35,8 @@ def constant_of_shape(node: Node) -> Outs:
 def range_(node: Node) -> Outs:
     bounds = [operand(node, slot) for slot in range(3)]
     dtype = bounds[0].dtype
+    if dtype in dtypes.FLOATS:
+        return [Out(dtype, (_counted(bounds),))]
     start, limit, delta = map(_element, bounds)
     if start is None or limit is None or delta is None:
         return [Out(dtype, (None,))]
@@ -43,6 +47,15 @@ def range_(node: Node) -> Outs:
             dims.add(start, dims.mul(delta, index)) for index in range(min(count, CONTENT_LIMIT + 1))
         )
     return [Out(dtype, (count,), content)]
+
+
+def _counted(bounds: list[Value]) -> int | None:
+    """How many numbers with a fraction there are from the first bound to the second, in steps of the third."""
+    start, limit, delta = (bound.resolved.tensor for bound in bounds)
+    if start is None or limit is None or delta is None or not delta.item():
+        return None
+    count = (limit.numpy() - start.numpy()).item() / delta.item()
+    return max(0, math.ceil(count)) if math.isfinite(count) else None
 
 
 def _element(value: Value) -> Size | None:

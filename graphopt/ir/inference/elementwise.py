@@ -117,7 +117,10 @@ def dequantize(node: Node) -> Outs:
 def _remainder(a: Size, b: Size) -> Part:
     if isinstance(a, int) and isinstance(b, int) and b:
         return a % b
-    return 0 if b != 0 and dims.divide(a, b) is not None else None
+    if b != 0 and dims.divide(a, b) is not None:
+        return 0
+    whole = sizes.quotient(a, b) if sizes.nonnegative(a) and sizes.positive(b) else None
+    return None if whole is None else dims.sub(a, dims.mul(b, whole))
 
 
 def _choose(condition: Size, yes: Size, no: Size) -> Part:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
 
 from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Shape, Size
@@ -23,11 +26,50 @@ from graphopt.ir.operands import (
     written_axes,
 )
 
+Order: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
+_ARRANGED = ("Reshape", "Slice", "Transpose")
+_FAR = 8
+
 
 def _moved(value: Value, shape: Partial | None) -> Outs:
     """`value` in another shape: the same elements in the same order."""
-    content = known_content(value) if shape is not None and len(shape) <= 1 else None
+    content = _unrolled(value) if shape is not None and len(shape) <= 1 else None
     return [Out(value.dtype, shape, content)]
+
+
+def _unrolled(value: Value) -> Content | None:
+    """The elements in order, also of what was moved about as a matrix, as exporters turn the pads of a Pad."""
+    moves: list[Node] = []
+    while (content := known_content(value)) is None and value.node.op in _ARRANGED and not value.node.domain:
+        if len(moves) == _FAR or value.node.inputs[0] is None:
+            return None
+        moves.append(value.node)
+        value = value.node.inputs[0]
+    if content is None or not moves:
+        return content
+    order = np.arange(len(content))
+    for node in reversed(moves):
+        moved = _arranged(node, order)
+        if moved is None:
+            return None
+        order = moved
+    return contents.complete(content[place] for place in order.reshape(-1).tolist())
+
+
+def _arranged(node: Node, order: Order) -> Order | None:
+    """What a Reshape, Transpose or Slice makes of `order`; None where that is not known."""
+    shape = node.output.shape
+    if node.op == "Transpose" and (turned := perm(node)) is not None:
+        return order.transpose(turned)
+    if node.op == "Reshape" and shape is not None and all(isinstance(size, int) for size in shape):
+        return order.reshape([int(str(size)) for size in shape])
+    ranges = slices(node) if node.op == "Slice" else None
+    for one in ranges or ():
+        if not isinstance(one.start, int) or not isinstance(one.end, int) or _is_disputed(one):
+            return None
+        bounds = _python_slice(order.shape[one.axis], one.start, one.end, one.step)
+        order = order[(slice(None),) * one.axis + (bounds,)]
+    return order if ranges is not None else None
 
 
 # ---- the same elements in the same order -----------------------------------------------------------------------------

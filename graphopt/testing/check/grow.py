@@ -16,6 +16,7 @@ from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Shape, Size
 from graphopt.ir.schema import first_version, onnx_schema, signature
 from graphopt.rewrite import pattern as p
+from graphopt.rewrite.blame import Mistake
 from graphopt.testing.check import shapes
 from graphopt.testing.check.choices import Choose, Rejected, plainest
 from graphopt.testing.check.spell import spell
@@ -158,6 +159,8 @@ class Grower:
             case p.Var(kind="value", name=name):
                 bound = self.bound.get(name)
                 return bound.shape if isinstance(bound, Term) else None
+            case p.SuchAs(var=var):
+                return self.known(var)
             case p.Op() if e.identity in self.made:
                 return self.made[e.identity].shape
             case p.Chain() | p.Scaled() | p.Alt():
@@ -206,7 +209,7 @@ class Grower:
         if key in self.made:
             return self._again(e, self.made[key])
         term = self._grow(e, want)
-        if not isinstance(e, (p.Var, p.Literal)):
+        if not isinstance(e, (p.Var, p.Literal, p.SuchAs)):
             self.made[key] = term.first or term if isinstance(term, Call) else term
         return self._again(e, term)
 
@@ -225,6 +228,10 @@ class Grower:
                 return self.grow(self.choose("alternatives", branches), want)
             case p.Anchor(whole=inner) | p.Check(inner=inner):
                 return self.grow(inner, want)
+            case p.SuchAs(var=var, example=example):
+                if var.name not in self.bound:
+                    self.bound[var.name] = self.grow(example, want)
+                return self._variable(var, want)
             case p.Scaled(x=x, factor=factor):
                 scaled = self.grow(x, want)
                 number = self.grow(factor, Want((), want.dtype))
@@ -354,7 +361,10 @@ class Grower:
         sizes = {dims.evaluate(d, self.sizes): d for o in call.operands if o is not None for d in o.shape}
         self.fixed.update(self.sizes)
         base = Base((call,), self.opset, self.sizes, frozenset(), "", False)
-        value = spell(base, plainest).graph.outputs[0]
+        try:
+            value = spell(base, plainest).graph.outputs[0]
+        except Mistake as mistake:
+            raise Rejected from mistake
         if not value.dtype or value.shape is None:
             raise shapes.unsupported(call)
         shape = tuple(sizes.get(size, size) if isinstance(size, int) else size for size in value.shape)

@@ -140,7 +140,10 @@ def _cast(g: Grower, e: p.Op, want: Want) -> Term:
     attrs = g.attributes(e, to=(want.dtype,))
     if attrs["to"] != want.dtype:
         raise Rejected
-    source = g.choose("dtypes", list(dict.fromkeys((g.dtype, want.dtype, dtypes.FLOAT, dtypes.FLOAT16))))
+    of = e.operands[0]
+    asked = of.constraint.dtype if isinstance(of, p.Var) else None
+    floats = dict.fromkeys((g.dtype, want.dtype, dtypes.FLOAT, dtypes.FLOAT16))
+    source = g.choose("dtypes", [t for t, name in dtypes.NAMES.items() if name in asked] if asked else list(floats))
     x = g.operand(e, 0, want._replace(dtype=source))
     assert x is not None
     return g.call(e, [x], x.shape, want.dtype, attrs)
@@ -276,8 +279,9 @@ def _attention(g: Grower, e: p.Op, want: Want) -> Term:
         e, scale=_VALUES["scale"], guard=(0, 1), softmax_dtype=(0, dtypes.FLOAT), causal=(0,), cap=(0.0,)
     )
     inner, positions = g.size(), g.choose("shared", (rows, g.size()))
-    shapes = [(rows, inner), (positions, inner), (positions, width)]
-    terms = [g.operand(e, at, want._replace(shape=(batch, heads, *s), exact=True)) for at, s in enumerate(shapes)]
+    shared = g.choose("shared", (heads, heads, 1))
+    shapes: list[Shape] = [(heads, rows, inner), (shared, positions, inner), (shared, positions, width)]
+    terms = [g.operand(e, at, want._replace(shape=(batch, *s), exact=True)) for at, s in enumerate(shapes)]
     bias = want._replace(shape=(batch, heads, rows, positions), exact=False)
     return g.call(e, [*terms, g.operand(e, 3, bias)], want.shape, want.dtype, attrs)
 
