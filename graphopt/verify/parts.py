@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from graphopt.ir.tensor import Array
 from graphopt.runtime import External, Runner, Session
 from graphopt.verify.cuts import Cone, Cuts
 from graphopt.verify.noise import is_movable, is_rounded
-from graphopt.verify.weights import Weights
+from graphopt.verify.weights import Weights, reads_files
 
 # The oldest that knows everything a part may hold, and the newest that onnxruntime loads.
 _IR_VERSIONS = (10, 13)
@@ -27,11 +28,12 @@ class Part:
     """A runnable part: its bytes, where its weights lie, and the name that each output has in it.
 
     `weights` are small float weights and `gains` scalar factors, all 1, behind what is rounded: both can be given
-    other values, as inputs.
+    other values, as inputs. `base` is the folder of what its subgraphs have in files, if they have.
     """
 
     proto: bytes = b""
     external: dict[str, External] = field(default_factory=dict)
+    base: Path | None = None
     inputs: frozenset[str] = frozenset()
     outputs: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
@@ -40,7 +42,7 @@ class Part:
     def load(self, runner: Runner, name: str, **options: Any) -> PartSession:
         """A session of it. Raises what `Runner.load` raises."""
         options = {"optimize": False, **options}
-        return PartSession(runner.load(self.proto, external=self.external, name=name, **options), self)
+        return PartSession(runner.load(self.proto, external=self.external, base=self.base, name=name, **options), self)
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,8 @@ class _Writer:
         # A cut that is computed here may be read here as well, as an input: that keeps the name.
         proto.output[:] = [self._computed(name) for name in proto.output]
         self._graph.node.append(proto)
+        if reads_files(node):
+            self._part.base = self._model.base
         for name, info in declared_for(node).items():
             if name not in self._cuts.names and name not in self._told:
                 self._told.add(name)

@@ -21,7 +21,7 @@ from graphopt.verify.results import Options, ProviderResult
 from graphopt.verify.sizes import Binding, check_names, choose
 from graphopt.verify.structure import identical
 from graphopt.verify.tolerance import DRAWS, epsilon, one_ulp
-from graphopt.verify.weights import Weights
+from graphopt.verify.weights import Weights, reads_files
 
 
 class Runs:
@@ -73,7 +73,8 @@ class Runs:
                 external[name] = place
         try:
             serialized = proto.SerializeToString()
-            self.runner.load(serialized, optimize=False, external=external, name="the whole model").close()
+            base = model.base if any(map(reads_files, model.graph.ops())) else None
+            self.runner.load(serialized, optimize=False, external=external, base=base, name="the whole model").close()
         except RunError as error:
             return error.message
         return ""

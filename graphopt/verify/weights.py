@@ -11,7 +11,7 @@ from typing import Self
 import onnx
 from onnx import TensorProto
 
-from graphopt.ir import Tensor, dtypes
+from graphopt.ir import Node, Tensor, dtypes
 from graphopt.runtime import PLACEHOLDER, External
 
 _INLINE_BYTES = 4096
@@ -60,6 +60,13 @@ class Weights:
             file.write(data)
         self._end = offset + len(data)
         return self._file, offset, len(data)
+
+
+def reads_files(node: Node) -> bool:
+    """Whether a subgraph of `node` has weights in files: the runtime can be given those of a main graph only."""
+    scopes = (scope for graphs in (node.graphs or {}).values() for graph in graphs for scope in graph.scopes())
+    tensors = (source.output.tensor for scope in scopes for source in scope.sources("Constant"))
+    return any(tensor is not None and tensor.external is not None for tensor in tensors)
 
 
 def _inlined(name: str, tensor: Tensor) -> TensorProto:

@@ -10,7 +10,8 @@ class MergeClips(Rule):
     Why: a pass over the tensor goes.
     Before: Clip(Clip(x, a, b), c, d); either or both may be Relu, a clip to (0, ∞)
     After: Clip(x, low, high), with low and high what becomes of min(a, b) and of b in the second one
-    Safety: bounds are constants, none is NaN. A clip is monotonous, so two are given by what they make of −∞ and ∞.
+    Safety: bounds are constants, none is NaN. A clip is monotonous, so two are given by what they make of −∞ and ∞. A
+    Clip without an upper bound takes ∞ for the largest number, as Relu does not.
     """
 
     stage = "clean"
@@ -46,13 +47,14 @@ class MergeClips(Rule):
         b: Attr,
         c: Attr,
         d: Attr,
+        root: Value,
     ) -> Value | None:
+        if first is not None and root.node.is_op("Relu"):
+            return op.Relu(first)
         clipped = next(value for value in (x, first, second) if value is not None)
         a, b = (0.0, math.inf) if first is not None else (_bound(a, -math.inf), _bound(b, math.inf))
         c, d = (0.0, math.inf) if second is not None else (_bound(c, -math.inf), _bound(d, math.inf))
         low, high = (min(max(bound, c), d) for bound in (min(a, b), b))
-        if low == 0 and high == math.inf:
-            return op.Relu(clipped)
         return op.Clip(clipped, min=low if low > -math.inf else None, max=high if high < math.inf else None)
 
 

@@ -360,3 +360,17 @@ def test_nodes_of_one_name_are_fused(cli: Cli, tmp_path: Path) -> None:
     done = cli("fuse", path, "--json", "-")
     assert done.code == 0
     assert done.report["fused"] == {"Gelu": 1}
+
+
+def test_functions_are_looked_into_but_for_those_to_keep(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    text = """
+    <ir_version: 10, opset_import: ["" : 20, "own" : 1]> g (float[N] x) => (float[N] y) { y = own.twice(x) }
+    <domain: "own", opset_import: ["" : 20]> twice (a) => (b) { b = Add(a, a) }
+    """
+    onnx.save(parser.parse_model(text), path)
+    assert cli("fuse", path).code == 0
+    assert ops(path.with_name("model.fused.onnx")) == ["Add"]
+    for name in ("own", "own.twice"):
+        assert cli("fuse", path, "--keep-function", name).code == 0
+        assert ops(path.with_name("model.fused.onnx")) == ["twice"]

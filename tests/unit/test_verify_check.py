@@ -13,6 +13,7 @@ from onnx import numpy_helper, parser
 
 from graphopt.errors import InconclusiveError, RuntimeCrash, UsageError
 from graphopt.ir import Model, load
+from graphopt.ir.save import model_to_proto
 from graphopt.ir.text import parse
 from graphopt.verify import Checker, Options, Verification, check, compare
 from graphopt.verify.parts import PartSession
@@ -265,6 +266,23 @@ def test_weights_in_external_files_are_compared_and_used_where_they_lie(tmp_path
     assert [failing.output for failing in check(a, c).failing] == ["h"]
     assert compare(a, c).verdict == "unequal"
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_weights_of_subgraphs_in_external_files_are_read(tmp_path: Path) -> None:
+    text = """opset 17\n(x: float32[N, 64], c: bool[]) -> (y) {{
+      h = MatMul(x, float32[64, 64] random(1))
+      p = If(c, then_branch=() -> (a: float32) {{ a = MatMul(h, float32[64, 64] random(2)) }},
+                else_branch=() -> (b: float32) {{ b = Neg(h) }})
+      y = {}(p) }}"""
+    models: list[Model] = []
+    for op in ("Relu", "Abs", "Relu"):
+        path = tmp_path / str(len(models)) / "m.onnx"
+        path.parent.mkdir()
+        onnx.save(model_to_proto(parse(text.format(op))), path, save_as_external_data=True, location="m.data")
+        models.append(load(path))
+    a, b, c = models
+    assert [failing.output for failing in check(a, b).failing] == ["y"]
+    assert compare(a, c).verdict == "equal"
 
 
 def test_sequences_and_strings_cross_a_boundary() -> None:
