@@ -182,7 +182,7 @@ def _reports(
             rule.stage,
             rule.place,
             fired[rule.name],
-            *_note(rule, disabled, target, observer, trace),
+            *(_note(rule, disabled, target, observer, trace) or (_refused(rule, known, fired, trace), False)),
             _groups(seen[rule.name]),
             tuple(shadow for shadow in observer.shadows if shadow.rule == rule.name),
         )
@@ -192,8 +192,8 @@ def _reports(
 
 def _note(
     rule: CompiledRule, disabled: frozenset[str], target: Target, observer: Observer, trace: Trace
-) -> tuple[str, bool]:
-    """Why a rule had no part in the run, empty where it had; whether it is idle."""
+) -> tuple[str, bool] | None:
+    """Why a rule had no part in the run, and whether it is idle; None where it had."""
     if rule.name in disabled:
         return "disabled", False
     if rule.name in trace.left_out:
@@ -208,7 +208,20 @@ def _note(
     if not observer.roots.intersection(rule.roots):
         roots = " or ".join(qualified(*root) for root in rule.roots)
         return f"no {roots} in the model", True
-    return "", False
+    return None
+
+
+def _refused(rule: CompiledRule, known: RuleSet, fired: Mapping[str, int], trace: Trace) -> str:
+    """Why a rule wrote no kernel for a meaning that was spelled in parts in the end; empty where that is not so.
+
+    What is left to look at then is the parts.
+    """
+    spelled = any(fired[other.name] for other in known.rules if other.roots == rule.roots and not other.needs)
+    reasons = trace.count(rule.name).reasons
+    if fired[rule.name] or not (rule.needs and spelled and reasons):
+        return ""
+    ((reason, times),) = reasons.most_common(1)
+    return f"{times} spelled in parts: {reason}"
 
 
 def _groups(seen: Iterable[Seen]) -> tuple[RefusalGroup, ...]:

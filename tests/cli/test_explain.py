@@ -265,3 +265,14 @@ def test_a_report_is_written_beside_what_is_printed(cli: Cli, path: Path) -> Non
     nearest = rule["groups"][0]["refusals"][0]
     assert (nearest["node"], nearest["matched"], nearest["size"]) == ("cube", 8, 8)
     assert rule["place"].rpartition(":")[0].endswith("gelu_tanh.py")
+
+
+def test_a_meaning_that_no_kernel_takes_says_why_it_is_spelled_in_parts(cli: Cli, tmp_path: Path) -> None:
+    text = """(q: float32[B, 2, S, 8], k: float32[B, 2, 8, S], v: float32[B, 2, S, 8], m: float32[S, S]) -> (y) {
+      y = MatMul(Softmax(Add(Mul(MatMul(q, k), 0.25), m), axis=-1), v)
+    }"""
+    path = tmp_path / "model.onnx"
+    onnx.save(model_to_proto(parse(text)), path)
+    done = " ".join(cli("explain", path, "--target", "onnx").out.split())
+    assert "AttentionToStandard 1 spelled in parts: what the mask holds is not proved" in done
+    assert "spelled in parts" not in cli("explain", path).out
