@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
 
 # Tests run onnxruntime in their own process too; it reports what it runs unless told not to.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+# A shell lets what it runs in the background ignore this signal; programs that tests start would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
