@@ -1,10 +1,9 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.patterns.fuse.batch_norms import affine, inference_only, moves_behind_a_product
+from graphopt.patterns.fuse.batch_norms import affine, moves_behind
 from graphopt.patterns.fuse.channels import unpadded
 from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Reason, Rule, const, numbers_of
-from graphopt.rewrite.facts import source_of
 
 Kernel = Annotated[Value, const(rank=(3, 4, 5))]
 Vector = Annotated[Value, const(rank=1)]
@@ -44,10 +43,7 @@ class BatchNormBeforeConv(Rule):
             return "the image is padded"
         if w.uses > 1:
             return "the weight has other uses and would be written twice"
-        normal = root.node.inputs[0]
-        assert normal is not None
-        allowed = inference_only(source_of(normal), variance, eps)
-        return moves_behind_a_product(mean, variance, eps) if allowed is True else allowed
+        return moves_behind(root, mean, variance, eps)
 
     def rewrite(
         self,

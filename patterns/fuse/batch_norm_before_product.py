@@ -1,10 +1,9 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.patterns.fuse.batch_norms import affine, inference_only, moves_behind_a_product
+from graphopt.patterns.fuse.batch_norms import affine, moves_behind
 from graphopt.patterns.fuse.channels import float64
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule, const, like
-from graphopt.rewrite.facts import source_of
 
 Rows = Annotated[Value, like(rank=2)]
 Matrix = Annotated[Value, const(rank=2)]
@@ -35,10 +34,7 @@ class BatchNormBeforeProduct(Rule):
             return "the weight has other uses and would be written twice"
         if b is not None and (root.shape is None or b.shape != root.shape[1:]):
             return "the bias is not one number for each column"
-        normal = root.node.inputs[0]
-        assert normal is not None
-        allowed = inference_only(source_of(normal), variance, eps)
-        return moves_behind_a_product(mean, variance, eps) if allowed is True else allowed
+        return moves_behind(root, mean, variance, eps)
 
     def rewrite(
         self, op: Builder, x: Value, w: Value, gain: Value, shift: Value, mean: Value, variance: Value,

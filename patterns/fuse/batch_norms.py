@@ -24,8 +24,14 @@ def inference_only(root: Value, variance: Value, eps: float) -> Reason:
     return bool((float64(variance) + np.float32(eps) > 0).all()) or "a variance is not positive"
 
 
-def moves_behind_a_product(mean: Value, variance: Value, eps: float) -> Reason:
-    """Whether the mean, subtracted behind a product and no longer before it, cancels no digits that count."""
+def moves_behind(product: Value, mean: Value, variance: Value, eps: float) -> Reason:
+    """Whether the normalization that a product reads is one of inference, and its mean, subtracted behind the product,
+    cancels no digits that count."""
+    normal = product.node.inputs[0]
+    assert normal is not None
+    allowed = inference_only(source_of(normal), variance, eps)
+    if allowed is not True:
+        return allowed
     near = (abs(float64(mean)) <= _SPREADS * np.sqrt(float64(variance) + np.float32(eps))).all()
     return bool(near) or "a mean is far from zero, measured by its spread"
 

@@ -28,7 +28,7 @@ def inlined(model: Model, **options: object) -> tuple[Model, Trace]:
     return model, trace
 
 
-def same(text: str, written: dict[str, int]) -> Model:
+def assert_same(text: str, written: dict[str, int]) -> Model:
     before, (after, trace) = parse(text), inlined(parse(text))
     assert trace.left_out == {}
     assert not after.functions
@@ -38,7 +38,7 @@ def same(text: str, written: dict[str, int]) -> Model:
 
 
 def test_an_attribute_is_the_callers_or_the_default() -> None:
-    model = same(
+    model = assert_same(
         F
         + """{ y = Add(my.Scale(x, by=3.0), my.Scale(x)) }
         function my.Scale(a, by=0.5) -> (b) { k = Constant(value_float=@by)  b = Mul(a, k) }""",
@@ -48,7 +48,7 @@ def test_an_attribute_is_the_callers_or_the_default() -> None:
 
 
 def test_an_attribute_that_nobody_gives_is_left_out() -> None:
-    model = same(
+    model = assert_same(
         F + "{ y = my.Turned(x) } function my.Turned(a, perm=@) -> (b) { b = Transpose(a, perm=@perm) }",
         {"Transpose": 1},
     )
@@ -56,7 +56,7 @@ def test_an_attribute_that_nobody_gives_is_left_out() -> None:
 
 
 def test_an_attribute_and_a_value_reach_subgraphs() -> None:
-    same(
+    assert_same(
         F
         + """{ c = Greater(ReduceSum(x, keepdims=0), 100.0)  y = my.Either(x, c, axis=0) }
         function my.Either(a, c, axis=@) -> (b) {
@@ -70,7 +70,7 @@ def test_an_attribute_and_a_value_reach_subgraphs() -> None:
 
 
 def test_an_operand_that_is_left_out_stays_so() -> None:
-    model = same(
+    model = assert_same(
         F
         + """{ y = my.Limited(my.Limited(x, _, 1.0)) }
         function my.Limited(a, low, high) -> (b) { b = Clip(a, low, high) }""",
@@ -108,7 +108,7 @@ def test_what_is_passed_through_or_handed_out_twice_has_two_names() -> None:
 
 
 def test_names_of_the_model_and_of_bodies_do_not_mix() -> None:
-    same(
+    assert_same(
         F
         + """{ t = Exp(x)  h = my.Shadow(t)  `h/t` = Neg(h)  y = Add(`h/t`, my.Shadow(x)) }
         function my.Shadow(x) -> (h) { t = Abs(x)  h = Add(t, x) }""",
@@ -117,7 +117,7 @@ def test_names_of_the_model_and_of_bodies_do_not_mix() -> None:
 
 
 def test_constants_are_shared_by_all_calls() -> None:
-    model = same(
+    model = assert_same(
         F
         + """{ y = my.Project(my.Project(my.Project(x))) }
         function my.Project(a) -> (b) { w = Constant(value=float32[3, 3] random(1))  b = MatMul(a, w) }""",
