@@ -11,13 +11,15 @@ from typing import Self
 from graphopt.errors import InconclusiveError
 from graphopt.ir import Model
 from graphopt.runtime import RunError
-from graphopt.verify.batch import MOST_NODES, Batch, CannotRun, Tap
+from graphopt.verify.batch import MOST_NODES, Batch
 from graphopt.verify.cuts import Comparer, Region
 from graphopt.verify.endtoend import compare_in
 from graphopt.verify.feeds import Feed
+from graphopt.verify.pair import CannotRun
 from graphopt.verify.results import Comparison, Counts, FedInput, Options, ProviderResult, Verification, worst
 from graphopt.verify.runs import Runs, interface_difference
 from graphopt.verify.structure import draws
+from graphopt.verify.tap import Tap
 from graphopt.verify.variants import Variants
 
 MOST_LOADED = 4 * MOST_NODES
