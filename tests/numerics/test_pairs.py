@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from graphopt.ir import load
+from graphopt.runtime import Runner
+from graphopt.verify import compare
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -33,6 +39,7 @@ _TOLD = tuple(pair for pair in WRONG if not pair.feeds)
 @pytest.mark.parametrize("pair", _SEEN, ids=_names(_SEEN))
 def test_the_witness_shows_that_a_wrong_pair_is_wrong(pair: Pair) -> None:
     assert shown_wrong(pair)
+    assert not shown_wrong(replace(pair, candidate=pair.reference)), "the witness shows that of any two models"
 
 
 @pytest.mark.parametrize("pair", _TOLD, ids=_names(_TOLD))
@@ -59,3 +66,15 @@ def test_a_right_pair_that_draws_has_outputs_of_one_shape(pair: Pair) -> None:
     assert pair.feeds
     old, new = (outputs(make(), pair.feeds(np.random.default_rng(0))) for make in (pair.reference, pair.candidate))
     assert [a.shape for a in old] == [b.shape for b in new]  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    with Runner(timeout=60) as runner:
+        yield runner
+
+
+@pytest.mark.parametrize("pair", PAIRS, ids=_names(PAIRS))
+def test_verify_tells_wrong_pairs_from_right_ones(pair: Pair, runner: Runner) -> None:
+    found = compare(load(pair.reference()), load(pair.candidate()), runner=runner)
+    assert found.verdict == ("equal" if pair.right else "unequal"), found.reason
