@@ -72,7 +72,7 @@ def feeds(path: Path, batch: int, length: int) -> dict[str, np.ndarray[Any, Any]
 
 def paired(models: dict[str, Path], inputs: dict[str, Any], runs: int, threads: int) -> dict[str, list[float]]:
     """Seconds of each run, by optimizer; a model that does not load is left out."""
-    with Runner() as runner, ExitStack() as stack:
+    with Runner(tf32=True) as runner, ExitStack() as stack:
         sessions = {}
         for name, path in models.items():
             with suppress(RunError):
@@ -93,7 +93,7 @@ def by_kind(kernels: list[Kernel], runs: int) -> dict[str, float]:
 def profiled(models: dict[str, Path], inputs: dict[str, Any], runs: int, threads: int) -> Table:
     """Milliseconds a run by kind of operator and optimizer."""
     spent: dict[str, dict[str, float]] = {}
-    with Runner() as runner, ExitStack() as stack:
+    with Runner(tf32=True) as runner, ExitStack() as stack:
         loaded = {
             name: stack.enter_context(runner.load(path, optimize=True, threads=threads, profile=True))
             for name, path in models.items()

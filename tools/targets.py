@@ -245,7 +245,7 @@ def main(name: str, only: tuple[str, ...], write: bool) -> None:
     target, known, console = target_named(name), specs(), Console(width=180)
     wanted = [entry for entry in target.kernels.values() if not only or entry.op in only]
     timed = [entry for entry in wanted if qualified(entry.domain, entry.op) in known]
-    with Runner() as runner:
+    with Runner(tf32=True) as runner:
         found = [
             measured(runner, entry, known[qualified(entry.domain, entry.op)], target.provider)
             for entry in track(PASSES * timed, console=Console(stderr=True))

@@ -9,8 +9,9 @@ from typing import Any
 from graphopt.errors import UsageError, near
 from graphopt.ir import Dim, Model
 from graphopt.ir.dims import symbols
-from graphopt.verify.feeds import Feeder, given_feed
-from graphopt.verify.sizes import check_names
+from graphopt.verify.inputs.feeds import Feeder
+from graphopt.verify.inputs.given import given_feed
+from graphopt.verify.inputs.sizes import check_names
 
 _FIRST = 1
 _OTHER = 128

@@ -58,7 +58,7 @@ def time_models(
     the provider.
     """
     threads = threads or cores()
-    with Runner(timeout=timeout, memory=memory) as runner, ExitStack() as stack:
+    with Runner(timeout=timeout, memory=memory, tf32=True) as runner, ExitStack() as stack:
         load = runner.load
         sessions = [load(model, optimize=True, provider=provider, threads=threads) for model in models]
         for session in sessions:

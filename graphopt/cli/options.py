@@ -115,10 +115,20 @@ _provider = click.option(
     "--provider", metavar="cpu|cuda", default="cpu", show_default=True, help="Where the models run."
 )
 
+_custom_ops = click.option(
+    "--custom-ops",
+    metavar="LIB",
+    multiple=True,
+    help="A shared library with the kernels of custom ops; repeatable.",
+)
+_keep = click.option(
+    "--keep-failed", "keep", metavar="DIR", help="Keep what failed in this folder: smallest models, inputs, a test."
+)
+
 deciding = all_of(_disable, _rules, _target, _emit_functions, _keep_opset, _keep_functions, _assume, _max_new_weights)
 """What decides which rules fire."""
 
-checking = all_of(_dims, _inputs, _providers, _timeout, _memory)
+checking = all_of(_dims, _inputs, _providers, _timeout, _memory, _custom_ops, _keep)
 """How models are run to be checked."""
 
 timing = all_of(_dims, _inputs, _provider, _timeout, _memory)

@@ -18,9 +18,10 @@ from graphopt.cli.screen import Screen
 def verify(screen: Screen, reference: str, candidate: str, dims: tuple[tuple[str, int], ...], **options: Any) -> int:
     """Check that CANDIDATE computes what REFERENCE computes, on inputs that respect what they mean."""
     from graphopt import pipeline
-    from graphopt.report import schema, terminal
+    from graphopt.report import schema
+    from graphopt.report.verification import verification
 
     found = pipeline.verify(reference, candidate, dims=dict(dims), **options)
-    screen.show(schema.verification(found, reference, candidate), lambda: terminal.verification(found))
+    screen.show(schema.verification(found, reference, candidate), lambda: verification(found, verbose=screen.verbose))
     error = pipeline.error_of(found)
     return screen.fail(error) if error is not None else 0

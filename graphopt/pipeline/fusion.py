@@ -5,27 +5,32 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from graphopt.errors import GraphoptError, InconclusiveError, RuntimeCrash, UsageError, near
 from graphopt.ir import Model, Source, load, save
 from graphopt.ir.save import External, check_output
 from graphopt.pipeline.meanings import count_ops
-from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimized
-from graphopt.pipeline.result import Result, Rewrite
-from graphopt.pipeline.verification import Inputs, arrays, error_of
+from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimize, optimized
+from graphopt.pipeline.result import Conviction, Result, Rewrite
+from graphopt.pipeline.verification import Inputs, arrays, error_of, libraries
 from graphopt.pipeline.watch import Watch
-from graphopt.rewrite import Limits, Site, Trace, find_rules
+from graphopt.pipeline.witness import Witness, convictions
+from graphopt.rewrite import Limits, Trace, find_rules
 from graphopt.rewrite.engine import SiteKey
 from graphopt.rewrite.rule import STAGES
 from graphopt.runtime import Runner
 from graphopt.targets import Target, target_named, with_functions
-from graphopt.verify import Checker, Options, Verdict, Verification, blame, find_guilty, key_of
+from graphopt.verify import NOBODY, Blamed, Checker, Options, Search, Verdict, Verification, key_of, rulings
+from graphopt.verify.cases import folder_for_cases
 
 _ROUNDS = 8
-"""How often guilty sites are taken back before the check is given up."""
+"""How often a model is checked before it is given up: each time but the last guilty sites are taken back."""
+_WHOLESALE = 2
+"""The last times, all that touched what fails is taken back: each of many rules may be wrong, one behind the other."""
 
 _UNVERIFIED = "--allow-unverified writes the model all the same"
 
@@ -49,6 +54,8 @@ def fuse(
     providers: Iterable[str] = ("cpu",),
     timeout: float | None = 300.0,
     memory: int | None = None,
+    keep: str | os.PathLike[str] | None = None,
+    custom_ops: Iterable[str | os.PathLike[str]] = (),
     external: External = "auto",
     in_place: bool = False,
     allow_unverified: bool = False,
@@ -62,7 +69,7 @@ def fuse(
     `emit_functions` adds the fused ops of `ai.graphopt` to the target, `only` and `disable` name rules, `rules` are
     files or modules that add some, `keep_functions` names functions that stay functions, by domain or `domain.op`,
     `timeout` (seconds) and `memory` (bytes) limit the process that runs models, `max_new_weights` (bytes) what the
-    rewrites of one rule may add.
+    rewrites of one rule may add, `keep` is the folder for what failed, `custom_ops` are libraries of kernels.
     Raises: UsageError for a name that is not known and for an output that would overwrite the input, ModelError for a
     model or data that is bad.
     """
@@ -70,26 +77,38 @@ def fuse(
     chosen = find_rules(rules).select(only, disable)
     runs_on = target_for(target, emit_functions)
     promises = promises_named(assume)
-    rewrite = partial(
-        optimized,
-        partial(load, source),
+    rewriting = partial(
+        optimize,
         target=runs_on,
         rules=chosen.rules,
         keep_opset=keep_opset,
         keep_functions=frozenset(keep_functions),
         assume=promises,
         max_new_weights=max_new_weights,
-        progress=progress,
     )
+    rewrite = partial(optimized, partial(load, source), **rewriting.keywords, progress=progress)
     with watch("load"):
         original = load(source)
     if output is not None:
         check_output(original, output, in_place=in_place)
     level: Literal["sites", "full"] = "full" if verify == "full" else "sites"
-    options = Options(dims or {}, arrays(inputs), tuple(providers), timeout, memory, level=level, assume=promises)
+    kept = folder_for_cases(Path(keep)) if keep is not None else None
+    kernels = libraries(custom_ops)
+    options = Options(
+        dims or {},
+        arrays(inputs),
+        tuple(providers),
+        timeout,
+        memory,
+        level=level,
+        assume=promises,
+        keep=kept,
+        custom_ops=kernels,
+    )
     checker = Checker(original, options)
+    witness = Witness(rewrite, rewriting, chosen.rules, runs_on, promises, kept) if kept is not None else None
     with checker if verify != "off" else nullcontext() as active:
-        attempt = _attempt(rewrite, active, watch, progress)
+        attempt = _attempt(rewrite, active, witness, watch, progress)
     attempt.trace.failures[:0] = chosen.failures
     written = None
     if output is not None and not dry_run and attempt.acceptable(allow_unverified):
@@ -104,6 +123,7 @@ def fuse(
         ops_before=count_ops(original),
         ops_after=count_ops(attempt.model),
         rewrites=attempt.rewrites,
+        blamed=attempt.blamed,
         trace=attempt.trace,
         verification=attempt.verification,
         seconds=watch.seconds,
@@ -130,12 +150,14 @@ def target_for(name: str, emit_functions: bool = False) -> Target:
 
 @dataclass(frozen=True)
 class _Attempt:
-    """A rewritten model, and what the check says of it; `guilty` are sites of earlier attempts that are not in it."""
+    """A rewritten model, and what the check says of it; `guilty` are sites of earlier attempts that are not in it, and
+    `blamed` says so with what was kept."""
 
     model: Model
     trace: Trace
     verdict: Verdict
-    guilty: tuple[Site, ...] = ()
+    guilty: tuple[Blamed, ...] = ()
+    blamed: tuple[Conviction, ...] = ()
     verification: Verification | None = None
     error: GraphoptError | None = None
 
@@ -145,20 +167,26 @@ class _Attempt:
 
     @property
     def rewrites(self) -> tuple[Rewrite, ...]:
-        guilty = tuple(Rewrite(site.rule, site.root, site.nodes, "unequal") for site in self.guilty)
-        return guilty + tuple(Rewrite(s.rule, s.root, s.nodes, self.verdict) for s in self.trace.sites)
+        found = self.verification or Verification(self.verdict, "regions")
+        sites = zip(self.trace.sites, rulings(found, self.trace), strict=True)
+        guilty = (Rewrite(b.site.rule, b.site.root, b.site.nodes, "unequal", b.layer, True) for b in self.guilty)
+        return (*guilty, *(Rewrite(s.rule, s.root, s.nodes, *ruling) for s, ruling in sites))
 
 
 def _attempt(
     rewrite: Callable[..., tuple[Model, Trace]],
     checker: Checker | None,
+    witness: Witness | None,
     watch: Watch,
     progress: Progress | None,
 ) -> _Attempt:
     """Rewrites and checks until what is left is equal, or nobody is found guilty of what is not."""
-    guilty: tuple[Site, ...] = ()
-    for _ in range(_ROUNDS):
-        model, trace = _rewritten(rewrite, map(key_of, guilty), watch)
+    guilty: tuple[Blamed, ...] = ()
+    blamed: tuple[Conviction, ...] = ()
+    for left in reversed(range(_ROUNDS)):
+        without = partial(_rewritten, rewrite, watch)
+        known = [one.site for one in guilty]
+        model, trace = without(frozenset(map(key_of, known)))
         if checker is None:
             return _Attempt(model, trace, "skipped")
         if progress is not None:
@@ -166,41 +194,22 @@ def _attempt(
         try:
             with watch("verify"):
                 verification = checker.check(model)
-            found = _guilty_sites(verification, trace, guilty, partial(_rewritten, rewrite, watch=watch), checker)
+                search = Search(model, trace, verification, known, without, checker)
+                found = search.guilty(wholesale=left <= _WHOLESALE) if left else []
+                blamed += tuple(convictions(found, witness, search))
         except (InconclusiveError, RuntimeCrash) as error:
-            return _Attempt(model, trace, "inconclusive", guilty, error=error)
+            return _Attempt(model, trace, "inconclusive", guilty, blamed, error=error)
         if not found:
             break
-        guilty = (*guilty, *found)
-    return _Attempt(model, trace, verification.verdict, guilty, verification, error_of(verification, _UNVERIFIED))
+        guilty += tuple(found)
+    if search.cleared:
+        verification = replace(verification, reason=f"{verification.reason}; {NOBODY}")
+    error_found = error_of(verification, _UNVERIFIED)
+    return _Attempt(model, trace, verification.verdict, guilty, blamed, verification, error_found)
 
 
 def _rewritten(
-    rewrite: Callable[..., tuple[Model, Trace]], exclude: Iterable[SiteKey], watch: Watch
+    rewrite: Callable[..., tuple[Model, Trace]], watch: Watch, exclude: frozenset[SiteKey]
 ) -> tuple[Model, Trace]:
     with watch("rewrite"):
-        return rewrite(exclude=frozenset(exclude))
-
-
-def _guilty_sites(
-    verification: Verification,
-    trace: Trace,
-    known: Iterable[Site],
-    rewritten: Callable[[Iterable[SiteKey]], tuple[Model, Trace]],
-    checker: Checker,
-) -> list[Site]:
-    """The sites that have to go before the next check; none when all is equal or nobody is found.
-
-    A rule that was found guilty once is guilty in every region that still fails; else the first region is searched.
-    """
-    again = {site.rule for site in known}
-    found = [site for site in blame(verification.failing, trace) if site.rule in again]
-    if found or not verification.failing:
-        return found
-    first = verification.failing[0]
-
-    def passes(model: Model) -> bool:
-        return not any(first.names & region.names for region in checker.check(model).failing)
-
-    site = find_guilty(blame([first], trace), lambda exclude: rewritten(exclude | set(map(key_of, known)))[0], passes)
-    return [site] if site is not None else []
+        return rewrite(exclude=exclude)

@@ -10,30 +10,53 @@ from graphopt.errors import GraphoptError
 from graphopt.ir import Model
 from graphopt.pipeline.meanings import count_meanings
 from graphopt.rewrite import Trace
-from graphopt.verify import Verdict, Verification
+from graphopt.verify import Layer, Verdict, Verification
 
 
 @dataclass(frozen=True)
 class Rewrite:
     """One site: the rule, the value it replaced, the values that the nodes it matched wrote.
 
-    A site whose verdict is `unequal` changed what the model computes; if the model's is another, it was rolled back.
+    `verdict` is that of the regions that the site touched, and `layer` what says so. A site that was `rolled_back`
+    changed what the model computes, and is not in it.
     """
 
     rule: str
     root: str
     nodes: tuple[str, ...]
     verdict: Verdict
+    layer: Layer
+    rolled_back: bool = False
+
+
+@dataclass(frozen=True)
+class Conviction:
+    """A site that was found guilty of a difference at the value `region`, and the `reason` in figures.
+
+    It took `replays` rewrites of the model and runs of `runs` regions; none where the rule was known to be guilty at
+    another site. `case` is the folder in which it was kept, `nodes` how many nodes the model in it has, `test` a test
+    to paste, which fails; empty where nothing was kept.
+    """
+
+    rule: str
+    root: str
+    region: str
+    reason: str
+    replays: int
+    runs: int
+    case: str = ""
+    nodes: int = 0
+    test: str = ""
 
 
 @dataclass(frozen=True)
 class Result:
     """A fused model and what is known of it.
 
-    `verdict` says what the check found, `errors` what stands against the model and, after that, the rules that failed,
-    which stands against none. `output` is the file it was written to, if it was. `trace` holds what the rules did,
-    `verification` the figures of the check, `seconds` wall times by stage, `assume` the promises about inputs that were
-    given.
+    `verdict` says what the check found, `errors` what stands against the model and, after that, the rules that
+    failed, which stands against none. `output` is the file it was written to, if it was. `trace` holds what the
+    rules did, `blamed` the sites that were found guilty and taken back, `verification` the figures of the check,
+    `seconds` wall times by stage, `assume` the promises about inputs that were given.
     """
 
     model: Model
@@ -44,6 +67,7 @@ class Result:
     ops_before: Counter[str]
     ops_after: Counter[str]
     rewrites: tuple[Rewrite, ...]
+    blamed: tuple[Conviction, ...]
     trace: Trace
     verification: Verification | None
     seconds: dict[str, float]
@@ -63,7 +87,7 @@ class Result:
     @property
     def rolled_back(self) -> tuple[Rewrite, ...]:
         """The sites that were taken back."""
-        return tuple(one for one in self.rewrites if one.verdict == "unequal" != self.verdict)
+        return tuple(one for one in self.rewrites if one.rolled_back)
 
     @property
     def exit_code(self) -> int:

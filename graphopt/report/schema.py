@@ -37,6 +37,7 @@ def fusion(result: Result) -> Report:
         "fused": result.fused,
         "rewrites": [asdict(rewrite) for rewrite in result.rewrites],
         "rolled_back": [asdict(rewrite) for rewrite in result.rolled_back],
+        "blamed": [asdict(conviction) for conviction in result.blamed],
         "rules": [
             {
                 "name": name,
@@ -128,10 +129,14 @@ def _verification(found: Verification) -> Report:
     return {
         "verdict": found.verdict,
         "decided_by": found.decided_by,
+        "level": found.level,
         "reason": found.reason,
+        "hint": found.hint,
+        "parting": asdict(found.parting) if found.parting is not None else None,
         "outputs": [asdict(one) for one in found.outputs],
         "regions": [asdict(one) for one in found.regions],
         "counts": asdict(found.counts),
+        "crashes": [asdict(one) for one in found.crashes],
         "inputs": [asdict(one) for one in found.inputs],
         "providers": [asdict(one) for one in found.providers],
         "seconds": round(found.seconds, 4),

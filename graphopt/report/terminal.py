@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
@@ -14,14 +14,17 @@ from rich.text import Text
 from graphopt.bench import Timing
 from graphopt.pipeline import Demo, Inspection, Port, Result, count_meanings, parts
 from graphopt.rewrite import CompiledRule
-from graphopt.verify import Comparison, Verdict, Verification
-from graphopt.verify.tolerance import K
+from graphopt.verify import Comparison, Verdict
+from graphopt.verify.numbers.tolerance import K
 
 _STYLES: dict[Verdict, str] = {"equal": "green", "unequal": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
 _FEW = 12
 """Rows of a table that nobody asked to see whole."""
 
-_NUMERIC = frozenset({"count", "before", "after", "applied", "matched", "tried", "ms", "median", "p90", "ratio"})
+_NUMERIC = frozenset(
+    {"count", "before", "after", "applied", "matched", "tried", "ms", "median", "p90", "ratio"}
+    | {"max abs", "floor", "floors", "allowed", "cosine"}
+)
 
 
 def fusion(result: Result, *, verbose: bool = False) -> RenderableType:
@@ -30,24 +33,7 @@ def fusion(result: Result, *, verbose: bool = False) -> RenderableType:
     facts.add_row("model", result.source)
     facts.add_row("target", result.target)
     facts.add_row("written", str(result.output) if result.output is not None else "nothing")
-    return Group(*_changes(result, verbose), *_applied(result, verbose), facts)
-
-
-def verification(found: Verification) -> RenderableType:
-    """What `verify` compared, and on what."""
-    facts = fact_grid()
-    facts.add_row("verdict", _verdict(found.verdict))
-    facts.add_row("decided by", found.decided_by)
-    if found.reason:
-        facts.add_row("reason", found.reason)
-    for one in found.outputs:
-        if one.feed and one.verdict != "equal":
-            facts.add_row("seen on", f"{one.name}: {one.feed}")
-    for provider in found.providers:
-        facts.add_row(f"on {provider.name}", Text.assemble(_verdict(provider.verdict), f"  {provider.reason}"))
-    for name, feeds in _feeds(found).items():
-        facts.add_row("fed", f"{name}: {', '.join(feeds)}")
-    return Group(*_comparisons(found.outputs), facts)
+    return Group(*_changes(result, verbose), *_applied(result, verbose), facts, *_tests(result))
 
 
 def inspection(found: Inspection) -> RenderableType:
@@ -133,6 +119,11 @@ def demo(found: Demo, *, verbose: bool = False) -> RenderableType:
     return Group(title, "", *_changes(found.fusion, verbose), _outcome(found.fusion), *timed)
 
 
+def verdict_text(verdict: Verdict) -> Text:
+    """A verdict in its colour."""
+    return Text(verdict, _STYLES[verdict])
+
+
 def size(count: int) -> str:
     """Bytes for people: `438.2 MB`."""
     for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
@@ -178,8 +169,8 @@ def _applied(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
 def _outcome(result: Result) -> Table:
     facts = fact_grid()
     facts.add_row("check", _check(result))
-    for site in result.rolled_back:
-        facts.add_row("rolled back", f"{site.rule} at '{site.root}': it changed what the model computes")
+    for name, text in _rolled_back(result):
+        facts.add_row(name, text)
     for rule, reason in result.trace.left_out.items():
         facts.add_row("left out", f"{rule}: {reason}")
     for rule, roots in groupby(sorted(result.trace.stopped, key=lambda stop: stop.rule), key=lambda stop: stop.rule):
@@ -192,17 +183,36 @@ def _outcome(result: Result) -> Table:
     return facts
 
 
+def _rolled_back(result: Result) -> Iterator[tuple[str, str]]:
+    """The rules that were wrong: the first site of each in figures, and where the case of it is."""
+    for rule, sites in groupby(sorted(result.blamed, key=lambda one: one.rule), key=lambda one: one.rule):
+        first, *others = sorted(sites, key=lambda one: not one.case)
+        more = f" and at {len(others):,} more" if others else ""
+        yield "rolled back", f"{rule} at '{first.root}'{more}: it changed what the model computes; {first.reason}"
+        size = f" ({first.nodes} nodes)" if first.nodes else ""
+        if first.case or first.region:
+            yield "", f"kept in {first.case}{size}" if first.case else "--keep-failed DIR keeps the smallest case of it"
+
+
+def _tests(result: Result) -> Iterator[RenderableType]:
+    """The tests of what was kept, to paste."""
+    for one in result.blamed:
+        if one.test:
+            yield ""
+            yield Text(one.test.rstrip(), no_wrap=True, overflow="ignore")
+
+
 def _check(result: Result) -> Text:
     found = result.verification
     if found is None:
-        return _verdict(result.verdict)
+        return verdict_text(result.verdict)
     counts = found.counts
     regions = counts.run + counts.known
     changed = f"{regions} region{'' if regions == 1 else 's'} changed"
     if found.verdict != "skipped":
         changed += " and was run" if regions == 1 else " and were run"
     text = f": {changed}, {counts.free} {'is' if counts.free == 1 else 'are'} equal by structure"
-    return Text.assemble(_verdict(result.verdict), text, _furthest(found.regions))
+    return Text.assemble(verdict_text(result.verdict), text, _furthest(found.regions))
 
 
 def _furthest(compared: Sequence[Comparison]) -> str:
@@ -210,32 +220,8 @@ def _furthest(compared: Sequence[Comparison]) -> str:
     return f"; at most {max(ratios):.1f} noise floors apart, {K:g} are allowed" if ratios else ""
 
 
-def _comparisons(outputs: Sequence[Comparison]) -> tuple[RenderableType, ...]:
-    if not outputs:
-        return ()
-    table = new_table("output", "verdict", "max abs", "max rel", "rms", "cosine", "floor")
-    for one in outputs:
-        figures = (one.max_abs, one.max_rel, one.rms, one.cosine, one.floor)
-        table.add_row(one.name, _verdict(one.verdict), *("" if x is None else f"{x:.4g}" for x in figures))
-    return table, ""
-
-
-def _feeds(found: Verification) -> dict[str, list[str]]:
-    """What each input was fed: shapes and kinds, without repetition."""
-    feeds: dict[str, list[str]] = {}
-    for one in found.inputs:
-        text = f"{'x'.join(map(str, one.shape)) or 'scalar'} {one.kind}"
-        if text not in feeds.setdefault(one.name, []):
-            feeds[one.name].append(text)
-    return feeds
-
-
 def _speedup(ratio: float) -> Text:
     return Text(f"{1 / ratio:.2f}x faster", "bold green" if ratio < 1 else "")
-
-
-def _verdict(verdict: Verdict) -> Text:
-    return Text(verdict, _STYLES[verdict])
 
 
 def _port(port: Port) -> str:

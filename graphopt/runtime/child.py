@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from graphopt.errors import GraphoptError
-from graphopt.runtime.protocol import Hello, receive, send
+from graphopt.runtime.protocol import TF32, Hello, receive, send
 
 _ROOT = Path(__file__).parents[2]
+_TAIL = 4096
+"""Bytes at the end of what the child printed in which its last line is looked for."""
 
 
 class ChildDied(Exception):
@@ -28,7 +30,7 @@ class ChildDied(Exception):
 class Child:
     """A worker process. Starting it does not wait for it: the first request does."""
 
-    def __init__(self, scratch: Path, memory: int | None) -> None:
+    def __init__(self, scratch: Path, memory: int | None, tf32: bool) -> None:
         self._log = scratch / "stderr"
         self._hello: Hello | None = None
         self._expired = False
@@ -39,7 +41,7 @@ class Child:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(),
+                env=_environment(tf32),
                 process_group=0,  # an interrupt from the keyboard is for the parent, which ends the child
             )
 
@@ -59,7 +61,8 @@ class Child:
         return self._exchange((verb, arguments), timeout)
 
     def kill(self) -> None:
-        self._process.kill()
+        """Ends it, and what it may have started."""
+        self._kill_group()
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             with suppress(BrokenPipeError):
@@ -75,6 +78,7 @@ class Child:
             reply = receive(cast(Any, self._process.stdout))
         except (EOFError, BrokenPipeError):
             self._process.wait()
+            self._kill_group()
             raise ChildDied(self._obituary(timeout), self._expired) from None
         except BaseException:
             self.kill()  # what is left of the reply must not be taken for the next one
@@ -87,20 +91,27 @@ class Child:
 
     def _expire(self) -> None:
         self._expired = True
-        self._process.kill()
+        self._kill_group()
+
+    def _kill_group(self) -> None:
+        # Also when the child is dead: what it started would keep our end of the pipe from being closed.
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _obituary(self, timeout: float | None) -> str:
         if self._expired:
             return f"took longer than {timeout:g} s"
         code = self._process.returncode
         text = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        last = self._log.read_text(errors="replace").strip().rpartition("\n")[2][:200]
+        with self._log.open("rb") as log:
+            log.seek(-min(_TAIL, log.seek(0, os.SEEK_END)), os.SEEK_END)
+            last = log.read().decode(errors="replace").strip().rpartition("\n")[2][:200]
         return f"{text} ({last})" if last else text
 
 
-def _environment() -> dict[str, str]:
+def _environment(tf32: bool) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     # Since 1.29, onnxruntime's Linux builds report model names and hashes to their maker unless told not to; a user who
     # sets the variable himself decides.
     defaults = {"ORT_DISABLE_TELEMETRY": "1", "OPENBLAS_NUM_THREADS": "1"}
-    return defaults | os.environ | {"PYTHONPATH": path}
+    return defaults | os.environ | {"PYTHONPATH": path} | ({} if tf32 else {TF32: "0"})

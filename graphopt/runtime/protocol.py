@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from graphopt.errors import InconclusiveError, ModelError
+from graphopt.errors import InconclusiveError, ModelError, RuntimeCrash
 
 Array = npt.NDArray[Any]
 
@@ -26,6 +26,9 @@ PLACEHOLDER = "*"
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 """Our names of execution providers, and onnxruntime's."""
+
+TF32 = "NVIDIA_TF32_OVERRIDE"
+"""The environment variable that, being 0, keeps NVIDIA's libraries from rounding float32 products to 10 bits."""
 
 
 class RunError(ModelError):
@@ -74,7 +77,8 @@ class Port(NamedTuple):
 class Kernel(NamedTuple):
     """One kernel that ran: its node, what it computes, where, and for how many microseconds.
 
-    `domain` is None for a node that onnxruntime's optimizer made, where onnxruntime does not say.
+    `domain` is None for a node that onnxruntime's optimizer made, where onnxruntime does not say. `floats` is how many
+    elements the largest output of floating-point numbers has; 0 where there is none.
     """
 
     node: str
@@ -82,13 +86,13 @@ class Kernel(NamedTuple):
     domain: str | None
     provider: str
     micros: int
+    floats: int = 0
 
 
 class Hello(NamedTuple):
-    """The child's first message: onnxruntime's version and the providers it has, by our names."""
+    """The child's first message: onnxruntime's version."""
 
     version: str
-    providers: tuple[str, ...]
 
 
 class Opened(NamedTuple):
@@ -112,6 +116,16 @@ class Load:
     profile: bool = False
     entries: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
+    custom_ops: tuple[Path, ...] = ()
+
+
+class Crash(RuntimeCrash):
+    """onnxruntime died, or was ended, while it loaded a model, `request`, or ran it on `feeds`."""
+
+    def __init__(self, crash: RuntimeCrash, request: Load, feeds: Mapping[str, Any]) -> None:
+        super().__init__(crash.code, crash.message, crash.where, crash.hint)
+        self.request = request
+        self.feeds = feeds
 
 
 def send(stream: BinaryIO, message: object) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from graphopt.errors import GraphoptError, RuntimeCrash, UsageError, near
 from graphopt.runtime.child import Child, ChildDied
-from graphopt.runtime.protocol import PROVIDERS, Array, External, Hello, Kernel, Load, Opened, Port
+from graphopt.runtime.protocol import PROVIDERS, Array, Crash, External, Hello, Kernel, Load, Opened, Port
 
 SPILL = 1 << 20
 """Bytes. In-memory initializers from this size on reach the child through a file that it maps."""
@@ -24,19 +24,30 @@ class Runner:
     """A child process that creates and runs onnxruntime sessions, one request at a time; a context manager.
 
     `timeout` is seconds for each request (None: no limit), `memory` bytes that the child may allocate in all (None: no
-    limit; weights that it maps read-only do not count, those onnxruntime maps itself do). The child starts in
-    `__enter__` without waiting for it. When it dies or overruns `timeout`, the request raises RuntimeCrash; the next
-    request starts another child, and open sessions are created again in it when they are next used. Not for use from
-    several threads at once.
+    limit; weights that it maps read-only do not count, those onnxruntime maps itself do). `custom_ops` are libraries of
+    kernels for operators that onnxruntime has not. `tf32` leaves it to onnxruntime and the environment whether a GPU
+    rounds what float32 products are made of to 10 bits; else it does not. The child starts in `__enter__` without
+    waiting for it. When it dies or overruns `timeout`, the request raises RuntimeCrash; the next request starts another
+    child, and open sessions are created again in it when they are next used. Not for use from several threads at once.
 
     Requests raise RunError for what onnxruntime refuses, Unavailable where onnxruntime or the provider is missing.
     """
 
-    def __init__(self, *, timeout: float | None = 300.0, memory: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        timeout: float | None = 300.0,
+        memory: int | None = None,
+        tf32: bool = False,
+        custom_ops: Iterable[Path] = (),
+    ) -> None:
         self.timeout = timeout
         self.memory = memory
+        self.custom_ops = tuple(path.absolute() for path in custom_ops)
+        self.tf32 = tf32
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._child: Child | None = None
+        self._providers: tuple[str, ...] | None = None
 
     def __enter__(self) -> Self:
         self._folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
@@ -56,8 +67,11 @@ class Runner:
             self._folder = None
 
     def available_providers(self) -> tuple[str, ...]:
-        """The providers that onnxruntime was built with, by our names (`cpu`, `cuda`)."""
-        return self._hello().providers
+        """The providers that onnxruntime can create sessions on, by our names (`cpu`, `cuda`)."""
+        if self._providers is None:
+            self._hello()
+            self._providers = self._ask("providers", doing="looking for providers", where="")
+        return self._providers
 
     def version(self) -> str:
         """onnxruntime's version."""
@@ -99,6 +113,7 @@ class Runner:
             profile,
             dict(entries or {}),
             name,
+            self.custom_ops,
         )
         return Session(self, request)
 
@@ -122,7 +137,7 @@ class Runner:
         if self._child is None or not self._child.alive:
             if self._child is not None:
                 self._child.kill()
-            self._child = Child(Path(self._folder.name), self.memory)
+            self._child = Child(Path(self._folder.name), self.memory, self.tf32)
         return self._child
 
     def _hello(self) -> Hello:
@@ -142,6 +157,8 @@ class Runner:
         try:
             external = {name: self._spill(source, spilled) for name, source in request.external.items()}
             opened = self._ask("load", replace(request, external=external), doing="loading", where=request.name)
+        except RuntimeCrash as crash:
+            raise Crash(crash, request, {}) from None
         finally:
             for path in spilled:
                 path.unlink(missing_ok=True)  # the child has mapped it
@@ -185,7 +202,10 @@ class Session:
         """
         wanted = list(outputs) if outputs is not None else [port.name for port in self.outputs]
         key = self._key()
-        values = self._runner._ask("run", key, _plain(feeds), wanted, doing="running", where=self.name)
+        try:
+            values = self._runner._ask("run", key, _plain(feeds), wanted, doing="running", where=self.name)
+        except RuntimeCrash as crash:
+            raise Crash(crash, self._request, feeds) from None
         return dict(zip(wanted, values, strict=True))
 
     def kernels(self) -> list[Kernel]:
@@ -219,8 +239,8 @@ def _plain(feeds: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain_feed(feed: Any) -> Any:
-    if feed is None:
-        return None
+    if feed is None or isinstance(feed, dict):
+        return feed
     return [_plain_feed(item) for item in feed] if isinstance(feed, list) else np.asarray(feed, order="C")
 
 

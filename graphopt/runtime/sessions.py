@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import itertools
 import json
+import math
+import os
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +18,26 @@ from typing import Any
 import numpy as np
 import onnxruntime as ort
 
-from graphopt.runtime.protocol import PLACEHOLDER, PROVIDERS, Hello, Kernel, Load, Opened, Port, RunError, Unavailable
+from graphopt.errors import GraphoptError, ModelError
+from graphopt.runtime.protocol import (
+    PLACEHOLDER,
+    PROVIDERS,
+    TF32,
+    Hello,
+    Kernel,
+    Load,
+    Opened,
+    Port,
+    RunError,
+    Unavailable,
+)
 from graphopt.runtime.tensors import NARROW, array_from_value, initializer, value_from_array
 
 SMALL = 1 << 16
 """Bytes. Initializers up to this size are copied, so that shape inference and folding can read them."""
+
+_FLOATS = ("float", "float16", "bfloat16", "double")
+"""What profiles call the types of floating-point tensors."""
 
 _STATUS = re.compile(r"\[ONNXRuntimeError\] : \d+ : (\w+) : (.*)", re.DOTALL)
 
@@ -60,8 +77,25 @@ class Sessions:
         ort.set_default_logger_severity(4)
 
     def hello(self) -> Hello:
+        return Hello(ort.__version__)
+
+    def providers(self) -> tuple[str, ...]:
+        """The providers on which a session can be created.
+
+        A build may have one whose libraries or whose device are not there: it says so only on standard error, and runs
+        everything on the CPU.
+        """
         installed = ort.get_available_providers()
-        return Hello(ort.__version__, tuple(name for name, theirs in PROVIDERS.items() if theirs in installed))
+        return tuple(name for name, theirs in PROVIDERS.items() if theirs in installed and self._starts(name))
+
+    def _starts(self, provider: str) -> bool:
+        if provider == "cpu":
+            return True
+        try:
+            self.close(self.load(Load(_smallest(), optimize=False, provider=provider)).key)
+        except (RunError, Unavailable):
+            return False
+        return True
 
     def load(self, request: Load) -> Opened:
         provider = PROVIDERS[request.provider]
@@ -70,9 +104,10 @@ class Sessions:
         model = request.model if isinstance(request.model, bytes) else str(request.model)
         with _errors("load", request):
             options = _options(request, self._scratch / "profile")
+            _register(options, request.custom_ops)
             weights = _attach(options, request, self._blank)
-            providers = list(dict.fromkeys([provider, PROVIDERS["cpu"]]))
-            session = ort.InferenceSession(model, options, providers, enable_fallback=0)
+            providers = {provider: _provider_options(request.provider), PROVIDERS["cpu"]: {}}
+            session = ort.InferenceSession(model, options, list(providers.items()), enable_fallback=0)
         if provider not in session.get_providers():
             raise _unavailable(request.provider)
         key = next(self._keys)
@@ -112,11 +147,29 @@ class Sessions:
         del self._loaded[key]
 
 
+def _provider_options(provider: str) -> dict[str, str]:
+    """What a provider is told where the environment asks for exact products: no TF32, no algorithm picked by time."""
+    if provider != "cuda":
+        return {}
+    # From a wheel's CUDA libraries, which are on no search path; without them the system's are used.
+    ort.preload_dlls()
+    return {"use_tf32": "0", "cudnn_conv_algo_search": "DEFAULT"} if os.environ.get(TF32) == "0" else {}
+
+
+def _smallest() -> bytes:
+    """A model of one node."""
+    from onnx import parser  # takes time, and is asked for only where there is another provider than the CPU
+
+    text = '<ir_version: 8, opset_import: ["": 13]> g (float[1] x) => (float[1] y) { y = Neg(x) }'
+    return bytes(parser.parse_model(text).SerializeToString())
+
+
 def _options(request: Load, profile: Path) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = request.threads
     options.inter_op_num_threads = 1
+    options.use_deterministic_compute = not request.optimize
     entries = {}
     if request.threads > 1:
         # Threads that spin after a run would take the cores from the next session's run.
@@ -135,6 +188,18 @@ def _options(request: Load, profile: Path) -> ort.SessionOptions:
     for name, value in (entries | dict(request.entries)).items():
         options.add_session_config_entry(name, value)
     return options
+
+
+def _register(options: ort.SessionOptions, libraries: Iterable[Path]) -> None:
+    """Adds kernels. Raises: ModelError GO036 for a file that is no library of them."""
+    for path in libraries:
+        try:
+            options.register_custom_ops_library(str(path))
+        except Exception as error:
+            found = _STATUS.match(str(error))
+            hint = "a shared library for this platform and version of onnxruntime, with the function RegisterCustomOps"
+            message = f"not a library of custom ops: {found[2] if found else error}"
+            raise ModelError("GO036", message, str(path), hint) from error
 
 
 def _attach(options: ort.SessionOptions, request: Load, blank: Path) -> list[ort.OrtValue]:
@@ -179,7 +244,10 @@ def _kernels(session: ort.InferenceSession) -> list[Kernel]:
 def _kernel(event: dict[str, Any], by_name: dict[tuple[str, str], str], by_op: dict[str, set[str]]) -> Kernel:
     node, op = event["name"].removesuffix("_kernel_time"), event["args"]["op_name"]
     domains = {by_name[node, op]} if (node, op) in by_name else by_op.get(op, set())
-    return Kernel(node, op, next(iter(domains)) if len(domains) == 1 else None, event["args"]["provider"], event["dur"])
+    domain = next(iter(domains)) if len(domains) == 1 else None
+    shapes = [output.get(kind) for output in event["args"].get("output_type_shape", ()) for kind in _FLOATS]
+    floats = max((math.prod(shape) for shape in shapes if shape is not None), default=0)
+    return Kernel(node, op, domain, event["args"]["provider"], event["dur"], floats)
 
 
 def _ports(args: Sequence[Any]) -> tuple[Port, ...]:
@@ -195,6 +263,8 @@ def _unavailable(provider: str) -> Unavailable:
 def _errors(phase: str, request: Load) -> Iterator[None]:
     try:
         yield
+    except GraphoptError:
+        raise
     except MemoryError as error:
         raise RunError(phase, "MEMORY", str(error) or "out of memory", request.name) from error
     except Exception as error:

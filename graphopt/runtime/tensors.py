@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import ctypes
 import math
+from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakValueDictionary
 
 import ml_dtypes
 import numpy as np
@@ -34,6 +36,7 @@ NARROW = {
     "tensor(uint2)": Narrow(25, np.dtype(ml_dtypes.uint2), 2),
     "tensor(int2)": Narrow(26, np.dtype(ml_dtypes.int2), 2),
 }
+_copies: WeakValueDictionary[tuple[Path, int, np.dtype[Any]], Array] = WeakValueDictionary()
 _BY_DTYPE = {narrow.dtype: narrow for narrow in NARROW.values()}
 
 
@@ -80,9 +83,19 @@ def initializer(source: External | Array) -> ort.OrtValue:
         return value_from_array(np.empty(source.shape, source.dtype), _type_name(source.dtype))
     mapped = np.memmap(source.path, np.uint8, "r", source.offset, (source.length,))
     stored = _raw(narrow) if narrow else source.dtype
-    # Copied if the offset is not a multiple of the item's size.
-    data = np.require(mapped.view(stored), requirements="A")
+    data = _aligned(mapped.view(stored), source)
     return _over(data, narrow, source.shape) if narrow else ort.OrtValue.ortvalue_from_numpy(data.reshape(source.shape))
+
+
+def _aligned(data: Array, source: External) -> Array:
+    """`data`, which is mapped; read if its offset is not a multiple of the item's size: once for all that use it."""
+    if data.flags.aligned:
+        return data
+    key = source.path, source.offset, data.dtype
+    known = _copies.get(key)
+    if known is None or known.shape != data.shape:
+        known = _copies[key] = np.fromfile(source.path, data.dtype, data.size, offset=source.offset)
+    return known
 
 
 def _over(data: Array, narrow: Narrow, shape: tuple[int, ...]) -> ort.OrtValue:

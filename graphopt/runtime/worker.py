@@ -11,14 +11,19 @@ import os
 import resource
 import select
 import shutil
+import signal
 import sys
 import threading
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from graphopt.errors import GraphoptError
 from graphopt.runtime.protocol import Unavailable, receive, send
+
+MOST_WRITTEN = 4 << 30
+"""Bytes of the largest file that this process may write, such as what the runtime prints, before it is ended."""
 
 
 def main() -> None:
@@ -71,13 +76,17 @@ def _watch_parent(pipe: int, scratch: Path) -> None:
         while not poll.poll(1000) and os.getppid() == parent:
             pass
         shutil.rmtree(scratch, ignore_errors=True)
-        os._exit(1)
+        os.killpg(0, signal.SIGKILL)  # with what was started here: the parent made this process the leader of a group
 
     threading.Thread(target=watch, daemon=True).start()
 
 
 def _limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
+    with suppress(OSError):
+        # Where memory ends, the system is to end this process, not the parent.
+        Path("/proc/self/oom_score_adj").write_text("1000")
     if memory:
         # Not RLIMIT_AS: it would count weights mapped read-only and address space that is only reserved.
         resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))

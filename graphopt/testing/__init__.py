@@ -1,7 +1,7 @@
 """Testing rules: what a rule makes of a graph, what it leaves alone, and that the numbers stay.
 
-`assert_fuses`, `assert_unchanged` and `assert_equivalent` are for a test beside the rule. Case files say the same of
-many spellings:
+`assert_fuses`, `assert_unchanged` and `assert_equivalent` are for a test beside the rule, `assert_keeps` for a case
+that a verification kept. Case files say the same of many spellings:
 
     rule: GeluErf                          the rule a file is about; after a comma, rules that run beside it
 
@@ -44,7 +44,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from graphopt.testing.assertions import assert_equivalent, assert_fuses, assert_unchanged
+    from graphopt.testing.assertions import assert_equivalent, assert_fuses, assert_keeps, assert_unchanged
     from graphopt.testing.cases import Case, parse_cases, update_cases
     from graphopt.testing.check import check_rule
     from graphopt.testing.run import Outcome, run_case
@@ -54,6 +54,7 @@ __all__ = [
     "Outcome",
     "assert_equivalent",
     "assert_fuses",
+    "assert_keeps",
     "assert_unchanged",
     "check_rule",
     "parse_cases",
@@ -62,7 +63,7 @@ __all__ = [
 ]
 
 _HOME = {
-    **dict.fromkeys(["assert_equivalent", "assert_fuses", "assert_unchanged"], "assertions"),
+    **dict.fromkeys(["assert_equivalent", "assert_fuses", "assert_keeps", "assert_unchanged"], "assertions"),
     **dict.fromkeys(["Case", "parse_cases", "update_cases"], "cases"),
     "check_rule": "check",
     **dict.fromkeys(["Outcome", "run_case"], "run"),

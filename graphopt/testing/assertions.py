@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
 from types import MappingProxyType
+from typing import Any
+
+import numpy as np
 
 from graphopt import ir
 from graphopt.errors import GraphoptError
-from graphopt.ir import Model, load, model_from_proto, model_to_proto
+from graphopt.ir import Model, dtypes, load, model_from_proto, model_to_proto
 from graphopt.ir.text import parse, to_text
 from graphopt.pipeline.meanings import count_ops
+from graphopt.pipeline.optimize import optimize
 from graphopt.report.explanation import plain_tree
-from graphopt.rewrite import CompiledRule, Rule, Trace, built_in_rules
+from graphopt.rewrite import CompiledRule, Context, Rule, Trace, built_in_rules, find_rules
 from graphopt.runtime import Runner
+from graphopt.targets import target_named
 from graphopt.testing.numerics import Ranges
 from graphopt.testing.run import apply, changes, compare, failure, prepare, reasons, refused
+from graphopt.verify.pair import CannotRun
+from graphopt.verify.trial import Rewriting, Trial, alone
 
 Source = ir.Source | Model
 """A model: its text form, the path of its file, a proto, a graph of onnx-graphsurgeon, or the IR; never changed."""
@@ -97,6 +107,56 @@ def assert_equivalent(a: Source, b: Source, *, dims: Mapping[str, int] = _NONE, 
         if one != other:
             raise AssertionError(_message([f"the {what} are {', '.join(one)} and {', '.join(other)}"], text))
     _check_numbers(before, after, (), dims, feeds, text)
+
+
+def assert_keeps(
+    model: Source,
+    rule: type[Rule] | str | None,
+    inputs: Mapping[str, Any] | Path,
+    *,
+    rules: Iterable[str] = (),
+    assume: Iterable[str] = (),
+) -> None:
+    """`rule` keeps what `model` computes on `inputs`: it declines, or what it writes is equal within the noise.
+
+    `rule` may be the name of one in `rules`, files or modules; None are all rules and passes. `inputs` are arrays by
+    name, or a file of them. Raises: AssertionError with how far it is off and what was rewritten.
+    """
+    __tracebackhide__ = True
+    before = _graph(model)
+    promises = frozenset(assume)
+    rewrite: Rewriting
+    if rule is None:
+        rewrite = partial(optimize, target=target_named("ort-cpu"), rules=find_rules(rules).rules, assume=promises)
+        name = ""
+    else:
+        known = find_rules(rules).select([rule]).rules[0] if isinstance(rule, str) else CompiledRule(rule())
+        rewrite, name = alone(known, Context(None, promises)), known.name
+    lowering = [one for one in built_in_rules() if one.stage == "lower" and one.name != name]
+    with Runner(timeout=_TIMEOUT) as runner:
+        trial = Trial(rewrite, lowering, runner)
+        after = trial.rewritten(before)
+        if after is None:
+            return
+        try:
+            found = trial.compared(before, after, _arrays(before, inputs))
+        except CannotRun as error:
+            raise AssertionError(f"the model does not run: {error}") from None
+    if found.verdict == "unequal":
+        text = changes(to_text(before), to_text(after), ("before", "after"), context=3)
+        raise AssertionError(_message([f"'{found.name}' is another: {found.reason}"], text))
+
+
+def _arrays(model: Model, inputs: Mapping[str, Any] | Path) -> dict[str, Any]:
+    """Inputs in the element types of `model`. A file holds types that numpy lacks as their bits."""
+    with np.load(inputs) if isinstance(inputs, Path) else nullcontext(inputs) as given:
+        arrays = {name: np.asarray(given[name]) for name in given}
+    for node in model.graph.inputs:
+        name, kind = node.output.name, dtypes.to_numpy(node.output.dtype)
+        array = arrays[name]
+        bits = isinstance(inputs, Path) and array.dtype != kind and array.itemsize == kind.itemsize
+        arrays[name] = array.view(kind) if bits else array.astype(kind)
+    return arrays
 
 
 def _compiled(rule: Rules) -> tuple[CompiledRule, ...]:

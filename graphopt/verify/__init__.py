@@ -7,25 +7,34 @@ original by rewriting, `compare` for any two models, `blame` and `find_guilty` s
 from graphopt.verify.checker import Checker, check
 from graphopt.verify.cuts import Region, regions
 from graphopt.verify.endtoend import compare
-from graphopt.verify.guilt import blame, find_guilty, key_of
+from graphopt.verify.guilt import NOBODY, Blamed, Search, blame, find_guilty, key_of, rulings
 from graphopt.verify.results import (
     Comparison,
     Counts,
+    Crashed,
     FedInput,
+    Layer,
     Options,
+    Parting,
     ProviderResult,
     Verdict,
     Verification,
 )
 
 __all__ = [
+    "NOBODY",
+    "Blamed",
     "Checker",
     "Comparison",
     "Counts",
+    "Crashed",
     "FedInput",
+    "Layer",
     "Options",
+    "Parting",
     "ProviderResult",
     "Region",
+    "Search",
     "Verdict",
     "Verification",
     "blame",
@@ -34,4 +43,5 @@ __all__ = [
     "find_guilty",
     "key_of",
     "regions",
+    "rulings",
 ]

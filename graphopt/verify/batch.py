@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Final
 
-import numpy as np
 from onnx import TypeProto
 
 from graphopt.ir import Model
-from graphopt.runtime import RunError
+from graphopt.runtime import Crash, RunError
+from graphopt.verify.chunks import known_sizes
 from graphopt.verify.cuts import Region
-from graphopt.verify.feeds import Feed
-from graphopt.verify.measure import lost_numbers, over_feeds
+from graphopt.verify.inputs.feeds import Feed
+from graphopt.verify.inputs.variants import Variants
+from graphopt.verify.numbers.measure import lost_numbers, over_feeds
 from graphopt.verify.pair import CannotRun, Pair, Side, Values
 from graphopt.verify.parts import Part, PartSession, part, type_of
+from graphopt.verify.placement import Op, counted, elsewhere, fused_ops, over_providers
 from graphopt.verify.results import Comparison
 from graphopt.verify.runs import Runs
-from graphopt.verify.tap import Tap
-from graphopt.verify.variants import Variants
-
-MOST_NODES: Final = 5_000
-MOST_BYTES: Final = 256 << 20
+from graphopt.verify.tap import Boundary
 
 
 class Batch:
@@ -35,22 +32,32 @@ class Batch:
         self._boundary = list(dict.fromkeys(name for region in regions for name in region.inputs))
 
     def run(
-        self, tap: Tap | None, feeds: Sequence[Feed], variants: Variants, providers: Sequence[str]
+        self, tap: Boundary | None, feeds: Sequence[Feed], variants: Variants | None, providers: Sequence[str]
     ) -> list[Comparison]:
-        """What each region's output shows over all feeds, in order; without a `tap` the regions read constants only.
+        """What each region's output shows over all feeds and `providers`, in order.
 
+        Without a `tap` the regions read constants only; without `variants` they are run on what was tapped alone.
         Raises: CannotRun where onnxruntime refuses one of the parts, RunError where it refuses the original as a whole.
         """
+        found = {provider: self._run(tap, feeds, variants, provider) for provider in providers}
+        return [over_providers(dict(zip(found, row, strict=True))) for row in zip(*found.values(), strict=True)]
+
+    def _run(
+        self, tap: Boundary | None, feeds: Sequence[Feed], variants: Variants | None, provider: str
+    ) -> list[Comparison]:
+        """What each region's output shows over all feeds on one provider."""
         rows: list[list[Comparison]] = [[] for _ in self._regions]
         with ExitStack() as stack:
             pair: Pair | None = None
             for number, feed in enumerate(feeds):
                 values = tap.values(feed, self._boundary) if tap is not None else {}
                 if pair is None:
-                    self._refuse_large(values)
-                    pair = self._pair(tap, values, providers, stack)
+                    original, candidate = self._sessions(tap, values, provider, stack)
+                    pair = Pair(self._runs, original, [candidate])
                 plain: Values = {}
-                for label, varied in variants.of(feed, values, first=number == 0):
+                plainly = [(feed.label, values)]
+                varied_values = plainly if variants is None else variants.of(feed, values, first=number == 0)
+                for label, varied in varied_values:
                     reference, found = pair.run(label, varied, number)
                     plain = plain or reference
                     changed = {name for name in values if varied[name] is not values[name]}
@@ -58,39 +65,43 @@ class Batch:
                         lost = lost_numbers(plain[region.output], reference[region.output])
                         if not lost and _is_fair(region, changed):
                             row.append(found[region.output])
-        return [over_feeds(row) for row in rows]
+            complaints = elsewhere(candidate.kernels, provider, [_fused(region) for region in self._regions])
+        return [counted(over_feeds(row), complaint) for row, complaint in zip(rows, complaints, strict=True)]
 
-    def _refuse_large(self, values: Values) -> None:
-        size = sum(value.nbytes for value in values.values() if isinstance(value, np.ndarray))
-        if size > MOST_BYTES and len(self._regions) > 1:
-            raise CannotRun("original", f"{size} bytes of boundary values")
-
-    def _pair(self, tap: Tap | None, values: Values, providers: Sequence[str], stack: ExitStack) -> Pair:
+    def _sessions(
+        self, tap: Boundary | None, values: Values, provider: str, stack: ExitStack
+    ) -> tuple[PartSession, PartSession]:
+        """The original's on the CPU, and the candidate's on a provider, for values like these."""
         kinds = tap.types if tap is not None else {}
         typed = values.keys() & kinds.keys()
         types = {name: type_of(kinds[name], values[name], self._sizes(name)) for name in typed}
         original = self._load("original", self._part("original", types), "cpu", stack)
-        part = self._part("candidate", types)
-        return Pair(self._runs, original, [self._load("candidate", part, name, stack) for name in providers])
+        return original, self._load("candidate", self._part("candidate", types), provider, stack)
 
     def _sizes(self, name: str) -> Sequence[int | None]:
-        """The sizes of a boundary value that do not depend on the feed; onnxruntime misjudges some ops without them."""
-        shapes = [model.graph.names[name].shape for model in self._models.values() if name in model.graph.names]
-        known = next((shape for shape in shapes if shape is not None), ())
-        return [size if isinstance(size, int) else None for size in known]
+        return known_sizes(model.graph.names[name] for model in self._models.values() if name in model.graph.names)
 
     def _part(self, side: Side, types: Mapping[str, TypeProto]) -> Part:
         roots = [region.original if side == "original" else region.candidate for region in self._regions]
         cuts, noisy = self._regions[0].cuts, self._runs.data if side == "original" else None
-        return part(self._models[side], roots, self._runs.weights, cuts=cuts, types=types, noisy=noisy)
+        return part(
+            self._models[side], roots, self._runs.weights, cuts=cuts, types=types, noisy=noisy, seeds=self._runs.seeds
+        )
 
     def _load(self, side: Side, part: Part, provider: str, stack: ExitStack) -> PartSession:
         try:
-            session = part.load(self._runs.runner, f"regions of the {side}", provider=provider)
+            profile = provider != "cpu"
+            session = part.load(self._runs.runner, f"regions of the {side}", provider=provider, profile=profile)
         except RunError as error:
             raise CannotRun(side, error.message) from error
+        except Crash as crash:
+            raise CannotRun(side, crash.message, is_wrong=side == "candidate", crash=crash) from crash
         stack.callback(session.close)
         return session
+
+
+def _fused(region: Region) -> frozenset[Op]:
+    return fused_ops(region.original_cone.nodes, region.candidate_cone.nodes)
 
 
 def _is_fair(region: Region, changed: set[str]) -> bool:

@@ -3,34 +3,55 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
+
+import onnx
 
 from graphopt.errors import InconclusiveError
 from graphopt.ir import Model
-from graphopt.runtime import RunError
-from graphopt.verify.batch import MOST_NODES, Batch
+from graphopt.runtime import Crash, RunError, Runner
+from graphopt.verify.batch import Batch
+from graphopt.verify.cases import keep_crash, standalone
 from graphopt.verify.cuts import Comparer, Region
-from graphopt.verify.endtoend import compare_in
-from graphopt.verify.feeds import Feed
+from graphopt.verify.endtoend import MOST_LOADED, compare_in
+from graphopt.verify.inputs.feeds import Feed
+from graphopt.verify.inputs.variants import Variants
+from graphopt.verify.interface import interface_difference
 from graphopt.verify.pair import CannotRun
-from graphopt.verify.results import Comparison, Counts, FedInput, Options, ProviderResult, Verification, worst
-from graphopt.verify.runs import Runs, interface_difference
-from graphopt.verify.structure import draws
-from graphopt.verify.tap import Tap
-from graphopt.verify.variants import Variants
+from graphopt.verify.parts import part
+from graphopt.verify.placement import not_needed, provider_result
+from graphopt.verify.random_ops import difference as random_difference
+from graphopt.verify.refusals import bad_data, of_reference, within_limits
+from graphopt.verify.results import (
+    Comparison,
+    Counts,
+    Crashed,
+    Options,
+    ProviderResult,
+    Verification,
+    worst,
+)
+from graphopt.verify.runs import Runs
+from graphopt.verify.schedule import Ran, Schedule
+from graphopt.verify.tap import Boundary, Tap
 
-MOST_LOADED = 4 * MOST_NODES
-"""Nodes of the largest model that is loaded as a whole."""
+_MOST_KEPT = 8
+"""Crashes that are kept: a rule that makes onnxruntime crash may have fired everywhere."""
+_WHOLE = "the whole model"
+_NOT_LOADED = "too large to be loaded as a whole: its parts were"
 
 
 def check(original: Model, candidate: Model, options: Options | None = None) -> Verification:
     """Whether `candidate` computes what `original` does, from which it was made by rewriting.
 
-    Raises: InconclusiveError GO012 or GO017 where no inputs can be made, RuntimeCrash where onnxruntime crashed or ran
-    out of time, UsageError for options that do not fit the model.
+    Where onnxruntime crashes or runs out of time the case is kept, and `crashes` of the result says where.
+    Raises: InconclusiveError GO012 or GO017 where no inputs can be made, UsageError for options that do not fit the
+    model.
     """
     with Checker(original, options) as checker:
         return checker.check(candidate)
@@ -45,8 +66,10 @@ class Checker:
         self._runs = Runs(original, self._options)
         self._comparer = Comparer(original)
         self._known: dict[tuple[str, int, int], Comparison] = {}
+        self._crashes: dict[str, Crashed] = {}
+        self._kept = self._options.keep
         self._variants = Variants(self._runs.data)
-        self._tap: Tap | None = None
+        self._schedule = Schedule(original, self._runs, self._comparer.constants.number_of)
 
     def __enter__(self) -> Self:
         self._runs.__enter__()
@@ -58,32 +81,76 @@ class Checker:
     def check(self, candidate: Model) -> Verification:
         """As the function `check`; regions that an earlier candidate had as well are not run again."""
         start = time.perf_counter()
-        return replace(self._check(candidate), seconds=time.perf_counter() - start)
+        self._crashes.pop(_WHOLE, None)
+        try:
+            found = self._check(candidate)
+        except Crash as crash:
+            reason = f"{self._note(_WHOLE, 'original', crash).message} the original"
+            found = Verification("inconclusive", "regions", reason)
+        names = {_WHOLE, *(one.name for one in found.regions if one.verdict != "equal")}
+        crashes = (*found.crashes, *(crashed for name, crashed in self._crashes.items() if name in names))
+        return replace(found, crashes=crashes, seconds=time.perf_counter() - start)
+
+    @property
+    def original(self) -> Model:
+        return self._original
+
+    @property
+    def runner(self) -> Runner:
+        """The child process in which all is run."""
+        return self._runs.runner
+
+    def boundary(self, names: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """What stands at values of the original when it runs, on every feed and variant; each with its label.
+
+        Raises: RunError where it does not run.
+        """
+        with closing(Tap(self._original, names, self._runs)) as tap:
+            for number, feed in enumerate(tap.feeds()):
+                yield from self._variants.of(feed, tap.values(feed, names), first=number == 0)
+
+    def parts(self, candidate: Model, region: Region) -> dict[str, onnx.ModelProto]:
+        """What both compute in a region, as models of their own."""
+        sides = {"case": (self._original, region.original), "candidate": (candidate, region.candidate)}
+        return {
+            name: standalone(part(model, [value], self._runs.weights, cuts=region.cuts))
+            for name, (model, value) in sides.items()
+        }
+
+    def made_for(self, model: Model) -> list[Mapping[str, Any]]:
+        """Inputs made for another model, which it runs on. Raises what `Runs.feeds` raises."""
+        with Runs(model, Options(), self.runner) as runs, closing(Tap(model, (), runs)) as tap:
+            return [feed.arrays for feed in tap.feeds()]
 
     def _check(self, candidate: Model) -> Verification:
-        difference = interface_difference(self._original, candidate)
+        difference = interface_difference(self._original, candidate) or random_difference(self._original, candidate)
         if difference:
             return Verification("unequal", "structure", difference)
         found, free = self._comparer.regions(candidate)
         todo = [region for region in found if region.key not in self._known]
         counts = Counts(free + len(found), free, len(todo), len(found) - len(todo))
         if not found:
-            return Verification("equal", "structure", counts=counts)
+            reason = not_needed(self._options.providers)
+            return Verification("equal", "structure", reason, counts=counts, level="full")
         installed, skipped = self._runs.providers()
         if not installed:
             return Verification("skipped", "regions", skipped[0].reason, providers=tuple(skipped), counts=counts)
         try:
-            inputs = self._run(candidate, todo, installed)
+            ran = self._run(candidate, todo, installed)
         except (InconclusiveError, RunError) as error:
+            if isinstance(error, RunError):
+                within_limits(error)
             refusal = self._refusal(candidate)
             if refusal:
                 refusal += f"; it does not run the original: {error.message}" if isinstance(error, RunError) else ""
                 return Verification("unequal", "structure", refusal, counts=counts)
             if isinstance(error, InconclusiveError):
                 raise
-            reason = f"onnxruntime does not run the original: {error.message}"
-            ran = tuple(ProviderResult(name, "inconclusive") for name in installed)
-            return Verification("inconclusive", "regions", reason, providers=(*ran, *skipped), counts=counts)
+            if self._runs.is_given:
+                raise bad_data(error.message, self._original) from error
+            reason, hint = of_reference(error, "the original")
+            providers = (*(ProviderResult(name, "inconclusive") for name in installed), *skipped)
+            return Verification("inconclusive", "regions", reason, providers=providers, counts=counts, hint=hint)
         results = tuple(self._known[region.key] for region in found)
         verdict = worst(result.verdict for result in results)
         verification = Verification(
@@ -91,10 +158,11 @@ class Checker:
             "regions",
             _reason(results) or next((f"{p.name}: {p.reason}" for p in skipped), ""),
             regions=results,
+            compared=tuple(found),
             failing=tuple(region for region in found if self._known[region.key].verdict == "unequal"),
-            inputs=inputs,
-            providers=(*(ProviderResult(name, verdict) for name in installed), *skipped),
-            counts=counts,
+            inputs=ran.inputs,
+            providers=(*(provider_result(name, results) for name in installed), *skipped),
+            counts=replace(counts, alike=ran.alike),
         )
         refusal = self._refusal(candidate) if verdict == "equal" else ""
         if refusal:
@@ -102,80 +170,73 @@ class Checker:
         if verdict == "inconclusive" or (verdict == "equal" and self._options.level == "full"):
             undecided = tuple(region for region in found if self._known[region.key].verdict == "inconclusive")
             return _decided(verification, undecided, compare_in(self._runs, self._original, candidate))
-        return verification
+        unseen = verdict == "equal" and not self._are_loaded(candidate)
+        return replace(verification, reason=verification.reason or _NOT_LOADED) if unseen else verification
 
     def _refusal(self, candidate: Model) -> str:
         """Why onnxruntime loads the original, but not the candidate, whose parts it may run; empty where it does.
 
-        One that is larger than `MOST_LOADED` is not tried: creating a session takes time by the square of its nodes.
+        Models larger than `MOST_LOADED` are not tried: creating a session takes time by the square of its nodes.
         """
-        small = sum(1 for _ in candidate.graph.ops()) <= MOST_LOADED
-        refusal = self._runs.refusal(candidate) if small else ""
+        try:
+            refusal = self._runs.refusal(candidate) if self._are_loaded(candidate) else ""
+        except Crash as crash:
+            refusal = self._note(_WHOLE, "candidate", crash).message
         if not refusal or self._runs.refusal(self._original):
             return ""
         return f"onnxruntime loads the original, but not the candidate: {refusal}"
 
-    def _run(self, candidate: Model, todo: Sequence[Region], providers: Sequence[str]) -> tuple[FedInput, ...]:
-        """Fills in what is known of the regions `todo`; returns what was fed."""
-        random = any(draws(node) for model in (self._original, candidate) for node in model.graph.ops())
-        drawn = [region for region in todo if random and region.is_random]
-        for region in drawn:
-            reason = "it draws random numbers: two runs differ"
-            self._known[region.key] = Comparison(region.output, "inconclusive", reason=reason)
-        left = [region for region in todo if region not in drawn]
-        for batch in _batches([region for region in left if not region.inputs]):
-            self._run_batch(candidate, batch, None, [Feed("constants", self._options.seed, {})], providers)
-        moving = [region for region in left if region.inputs]
-        if not moving:
-            return ()
-        tap = self._tapping([name for region in moving for name in region.inputs])
-        feeds = tap.feeds()
-        for batch in _batches(moving):
-            self._run_batch(candidate, batch, tap, feeds, providers)
-        return tuple(record for feed in feeds for record in feed.records())
+    def _are_loaded(self, candidate: Model) -> bool:
+        """Whether the models are small enough to be loaded as a whole."""
+        return all(sum(1 for _ in model.graph.ops()) <= MOST_LOADED for model in (self._original, candidate))
 
-    def _tapping(self, names: Sequence[str]) -> Tap:
-        if self._tap is None or not self._tap.has(names):
-            if self._tap is not None:
-                self._tap.close()
-            self._tap = Tap(self._original, names, self._runs)
-        return self._tap
+    def _run(self, candidate: Model, todo: Sequence[Region], providers: Sequence[str]) -> Ran:
+        """Fills in what is known of the regions `todo`."""
+        self._runs.seed(candidate)
+        return self._schedule.run(todo, partial(self._run_batch, candidate, providers), self._known)
 
     def _run_batch(
-        self, candidate: Model, batch: list[Region], tap: Tap | None, feeds: Sequence[Feed], providers: Sequence[str]
+        self,
+        candidate: Model,
+        providers: Sequence[str],
+        batch: list[Region],
+        tap: Boundary | None,
+        feeds: Sequence[Feed],
+        in_full: bool,
     ) -> None:
         """Runs a batch; one that cannot be run as a whole, in halves."""
+        variants = self._variants if in_full else None
         waiting = [batch]
         while waiting:
             batch = waiting.pop()
             try:
-                results = Batch(self._original, candidate, batch, self._runs).run(tap, feeds, self._variants, providers)
+                results = Batch(self._original, candidate, batch, self._runs).run(tap, feeds, variants, providers)
             except CannotRun as problem:
                 middle = len(batch) // 2
                 if middle:
                     waiting += [batch[middle:], batch[:middle]]
                     continue
+                if problem.crash is not None:
+                    self._note(batch[0].output, problem.side, problem.crash)
                 results = [_refused(batch[0], problem)]
             self._known.update(zip((region.key for region in batch), results, strict=True))
 
-
-def _batches(regions: Sequence[Region]) -> Iterator[list[Region]]:
-    """Regions in groups of at most `MOST_NODES` nodes."""
-    batch: list[Region] = []
-    size = 0
-    for region in regions:
-        count = len(region.original_cone.nodes) + len(region.candidate_cone.nodes)
-        if batch and size + count > MOST_NODES:
-            yield batch
-            batch, size = [], 0
-        batch.append(region)
-        size += count
-    if batch:
-        yield batch
+    def _note(self, name: str, side: str, crash: Crash) -> Crashed:
+        """Remembers what onnxruntime died of, and keeps the case of it: the first of each region, and not too many."""
+        known = self._crashes.get(name)
+        if known is not None and known.side == side:
+            return known
+        kept = ""
+        if len(self._crashes) < _MOST_KEPT:
+            place = keep_crash(self._kept, crash)
+            self._kept, kept = place.parent, str(place)
+        self._crashes[name] = crashed = Crashed(name, side, crash.code, crash.message, kept)
+        return crashed
 
 
 def _refused(region: Region, problem: CannotRun) -> Comparison:
-    reason = f"onnxruntime does not run this region of the {problem.side}: {problem}"
+    region_of = f"this region of the {problem.side}"
+    reason = f"onnxruntime does not run {region_of}: {problem}" if problem.crash is None else f"{problem} {region_of}"
     return Comparison(region.output, "unequal" if problem.is_wrong else "inconclusive", reason=reason)
 
 
@@ -200,4 +261,7 @@ def _decided(regions: Verification, undecided: tuple[Region, ...], whole: Verifi
         outputs=whole.outputs,
         inputs=whole.inputs,
         providers=whole.providers,
+        level=whole.level,
+        parting=whole.parting,
+        hint=whole.hint,
     )

@@ -12,7 +12,7 @@ from functools import cached_property
 
 from graphopt.ir import Graph, Model, Node, Tensor, Value
 from graphopt.ir.node import IR_DOMAIN
-from graphopt.verify.structure import Constants, Numbers, Structure, draws
+from graphopt.verify.structure import Constants, Numbers, Structure
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,10 @@ class Cuts:
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     read_as: Mapping[str, str] = field(default_factory=dict)
 
+    def read(self, value: Value) -> str:
+        """The name that a cone reads `value` by."""
+        return value.name if value.name in self.names else self.read_as.get(value.name, value.name)
+
     def cone(self, roots: Iterable[Value]) -> Cone:
         """The cone of `roots`: back to the cuts, which the roots themselves do not count as."""
         nodes: set[Node] = set()
@@ -64,7 +68,7 @@ class Cuts:
             for value in node.inputs:
                 if value is None:
                     continue
-                name = value.name if value.name in self.names else self.read_as.get(value.name, value.name)
+                name = self.read(value)
                 if name != value.name:
                     aliases[value.name] = name
                 if is_initializer(value):
@@ -82,7 +86,8 @@ class Cuts:
 class Region:
     """What lies between a cut point and the cuts before it, in both models.
 
-    `output` is the name of the cut point, `key` tells the same region in another candidate.
+    `output` is the name of the cut point, `key` tells the same region in another candidate. `operators` are numbers of
+    what nodes do, whatever they read; an Identity has none.
     """
 
     output: str
@@ -90,6 +95,7 @@ class Region:
     candidate: Value
     cuts: Cuts = field(repr=False)
     key: tuple[str, int, int] = field(repr=False)
+    operators: Mapping[Node, int] = field(repr=False)
 
     @cached_property
     def original_cone(self) -> Cone:
@@ -105,12 +111,6 @@ class Region:
         return tuple(dict.fromkeys([*self.original_cone.boundary, *self.candidate_cone.boundary]))
 
     @property
-    def is_random(self) -> bool:
-        """Whether a cone draws random numbers, so that two runs of it may differ."""
-        nodes = [*self.original_cone.nodes, *self.candidate_cone.nodes]
-        return any(map(draws, nodes))
-
-    @property
     def names(self) -> frozenset[str]:
         """The names of the values that either cone computes."""
         nodes = [*self.original_cone.nodes, *self.candidate_cone.nodes]
@@ -123,22 +123,24 @@ class Comparer:
     def __init__(self, original: Model) -> None:
         self._original = original
         self._numbers = Numbers()
-        self._constants = Constants(original, self._numbers)
-        self._whole = Structure(original, self._numbers, self._constants)
+        self._operators: dict[Node, int] = {}
+        self.constants = Constants(original, self._numbers)
+        self._whole = Structure(original, self._numbers, self.constants, operators=self._operators)
 
     def regions(self, candidate: Model) -> tuple[list[Region], int]:
         """The regions that differ, in the original's order, and how many cut points are equal without a run."""
         names = self._original.graph.names
         cuts = self._cuts(candidate.graph)
-        before = Structure(self._original, self._numbers, self._constants, cuts.read_as)
-        after = Structure(candidate, self._numbers, self._constants, cuts.read_as)
+        operators = dict(self._operators)
+        before = Structure(self._original, self._numbers, self.constants, cuts.read_as, operators)
+        after = Structure(candidate, self._numbers, self.constants, cuts.read_as, operators)
         found, free = [], 0
         for name in _roots(self._original.graph, candidate.graph, cuts):
             old, new = names[name], candidate.graph.names[name]
             if _are_empty(old, new) or after[new] in (before[old], self._numbers(("cut", cuts.read_as.get(name)))):
                 free += 1
             else:
-                found.append(Region(name, old, new, cuts, (name, before[old], after[new])))
+                found.append(Region(name, old, new, cuts, (name, before[old], after[new]), operators))
         return found, free
 
     def _cuts(self, candidate: Graph) -> Cuts:

@@ -2,68 +2,111 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from functools import partial
+from typing import Any, Final, Literal
 
-from graphopt.runtime import RunError
-from graphopt.verify.measure import compare, worse
-from graphopt.verify.parts import PartSession
+from graphopt.runtime import Crash, RunError
+from graphopt.verify.doubled import pruned, run_doubled
+from graphopt.verify.numbers.measure import compare, worse
+from graphopt.verify.numbers.tolerance import K
+from graphopt.verify.parts import Runnable
 from graphopt.verify.results import Comparison
 from graphopt.verify.runs import Runs
 
 Values = Mapping[str, Any]
 Side = Literal["original", "candidate"]
 
+SETTLED = K
+"""What agrees up to so many of the least floors needs none that is measured: that takes more runs than to compare."""
+
+_THREADS: Final = 2
+
 
 class CannotRun(Exception):
     """The batch cannot be run as a whole: onnxruntime refuses the part of one `side`, or there is too much of it.
 
-    `is_wrong` where the candidate's part was loaded and then failed on values that the original's part took.
+    `is_wrong` where the candidate's part was loaded and then failed on values that the original's part took, or made
+    onnxruntime crash, as the original's did not. `crash` is there if it died.
     """
 
-    def __init__(self, side: Side, reason: str, is_wrong: bool = False) -> None:
+    def __init__(self, side: Side, reason: str, is_wrong: bool = False, crash: Crash | None = None) -> None:
         super().__init__(reason)
         self.side = side
         self.is_wrong = is_wrong
+        self.crash = crash
 
 
 class Pair:
     """The original's part, and the candidate's on each provider."""
 
-    def __init__(self, runs: Runs, original: PartSession, candidates: Sequence[PartSession]) -> None:
+    def __init__(self, runs: Runs, original: Runnable, candidates: Sequence[Runnable]) -> None:
         self._runs = runs
         self._original = original
         self._candidates = candidates
+        self._wrong: set[str] = set()
 
-    def run(self, label: str, values: Values, number: int) -> tuple[Values, dict[str, Comparison]]:
-        """What the original gives on `values`, and how the candidate compares. Raises CannotRun."""
+    def run(
+        self, label: str, values: Values, number: int, special: bool = False
+    ) -> tuple[Values, dict[str, Comparison]]:
+        """What the original gives on `values`, and how the candidate compares. Raises CannotRun.
+
+        In a `special` feed the signs of zeros count as well.
+        """
         reference = _run("original", self._original, values)
         results = [_run("candidate", session, values) for session in self._candidates]
-        found = {name: _worst(name, reference, results, (), label) for name in reference}
-        unsure = [name for name, one in found.items() if one.verdict == "unequal"]
+        found: dict[str, Comparison] = {}
+
+        def judge(
+            names: Iterable[str], moved: Sequence[Values] = (), truth: Values | None = None, allowed: float = K
+        ) -> list[str]:
+            """Compares, and returns what is not equal."""
+            check = partial(compare, feed=label, allowed=allowed, signs=special)
+            for name in names:
+                near, exact = [draw[name] for draw in moved], (truth or {}).get(name)
+                found[name] = worse([check(name, reference[name], one[name], near, truth=exact) for one in results])
+            return [name for name in names if found[name].verdict == "unequal"]
+
+        unsure = judge(reference, allowed=SETTLED)
         if unsure:
-            # What agrees as far as its type allows needs no floor: to measure one takes more runs than to compare.
             draws = self._runs.moved(values, self._original, number)
             moved = [run for draw in draws if (run := _attempt(self._original, draw, unsure)) is not None]
-            found |= {name: _worst(name, reference, results, moved, label) for name in unsure}
+            unsure = [name for name in judge(unsure, moved) if name not in self._wrong]
+        if unsure:
+            moved += self._threaded(values, unsure)
+            unsure = judge(unsure, moved)
+        if unsure:
+            truth = {name: run_doubled(self._original.part, values, name, self._runs.runner) for name in unsure}
+            self._wrong.update(judge(unsure, moved, truth))
         return reference, found
 
+    def _threaded(self, values: Values, outputs: Sequence[str]) -> list[Values]:
+        """What the original gives with more than one thread: sums of another order. Nothing where it is in pieces."""
+        if not self._original.part.proto:
+            return []
+        part = pruned(self._original.part, outputs)
+        try:
+            with closing(part.load(self._runs.runner, "the original with threads", threads=_THREADS)) as session:
+                return [session.run(values)]
+        except (RunError, Crash):
+            return []
 
-def _worst(name: str, reference: Values, results: Sequence[Values], moved: Sequence[Values], label: str) -> Comparison:
-    near = [draw[name] for draw in moved]
-    return worse([compare(name, reference[name], result[name], near, feed=label) for result in results])
 
-
-def _attempt(session: PartSession, values: Values, outputs: Sequence[str]) -> Values | None:
+def _attempt(session: Runnable, values: Values, outputs: Sequence[str]) -> Values | None:
     """What a session gives for some of its outputs; None where an ulp makes it fail."""
     try:
         return session.run(values, outputs)
     except RunError:
         return None
+    except Crash as crash:
+        raise CannotRun("original", crash.message, crash=crash) from crash
 
 
-def _run(side: Side, session: PartSession, values: Values) -> Values:
+def _run(side: Side, session: Runnable, values: Values) -> Values:
     try:
         return session.run(values)
     except RunError as error:
         raise CannotRun(side, error.message, is_wrong=side == "candidate") from error
+    except Crash as crash:
+        raise CannotRun(side, crash.message, is_wrong=side == "candidate", crash=crash) from crash

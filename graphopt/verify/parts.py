@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import onnx
@@ -14,9 +14,10 @@ from onnx import TypeProto, helper
 from graphopt.ir import Graph, Model, Node, Value, dtypes
 from graphopt.ir.encode import declared_for, model_to_proto, node_to_proto
 from graphopt.ir.tensor import Array
-from graphopt.runtime import External, Runner, Session
+from graphopt.runtime import External, Kernel, Runner, Session
 from graphopt.verify.cuts import Cone, Cuts
 from graphopt.verify.noise import is_movable, is_rounded
+from graphopt.verify.random_ops import Seeds
 from graphopt.verify.weights import Weights, reads_files
 
 # The oldest that knows everything a part may hold, and the newest that onnxruntime loads.
@@ -28,7 +29,8 @@ class Part:
     """A runnable part: its bytes, where its weights lie, and the name that each output has in it.
 
     `weights` are small float weights and `gains` scalar factors, all 1, behind what is rounded: both can be given
-    other values, as inputs. `base` is the folder of what its subgraphs have in files, if they have.
+    other values, as inputs. `base` is the folder of what its subgraphs have in files, if they have. One that
+    `is_random` draws other numbers in every run of a session, and the same ones in the first run of each.
     """
 
     proto: bytes = b""
@@ -38,11 +40,23 @@ class Part:
     outputs: dict[str, str] = field(default_factory=dict)
     weights: dict[str, Array] = field(default_factory=dict)
     gains: dict[str, Array] = field(default_factory=dict)
+    is_random: bool = False
 
     def load(self, runner: Runner, name: str, **options: Any) -> PartSession:
         """A session of it. Raises what `Runner.load` raises."""
         options = {"optimize": False, **options}
         return PartSession(runner.load(self.proto, external=self.external, base=self.base, name=name, **options), self)
+
+
+class Runnable(Protocol):
+    """What runs a part."""
+
+    @property
+    def part(self) -> Part: ...
+
+    def run(self, feeds: Mapping[str, Any], outputs: Collection[str] | None = None) -> dict[str, Any]:
+        """Runs once on those of `feeds` that are inputs; `outputs` by the names they have in the model (None: all)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -57,6 +71,8 @@ class PartSession:
         wanted = {name: self.part.outputs[name] for name in (self.part.outputs if outputs is None else outputs)}
         if not wanted:
             return {}
+        if self.part.is_random:
+            self.session.close()
         known = self.part.inputs | self.part.weights.keys() | self.part.gains.keys()
         found = self.session.run({name: feeds[name] for name in feeds if name in known}, list(wanted.values()))
         return {name: found[inner] for name, inner in wanted.items()}
@@ -65,6 +81,10 @@ class PartSession:
         """onnxruntime's type of each output, by the name it has in the model."""
         inner = {port.name: port.type for port in self.session.outputs}
         return {name: inner[written] for name, written in self.part.outputs.items()}
+
+    def kernels(self) -> list[Kernel]:
+        """What ran, if it was loaded with a profile, which this ends. Raises what `Session.kernels` raises."""
+        return self.session.kernels()
 
     def close(self) -> None:
         self.session.close()
@@ -78,13 +98,15 @@ def part(
     cuts: Cuts | None = None,
     types: Mapping[str, TypeProto] | None = None,
     noisy: Collection[str] | None = None,
+    seeds: Seeds | None = None,
 ) -> Part:
     """The part of `model` that computes `roots` from `cuts` (default: from the model's inputs).
 
     `types` says the types of boundary values that are not inputs of the model. `noisy` names values: those of them that
-    are rounded get a gain, and small float weights can be overridden (default: neither).
+    are rounded get a gain, and small float weights can be overridden (default: neither). `seeds` are for what is
+    random.
     """
-    writer = _Writer(model, cuts or Cuts(frozenset()), weights, types or {}, noisy)
+    writer = _Writer(model, cuts or Cuts(frozenset()), weights, types or {}, noisy, seeds)
     return writer.write(roots)
 
 
@@ -98,14 +120,18 @@ class _Writer:
         weights: Weights,
         types: Mapping[str, TypeProto],
         noisy: Collection[str] | None,
+        seeds: Seeds | None,
     ) -> None:
         self._model = model
         self._cuts = cuts
         self._weights = weights
         self._types = types
         self._noisy = noisy
+        self._seeds = seeds
         self._proto = model_to_proto(replace(model, graph=Graph(model.ledger)))
         self._proto.ir_version = min(max(self._proto.ir_version, _IR_VERSIONS[0]), _IR_VERSIONS[1])
+        if seeds is not None:
+            seeds.write_functions(model, self._proto.functions)
         self._graph = self._proto.graph
         self._names: set[str] = set()
         self._told: set[str] = set()
@@ -150,6 +176,8 @@ class _Writer:
     def _write_node(self, node: Node) -> None:
         proto = node_to_proto(node)
         proto.ClearField("metadata_props")
+        if self._seeds is not None:
+            self._part.is_random |= self._seeds.write(node, proto)
         # onnxruntime refuses two nodes of one name; ONNX does not.
         if proto.name in self._names:
             proto.ClearField("name")

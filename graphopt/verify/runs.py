@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -10,54 +10,69 @@ from typing import Any, Self
 import numpy as np
 
 from graphopt.errors import UsageError, near
-from graphopt.ir import Model, Node, Shape, Value
+from graphopt.ir import Model
 from graphopt.ir.encode import initializers, model_without_weights
 from graphopt.ir.infer import infer
 from graphopt.runtime import PROVIDERS, RunError, Runner
-from graphopt.verify.feeds import MASKS, Feed, Feeder, given_feed
+from graphopt.verify.inputs.chosen import Chooser
+from graphopt.verify.inputs.feeds import Feed, Feeder
+from graphopt.verify.inputs.given import given_feed
+from graphopt.verify.inputs.sizes import check_names
 from graphopt.verify.noise import data_values
-from graphopt.verify.parts import PartSession
+from graphopt.verify.numbers.tolerance import DRAWS, epsilon, one_ulp
+from graphopt.verify.parts import Runnable
+from graphopt.verify.random_ops import Seeds
 from graphopt.verify.results import Options, ProviderResult
-from graphopt.verify.sizes import Binding, check_names, choose
-from graphopt.verify.structure import identical
-from graphopt.verify.tolerance import DRAWS, epsilon, one_ulp
 from graphopt.verify.weights import Weights, reads_files
 
 
 class Runs:
     """A child process and the feeds of one model, whose types are inferred; a context manager.
 
-    `data` names the values that hold data.
+    `data` names the values that hold data. With a `runner` that is open, its child runs everything, and it stays open.
+    `seeds` are what random nodes draw by.
     """
 
-    def __init__(self, model: Model, options: Options) -> None:
+    def __init__(self, model: Model, options: Options, runner: Runner | None = None) -> None:
         for name in options.providers:
             if name not in PROVIDERS:
                 raise UsageError("GO015", f"unknown provider '{name}'", hint=near(name, PROVIDERS))
         check_names(model, options.dims)
         infer(model)
         self.options = options
-        self.runner = Runner(timeout=options.timeout, memory=options.memory)
+        self.runner = runner or Runner(timeout=options.timeout, memory=options.memory, custom_ops=options.custom_ops)
+        self._lent = runner is not None
         self.weights = Weights()
         self.data = data_values(model)
+        self.seeds = Seeds(model)
         self._model = model
-        self._feeds: list[Feed] | None = None
+        self._chooser: Chooser | None = None
         self._given = given_feed(model, options.inputs) if options.inputs is not None else None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.weights)
-        self._stack.enter_context(self.runner)
+        if not self._lent:
+            self._stack.enter_context(self.runner)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._stack.close()
 
+    @property
+    def is_given(self) -> bool:
+        """Whether the inputs are the user's own."""
+        return self._given is not None
+
+    def seed(self, candidate: Model) -> None:
+        """From now on `seeds` make the candidate draw the numbers that the model draws."""
+        self.seeds = Seeds(self._model, candidate)
+
     def providers(self) -> tuple[list[str], list[ProviderResult]]:
-        """The providers to run on, and those that are not installed."""
+        """The providers to run on, and those that are not installed or do not start."""
         installed = self.runner.available_providers()
         missing = [name for name in self.options.providers if name not in installed]
-        reason = "onnxruntime has no such provider here"
+        reason = "onnxruntime has no such provider here, or it does not start"
         skipped = [ProviderResult(name, "skipped", reason) for name in missing]
         return [name for name in self.options.providers if name in installed], skipped
 
@@ -79,17 +94,19 @@ class Runs:
             return error.message
         return ""
 
-    def feeds(self, session: PartSession) -> list[Feed]:
-        """The feeds under which `session`, a part of the model, runs.
+    def feeds(self, session: Runnable, thorough: bool = False) -> list[Feed]:
+        """The feeds under which `session`, a part of the model, runs: few, for regions, or `thorough` ones.
 
-        Raises: InconclusiveError GO012 where no size of a dimension makes it run, GO017 for inputs that cannot be
-        made; RunError where there is nothing to choose and it does not run.
+        Raises: what `Chooser.feeds` raises.
         """
-        if self._feeds is None:
-            self._feeds = [self._given] if self._given is not None else self._generated(session)
-        return self._feeds
+        if self._given is not None:
+            return [self._given]
+        if self._chooser is None:
+            feeder = Feeder(self._model, self.options.seed, self.options.assume)
+            self._chooser = Chooser(self._model, feeder, self.options.dims)
+        return self._chooser.feeds(session, thorough)
 
-    def moved(self, feeds: Mapping[str, Any], session: PartSession, number: int) -> Iterator[dict[str, Any]]:
+    def moved(self, feeds: Mapping[str, Any], session: Runnable, number: int) -> Iterator[dict[str, Any]]:
         """`feeds`, small weights and gains of the part, moved by one ulp: `DRAWS` times, the same in every run."""
         part = session.part
         for draw in range(DRAWS):
@@ -100,68 +117,3 @@ class Runs:
             for (name, one), sign in zip(part.gains.items(), signs, strict=True):
                 moved[name] = (one + sign * epsilon(one)).astype(one.dtype)
             yield moved
-
-    def _generated(self, session: PartSession) -> list[Feed]:
-        feeder = Feeder(self._model, self.options.seed, self.options.assume)
-
-        def attempt(binding: Binding) -> RunError | None:
-            return _refusal(session, feeder.feed(MASKS[-1], binding))
-
-        return feeder.feeds(choose(self._model, self.options.dims, attempt))
-
-
-def _refusal(session: PartSession, feed: Feed) -> RunError | None:
-    try:
-        session.run(feed.arrays, list(session.part.outputs)[-1:])
-    except RunError as error:
-        return error
-    return None
-
-
-def interface_difference(original: Model, candidate: Model) -> str:
-    """How the two differ for a caller: names, order and element types; defaults and sizes of inputs. Empty if not."""
-    for what, before, after in (
-        ("inputs", _ports(original, "inputs"), _ports(candidate, "inputs")),
-        ("outputs", _ports(original, "outputs"), _ports(candidate, "outputs")),
-    ):
-        names = [[name for name, _ in ports] for ports in (before, after)]
-        if names[0] != names[1]:
-            return f"{what} differ: {_listed(names[0])} in the reference, {_listed(names[1])} in the candidate"
-        for (name, old), (_, new) in zip(before, after, strict=True):
-            if old and new and old != new:
-                return f"the type of '{name}' among the {what} differs"
-    inputs = {node.output.name: node for node in candidate.graph.inputs}
-    pairs = ((node, inputs[node.output.name]) for node in original.graph.inputs if node.op == "Input")
-    return next((difference for pair in pairs if (difference := _input_difference(*pair))), "")
-
-
-def _input_difference(old: Node, new: Node) -> str:
-    """How an input of the candidate differs in its default, or in a size that the original leaves open."""
-    name, before, after = old.output.name, old.output.shape, new.output.shape
-    if (old.data is None) != (new.data is None) or (old.data and new.data and not identical(old.data, new.data)):
-        return f"the default of the input '{name}' differs"
-    if after is None:
-        return ""
-    fixed = before is None or len(before) != len(after)
-    if fixed or any(isinstance(n, int) and n != m for m, n in zip(before or (), after, strict=False)):
-        return f"the input '{name}' is [{_sizes(before)}] in the reference, [{_sizes(after)}] in the candidate"
-    return ""
-
-
-def _sizes(shape: Shape | None) -> str:
-    return "..." if shape is None else ", ".join(map(str, shape))
-
-
-def _ports(model: Model, which: str) -> list[tuple[str, int]]:
-    graph = model.graph
-    values = [node.output for node in graph.inputs if node.op == "Input"] if which == "inputs" else graph.outputs
-    return [(value.name, _declared_type(value)) for value in values]
-
-
-def _declared_type(value: Value) -> int:
-    info = value.info
-    return info.type.tensor_type.elem_type if info is not None else value.dtype
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) or "none"

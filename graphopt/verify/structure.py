@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import operator
 import struct
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import onnx
@@ -22,10 +24,11 @@ from graphopt.ir import Function, Graph, Model, Node, Tensor, Value
 from graphopt.ir.attributes import Reference, same_tensor
 from graphopt.ir.encode import node_to_proto
 from graphopt.ir.model import FunctionKey
-from graphopt.ir.schema import is_random, onnx_schema, signature
-from graphopt.rewrite.facts import see_through
+from graphopt.ir.schema import onnx_schema, signature
+from graphopt.verify.random_ops import drawing_functions, draws
 
 _SMALL_BYTES = 1024
+_LARGE_BYTES = 1 << 20
 _FIRST_STABLE_OPSET = 13
 """From here on a new version of an operator with the same signature differs in the types it takes, not in meaning."""
 
@@ -53,16 +56,17 @@ class Constants:
         self._alike: dict[Hashable, list[tuple[Tensor, int]]] = {}
         for node in original.graph.sources("Constant"):
             if node.data is not None:
-                self._named[node.output.name] = node.data, self._number(node.data)
+                self._named[node.output.name] = node.data, self.number_of(node.data)
 
     def number(self, node: Node) -> int:
         """The number of an initializer."""
         if node.data is None:
             return self._numbers(("sparse", _bytes(node.graph.sparse[node])))
         tensor, number = self._named.get(node.output.name, (None, -1))
-        return number if tensor is not None and identical(tensor, node.data) else self._number(node.data)
+        return number if tensor is not None and identical(tensor, node.data) else self.number_of(node.data)
 
-    def _number(self, tensor: Tensor) -> int:
+    def number_of(self, tensor: Tensor) -> int:
+        """The number of a tensor's type, shape and data."""
         content = _content(tensor)
         if content is not None:
             return self._numbers(content)
@@ -79,15 +83,23 @@ class Constants:
 class Structure:
     """The numbers of all values of a model's main graph; an Identity is what it reads.
 
-    `cuts` maps values, by name, to the cut points that they are read as.
+    `cuts` maps values, by name, to the cut points that they are read as. `operators` are the numbers of what nodes do,
+    whatever they read: those of the model that are known are taken from there, the others are added.
     """
 
     def __init__(
-        self, model: Model, numbers: Numbers, constants: Constants, cuts: Mapping[str, str] | None = None
+        self,
+        model: Model,
+        numbers: Numbers,
+        constants: Constants,
+        cuts: Mapping[str, str] | None = None,
+        operators: dict[Node, int] | None = None,
     ) -> None:
+        self.operators = {} if operators is None else operators
         self._cuts = cuts or {}
         self._numbers = numbers
         self._functions = model.functions
+        self._drawing = drawing_functions(model.functions)
         self._bodies: dict[FunctionKey, Hashable] = {}
         self._of: dict[Value, int] = {}
         self._as_read: dict[Value, int] = {}
@@ -119,8 +131,12 @@ class Structure:
         inputs = tuple(-1 if value is None else self._as_read[value] for value in node.inputs)
         while inputs and inputs[-1] == -1:
             inputs = inputs[:-1]
-        key = (node.domain, node.op, node.overload, self._form(node), _attributes(node), inputs, len(node.outputs))
-        if draws(node):
+        does = self.operators.get(node)
+        if does is None:
+            whole = (node.domain, node.op, node.overload, self._form(node), _attributes(node), len(node.outputs))
+            does = self.operators[node] = self._numbers(whole)
+        key = (does, inputs)
+        if draws(node, self._drawing):
             # Two draws are two values, however alike they are written: the first stands for the other model's first.
             self._seen[key] += 1
             return self._numbers((key, self._seen[key]))
@@ -174,8 +190,18 @@ def identical(a: Tensor, b: Tensor) -> bool:
         return True
     if a.dtype != b.dtype or a.shape != b.shape:
         return False
-    place = a.place()
-    return (place is not None and place == b.place()) or same_tensor(a, b)
+    places = a.place(), b.place()
+    if places[0] is None or places[1] is None or a.nbytes < _LARGE_BYTES:
+        return (places[0] is not None and places[0] == places[1]) or same_tensor(a, b)
+    # Read piece by piece: what is compared through a mapping stays in memory.
+    return places[0] == places[1] or all(map(operator.eq, _pieces(*places[0]), _pieces(*places[1])))
+
+
+def _pieces(path: Path, offset: int, length: int) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        file.seek(offset)
+        for start in range(0, length, _LARGE_BYTES):
+            yield file.read(min(_LARGE_BYTES, length - start))
 
 
 def _content(tensor: Tensor) -> tuple[int, tuple[int, ...], bytes] | None:
@@ -237,13 +263,3 @@ def _body(function: Function) -> bytes:
     del proto.node[:]
     proto.node.extend(node_to_proto(node) for node in function.graph.ops())
     return hashlib.blake2b(_bytes(proto), digest_size=24).digest()
-
-
-def draws(node: Node) -> bool:
-    """Whether `node`, or something in its subgraphs, is random."""
-    return _draws(node) or any(_draws(n) for graph in node.subgraphs for scope in graph.scopes() for n in scope.ops())
-
-
-def _draws(node: Node) -> bool:
-    in_training = node.is_op("Dropout") and bool(node.outputs) and see_through(node.output) is None
-    return in_training or is_random(node.domain, node.op)

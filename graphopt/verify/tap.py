@@ -2,38 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
 
 from graphopt.ir import Model
-from graphopt.verify.feeds import Feed
-from graphopt.verify.parts import part
+from graphopt.verify import chunks
+from graphopt.verify.cuts import Cuts
+from graphopt.verify.inputs.feeds import Feed
+from graphopt.verify.parts import PartSession, part
 from graphopt.verify.runs import Runs
 
 
-class Tap:
-    """The original, in a session that also gives the values at the boundaries of regions."""
+class Boundary(Protocol):
+    """Gives the values that regions start from. `types` are onnxruntime's, by name, once a value was asked for."""
 
-    def __init__(self, model: Model, names: Sequence[str], runs: Runs) -> None:
+    @property
+    def types(self) -> Mapping[str, str]: ...
+
+    def values(self, feed: Feed, names: Sequence[str]) -> dict[str, Any]:
+        """The values called `names` under `feed`. Raises RunError."""
+        ...
+
+
+class Tap:
+    """The original, in a session that also gives the values at the boundaries of regions; a large one in several.
+
+    `nodes` is how many nodes it runs.
+    """
+
+    def __init__(self, model: Model, names: Iterable[str], runs: Runs) -> None:
         self._runs = runs
         values = [model.graph.names[name] for name in dict.fromkeys(names)]
         roots = [value for value in values if not value.node.is_source] or model.graph.outputs[:1]
-        self._session = part(model, roots, runs.weights).load(runs.runner, "the original")
+        nodes = Cuts(frozenset()).cone(roots).nodes
+        self.nodes = len(nodes)
+        self._session: PartSession | chunks.Chunks
+        if self.nodes > chunks.MOST_NODES:
+            self._session = chunks.Chunks(model, nodes, roots, runs)
+        else:
+            whole = part(model, roots, runs.weights, seeds=runs.seeds)
+            self._session = whole.load(runs.runner, "the original")
         self._inputs = {node.output.name for node in model.graph.inputs}
-        self.types = self._session.types()
 
-    def has(self, names: Sequence[str]) -> bool:
+    @property
+    def types(self) -> Mapping[str, str]:
+        return self._session.types()
+
+    def has(self, names: Iterable[str]) -> bool:
         """Whether this tap gives the values of all of these."""
-        return all(name in self.types or name in self._inputs for name in names)
+        return all(name in self._session.part.outputs or name in self._inputs for name in names)
 
     def feeds(self) -> list[Feed]:
         """The feeds under which the original runs. Raises what `Runs.feeds` raises."""
         return self._runs.feeds(self._session)
 
     def values(self, feed: Feed, names: Sequence[str]) -> dict[str, Any]:
-        """The values called `names` under `feed`. Raises RunError."""
         given = {name: feed.arrays[name] for name in names if name in feed.arrays}
-        return given | self._session.run(feed.arrays, [name for name in names if name in self.types])
+        tapped = [name for name in names if name in self._session.part.outputs]
+        return given | (self._session.run(feed.arrays, tapped) if tapped else {})
 
     def close(self) -> None:
         self._session.close()
+
+
+class Shared:
+    """A tap for several batches: the original runs once under each feed, and not once for each batch as well."""
+
+    def __init__(self, tap: Tap, names: Sequence[str]) -> None:
+        self._tap = tap
+        self._names = names
+        self._readers: Counter[str] = Counter()
+        self._waiting: dict[int, dict[str, Any]] = {}
+        self._left: dict[int, Counter[str]] = {}
+        self._shelf = chunks.Shelf()
+
+    @property
+    def types(self) -> Mapping[str, str]:
+        return self._tap.types
+
+    def sizes(self, feed: Feed) -> dict[str, int]:
+        """How many bytes each value takes under `feed`."""
+        self._run(feed)
+        values = self._waiting[id(feed)].items()
+        return {name: value.nbytes for name, value in values if isinstance(value, np.ndarray)}
+
+    def expect(self, readers: Iterable[Sequence[str]]) -> None:
+        """Says which values will be asked for under each feed, and how often; after that they are let go."""
+        self._readers = Counter(name for names in readers for name in names)
+
+    def values(self, feed: Feed, names: Sequence[str]) -> dict[str, Any]:
+        key = id(feed)
+        if key not in self._waiting:
+            self._run(feed)
+        waiting, left = self._waiting[key], self._left.setdefault(key, Counter(self._readers))
+        missing = [name for name in names if name not in waiting]
+        found = {name: waiting[name] for name in names if name in waiting}
+        for name in found:
+            left[name] -= 1
+            if left[name] <= 0:
+                del waiting[name]
+        return found | (self._tap.values(feed, missing) if missing else {})
+
+    def _run(self, feed: Feed) -> None:
+        values = self._tap.values(feed, self._names)
+        self._waiting[id(feed)] = {name: self._shelf.keep(value) for name, value in values.items()}

@@ -13,18 +13,23 @@ from onnx import TensorProto
 
 from graphopt.ir import Node, Tensor, dtypes
 from graphopt.runtime import PLACEHOLDER, External
+from graphopt.verify.structure import identical
 
 _INLINE_BYTES = 4096
 
 
 class Weights:
-    """Where the data of constants lies: in the model's files, or in a temporary one for what is in memory only."""
+    """Where the data of constants lies: in the model's files, or in a temporary one for what is in memory only.
+
+    Where two models have the same data by the same name, it is the first model's that is used.
+    """
 
     def __init__(self) -> None:
         self._stack = ExitStack()
         self._file: Path | None = None
         self._end = 0
         self._placed: dict[int, tuple[Tensor, External]] = {}
+        self._named: dict[str, tuple[Tensor, External]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -38,14 +43,17 @@ class Weights:
             return _inlined(name, tensor), None
         proto = TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape, data_location=TensorProto.EXTERNAL)
         proto.external_data.add(key="location", value=PLACEHOLDER)
-        return proto, self._place(tensor)
+        return proto, self._place(name, tensor)
 
-    def _place(self, tensor: Tensor) -> External:
+    def _place(self, name: str, tensor: Tensor) -> External:
         key = id(tensor)
         if key not in self._placed:
-            path, offset, length = tensor.place() or self._spill(tensor)
-            place = External(path.absolute(), offset, length, dtypes.to_numpy(tensor.dtype), tensor.shape)
+            known, place = self._named.get(name, (None, None))
+            if place is None or known is None or not identical(known, tensor):
+                path, offset, length = tensor.place() or self._spill(tensor)
+                place = External(path.absolute(), offset, length, dtypes.to_numpy(tensor.dtype), tensor.shape)
             self._placed[key] = tensor, place
+            self._named.setdefault(name, self._placed[key])
         return self._placed[key][1]
 
     def _spill(self, tensor: Tensor) -> tuple[Path, int, int]:

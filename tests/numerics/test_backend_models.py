@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,11 +13,15 @@ import onnx
 import pytest
 from onnx.backend.test.case.node import collect_testcases
 
-from graphopt.ir import load, model_to_proto
+from graphopt import pipeline
+from graphopt.ir import load, model_to_proto, save
 from graphopt.pipeline.optimize import optimize
 from graphopt.rewrite import built_in_rules
 from graphopt.runtime import RunError, Runner
 from graphopt.targets import target_named
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
+import backend
 
 # onnx's own makers of expected values divide by zero on purpose.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
@@ -64,3 +71,43 @@ def test_no_rewrite_changes_an_operator(target: str) -> None:
                     np.testing.assert_array_equal(found[key], value, err_msg=name)
             compared += 1
     assert compared > 100
+
+
+def test_what_is_loaded_and_saved_computes_the_same() -> None:
+    """One model of 40; tools/backend.py takes all."""
+    found = list(backend.sweep(backend.cases(every=40)))
+    assert not [one.name for one in found if one.refused]
+    verdicts = {name: Counter(one.checks[name].verdict for one in found if one.loads) for name in backend.CHECKS}
+    running = sum(one.loads for one in found)
+    assert running > 30
+    assert verdicts["structure"] == {"equal": running}
+    for check, fine in (("made inputs", {"inconclusive"}), ("given inputs", {"inconclusive", "refused"})):
+        assert verdicts[check].keys() - fine == {"equal"}
+        assert verdicts[check]["equal"] > 0.9 * running
+    for one in found:
+        if not one.loads:
+            assert {one.checks[check].verdict for check in ("made inputs", "given inputs")} <= {
+                "inconclusive",
+                "refused",
+            }
+
+
+def test_the_command_says_so_too(tmp_path: Path) -> None:
+    for number, case in enumerate(backend.cases(every=400)):
+        written = save(load(case.model), tmp_path / f"{number}.onnx")[-1]
+        assert pipeline.verify(case.model, written).verdict == "equal"
+
+
+def test_another_model_is_not_taken_for_the_same(tmp_path: Path) -> None:
+    """What the sweep says of a writer that puts another operator into the file."""
+    (case,) = backend.cases(["test_neg_example"])
+    with Runner() as runner, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(backend, "load", lambda source: load(other(case.model) if isinstance(source, Path) else source))
+        found = backend.outcome(case, tmp_path, runner)
+    assert {check.verdict for check in found.checks.values()} == {"unequal"}
+
+
+def other(model: onnx.ModelProto) -> onnx.ModelProto:
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    copy.graph.node[0].op_type = "Abs"
+    return copy

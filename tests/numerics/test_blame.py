@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import runpy
+import tomllib
 from pathlib import Path
 
 import onnx
@@ -9,6 +11,8 @@ import pytest
 
 import graphopt
 from graphopt.bench import BertConfig, bert
+from graphopt.ir import model_to_proto
+from graphopt.ir.text import parse
 
 CONFIG = BertConfig(layers=2, hidden=64, heads=4, intermediate=128, vocabulary=100, positions=64, mask="product")
 
@@ -78,3 +82,34 @@ def test_a_mistaken_rule_is_blamed_and_taken_back(
     # What was right stays: only the layer whose scale was off keeps its parts.
     assert result.fused["Gelu"] == CONFIG.layers
     assert result.fused.get("Attention", 0) == CONFIG.layers - (rule == "WrongScale")
+
+
+@pytest.mark.parametrize(
+    "rule", ["MergeFactors", "SoftmaxFromParts", "RotaryEmbeddingFromParts", "PadIntoMaxPool", "AttentionToStandard"]
+)
+def test_a_mistake_in_a_rule_of_ours_leaves_a_small_case_that_fails_until_it_is_mended(
+    root: Path, tmp_path: Path, rule: str
+) -> None:
+    table = tomllib.loads((root / "tools" / "planted.toml").read_text())
+    row = next(row for stage in table.values() for row in stage if row["rule"] == rule)
+    right = (root / row["file"]).read_text().replace(f"class {rule}(", f"class Another{rule}(")
+    rules = tmp_path / "wrong.py"
+    rules.write_text(right.replace(row["old"], row["new"]))
+
+    model = model_to_proto(parse(row["model"]))
+    result = graphopt.fuse(model, rules=[str(rules)], disable=[rule], keep=tmp_path / "kept")
+
+    (blamed,) = result.blamed
+    assert blamed.rule == f"Another{rule}"
+    assert result.verdict == "equal"
+    assert 0 < blamed.nodes <= 15
+    assert 0 < blamed.replays <= 6
+
+    def run_test() -> None:
+        found = runpy.run_path(str(Path(blamed.case) / "test_case.py"))
+        next(what for name, what in found.items() if name.startswith("test_"))()
+
+    with pytest.raises(AssertionError, match="is another"):
+        run_test()
+    rules.write_text(right)
+    run_test()

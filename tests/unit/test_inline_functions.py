@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import onnx
 import pytest
 from onnx import TensorProto, helper
@@ -329,9 +331,15 @@ def test_attention_is_fused_across_the_borders_of_functions(target: str) -> None
     assert result.trace.counts["inline_functions"].applied == 12
 
 
-def test_a_function_that_onnxruntime_reads_otherwise_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_function_that_onnxruntime_reads_otherwise_is_taken_back(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("graphopt.passes.function_opset._READ_ANEW", frozenset())
     soft = helper.make_node("Softmax", ["a"], ["b"], axis=1)
-    result = fuse(proto_of([soft], 17, 11))
+    result = fuse(proto_of([soft], 17, 11), keep=tmp_path)
     assert [(site.rule, site.root) for site in result.rolled_back] == [("inline_functions", "y")]
+    # No graph without the function shows it: the region is kept as it is.
+    (place,) = tmp_path.iterdir()
+    assert [(one.rule, one.case) for one in result.blamed] == [("inline_functions", str(place))]
+    assert sorted(file.name for file in place.iterdir()) == ["candidate.onnx", "case.onnx", "inputs.npz"]
     assert (result.verdict, [node.op for node in result.model.graph.ops()]) == ("equal", ["F"])

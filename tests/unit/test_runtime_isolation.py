@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from onnx import parser
 
 from graphopt.errors import RuntimeCrash
 from graphopt.runtime import RunError, Runner, Unavailable
+from graphopt.runtime.worker import MOST_WRITTEN
 
 HEAD = '<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]>'
 
@@ -60,6 +62,100 @@ def test_a_crash_is_an_error_and_open_sessions_survive_it() -> None:
         assert (raised.value.code, raised.value.where) == ("GO051", "attention")
         np.testing.assert_array_equal(other.run({"x": x})["y"], -x)
         assert runner.time([other, other], {"x": x}, runs=1, warmup=0)
+
+
+WRECK = """
+import os, signal, subprocess, sys, time
+import onnxruntime as ort
+
+def run(self, *arguments):
+    how = os.environ["HOW"]
+    if how == "exit":
+        os._exit(7)
+    if how == "flood":
+        print("out\\n" * 5_000_000)
+        os.write(2, b"error\\n" * 5_000_000 + b"the last line\\n")
+        os.abort()
+    if os.fork() == 0:
+        open(os.environ["PID"], "w").write(str(os.getpid()))
+        time.sleep(600)
+    while not os.path.exists(os.environ["PID"]):
+        time.sleep(0.01)
+    if how == "crash beside a child":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    time.sleep(600)
+
+ort.InferenceSession.run = run
+"""
+"""In the child, a runtime that ends in some other way."""
+
+
+@pytest.fixture
+def wreck(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file that has the id of the process that the child started, if it did."""
+    (tmp_path / "sitecustomize.py").write_text(WRECK)
+    monkeypatch.setenv("PYTHONPATH", f"{tmp_path}{os.pathsep}{root}")
+    monkeypatch.setenv("PID", str(tmp_path / "pid"))
+    return tmp_path / "pid"
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("exit", "ended with exit code 7"), ("flood", r"SIGABRT \(the last line\)")],
+)
+def test_other_ends_are_errors(wreck: Path, monkeypatch: pytest.MonkeyPatch, how: str, said: str) -> None:
+    monkeypatch.setenv("HOW", how)
+    with Runner(timeout=60) as runner:
+        session = runner.load(model(NEGATE), optimize=False)
+        with pytest.raises(RuntimeCrash, match=said):
+            session.run({"x": np.ones(3, np.float32)})
+        assert runner.version()
+
+
+@pytest.mark.parametrize("how", ["hang beside a child", "crash beside a child"])
+def test_what_the_child_started_ends_with_it(wreck: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    monkeypatch.setenv("HOW", how)
+    with Runner(timeout=60) as runner:
+        session = runner.load(model(NEGATE), optimize=False)
+        runner.timeout = 2
+        with pytest.raises(RuntimeCrash, match=r"GO05[12]"):
+            session.run({"x": np.ones(3, np.float32)})
+        assert eventually(lambda: gone(int(wreck.read_text())))
+
+
+def test_large_outputs_pass() -> None:
+    with (
+        Runner(timeout=60) as runner,
+        runner.load(model("(int64[1] s) => (float[N] y) { y = ConstantOfShape(s) }"), optimize=False) as s,
+    ):
+        assert s.run({"s": np.array([30_000_000])})["y"].nbytes == 120_000_000
+
+
+def test_where_memory_ends_the_child_is_the_one_to_go_and_no_file_grows_without_end() -> None:
+    with Runner(timeout=60) as runner:
+        runner.version()
+        assert runner._child is not None
+        process = Path(f"/proc/{runner._child._process.pid}")
+        assert (process / "oom_score_adj").read_text().strip() == "1000"
+        assert re.search(rf"Max file size +{MOST_WRITTEN} ", (process / "limits").read_text())
+
+
+def test_a_crash_leaves_nothing_in_the_folders_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here, models, scratch = (tmp_path / name for name in ("here", "models", "scratch"))
+    for folder in (here, models, scratch):
+        folder.mkdir()
+    (models / "m.onnx").write_bytes(model(SEGFAULT))
+    monkeypatch.setattr("tempfile.tempdir", str(scratch))
+    monkeypatch.chdir(here)
+    shared = set(Path("/dev/shm").iterdir()) if Path("/dev/shm").is_dir() else set()
+    with Runner(timeout=60) as runner:
+        session = runner.load(models / "m.onnx", optimize=False, profile=True)
+        with pytest.raises(RuntimeCrash):
+            session.run({"x": np.ones((2, 4, 8), np.float32), "w": np.ones((8, 24), np.float32)})
+    assert [path.name for path in models.iterdir()] == ["m.onnx"]
+    assert not list(here.iterdir())
+    assert not list(scratch.iterdir())
+    assert not Path("/dev/shm").is_dir() or set(Path("/dev/shm").iterdir()) <= shared
 
 
 def test_a_run_that_does_not_end_is_ended() -> None:

@@ -158,14 +158,6 @@ def test_an_overridable_initializer_that_was_folded_is_unequal() -> None:
     assert verified(text, text.replace("Mul(x, w)", "Mul(x, float32[2] {1, 2})")).verdict == "unequal"
 
 
-def test_what_cannot_be_run_by_itself_is_decided_end_to_end() -> None:
-    text = "opset 17\n(x: float32[4]) -> (y) {{ r = RandomNormalLike(x, seed={}.0)\n z = Mul(r, 0.0)\n y = Add(x, z) }}"
-    found = verified(text.format(1), text.format(2))
-    assert (found.verdict, found.decided_by) == ("equal", "end-to-end")
-    noisy = text.replace("Mul(r, 0.0)", "Mul(r, 1.0)")
-    assert verified(noisy.format(1), noisy.format(2)).verdict != "equal"
-
-
 def test_a_model_that_onnxruntime_does_not_run_is_inconclusive() -> None:
     text = "opset 17, other 1\n(x: float32[2]) -> (y) {{ z = other.Unknown(x)\n y = {} }}"
     found = verified(text.format("Exp(z)"), text.format("Abs(z)"))
@@ -228,7 +220,7 @@ def test_dimensions_can_be_bound_and_inputs_given() -> None:
 
 
 def test_no_size_that_works_is_an_error_with_a_place() -> None:
-    text = "opset 17\n(x: float32[N]) -> (y) {{ r = Reshape(x, [5, 5])\n y = {}(r) }}"
+    text = "opset 17\n(x: float32[N]) -> (y) {{ s = Cast([5.0, 5.0], to=int64)\n r = Reshape(x, s)\n y = {}(r) }}"
     with pytest.raises(InconclusiveError, match=r"GO012.*'N' of input 'x'"):
         verified(text.format("Exp"), text.format("Abs"))
     assert verified(text.format("Exp"), text.format("Abs"), dims={"N": 25}).verdict == "unequal"

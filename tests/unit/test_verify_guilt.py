@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from graphopt.ir import Model
 from graphopt.ir.text import parse
 from graphopt.rewrite import CompiledRule, Engine, Expr, Ops, Rule, Site, Trace, Value
 from graphopt.rewrite.engine import SiteKey
-from graphopt.verify import Checker, blame, find_guilty, key_of
+from graphopt.verify import Blamed, Checker, Search, blame, find_guilty, key_of, rulings
 
 TEXT = """
 opset 17
@@ -74,36 +76,131 @@ def test_sites_whose_work_later_sites_replaced_are_blamed_as_well() -> None:
 def test_the_guilty_one_of_many_is_found_in_few_replays() -> None:
     sites = [Site(f"R{i}", f"v{i}", (f"v{i}",), (), (), ()) for i in range(100)]
     for guilty in (0, 1, 42, 99):
-        replays = []
+        replays: list[frozenset[SiteKey]] = []
 
-        def replay(excluded: frozenset[SiteKey], seen: list[frozenset[SiteKey]] = replays) -> frozenset[SiteKey]:
+        def suspects_without(
+            excluded: frozenset[SiteKey], wrong: Site = sites[guilty], seen: list[frozenset[SiteKey]] = replays
+        ) -> list[Site] | None:
             seen.append(excluded)
-            return excluded
+            return None if key_of(wrong) in excluded else sites
 
-        def passes(excluded: frozenset[SiteKey], wrong: Site = sites[guilty]) -> bool:
-            return key_of(wrong) in excluded
-
-        assert find_guilty(sites, replay, passes) is sites[guilty]  # type: ignore[arg-type]
+        assert find_guilty(sites, suspects_without) is sites[guilty]
         assert len(replays) <= 8
+
+
+def test_one_that_fires_in_place_of_the_guilty_one_and_is_wrong_as_well_hides_nobody() -> None:
+    right, wrong, instead = (Site(name, "c", ("c",), (), (), ()) for name in ("Right", "Wrong", "Instead"))
+
+    def suspects_without(excluded: frozenset[SiteKey]) -> list[Site] | None:
+        left = wrong if key_of(wrong) not in excluded else instead
+        return None if key_of(left) in excluded else [right, left]
+
+    assert find_guilty([right, wrong], suspects_without) is wrong
 
 
 def test_nobody_is_guilty_of_what_fails_anyway() -> None:
     _, trace = rewritten()
-    assert find_guilty(trace.sites, lambda excluded: rewritten(excluded)[0], lambda model: False) is None
-    assert find_guilty([], lambda excluded: rewritten(excluded)[0], lambda model: True) is None
+    assert find_guilty(trace.sites, lambda excluded: trace.sites) is None
+    assert find_guilty([], lambda excluded: None) is None
+
+
+def search(text: str, *rules: type[Rule], known: Sequence[Site] = ()) -> tuple[Search, list[Blamed]]:
+    """The search for the guilty ones among `rules`."""
+
+    def again(exclude: frozenset[SiteKey]) -> tuple[Model, Trace]:
+        model = parse(text)
+        engine = Engine([CompiledRule(rule()) for rule in rules], exclude=exclude)
+        engine.run(model)
+        return model, engine.trace
+
+    model, trace = again(frozenset(map(key_of, known)))
+    with Checker(parse(text)) as checker:
+        found = Search(model, trace, checker.check(model), known, again, checker)
+        return found, found.guilty()
 
 
 def test_without_the_guilty_site_the_rest_is_equal() -> None:
-    model, trace = rewritten()
+    found, (blamed,) = search(TEXT, DoubleNegation, LogOfExp)
+    assert key_of(blamed.site) == ("LogOfExp", "c")
+    assert blamed.region is not None
+    assert blamed.region.output == "c"
+    assert "noise floor" in blamed.reason
+    assert blamed.replays == 1
+    repaired, trace = rewritten(frozenset([key_of(blamed.site)]))
     with Checker(parse(TEXT)) as checker:
-        first = checker.check(model)
-        guilty = find_guilty(
-            blame(first.failing, trace),
-            lambda excluded: rewritten(excluded)[0],
-            lambda model: not checker.check(model).failing,
-        )
-        assert guilty is not None
-        assert key_of(guilty) == ("LogOfExp", "c")
-        repaired, trace = rewritten(frozenset([key_of(guilty)]))
         assert checker.check(repaired).verdict == "equal"
     assert {site.rule for site in trace.sites} == {"DoubleNegation"}
+    assert not found.cleared
+
+
+class SinIsCos(Rule):
+    """Wrong, too."""
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value) -> Expr:
+        return op.Sin(x)
+
+    def rewrite(self, op: Ops, x: Value) -> Expr:
+        return op.Cos(x)
+
+
+MANY = f"""
+opset 17
+(x: float32[N, 8]) -> ({", ".join(f"y{i}" for i in range(200))}) {{
+  {" ".join(f"y{i} = Log(Exp(Mul(x, {i + 1.0})))" for i in range(200))}
+}}
+"""
+
+
+def test_a_rule_that_was_found_guilty_once_is_sought_no_more() -> None:
+    _, blamed = search(MANY, LogOfExp)
+    assert len(blamed) == 200
+    assert [one.replays for one in blamed] == [1] + [0] * 199
+
+
+def test_several_rules_are_found_after_one_check() -> None:
+    _, blamed = search("(x: float32[N, 8]) -> (y, z) { y = Log(Exp(x)) z = Sin(x) }", LogOfExp, SinIsCos)
+    assert {one.site.rule for one in blamed} == {"LogOfExp", "SinIsCos"}
+
+
+def test_wholesale_all_that_touched_what_fails_goes_without_a_search() -> None:
+    found, _ = search(TEXT, DoubleNegation, LogOfExp)
+    with Checker(parse(TEXT)) as checker:
+        again = Search(found.model, found.trace, found.verification, (), found.rewritten, checker)
+        assert [(one.site.rule, one.replays) for one in again.guilty(wholesale=True)] == [("LogOfExp", 0)]
+
+
+def test_what_no_site_is_guilty_of_clears_them_all() -> None:
+    def again(exclude: frozenset[SiteKey]) -> tuple[Model, Trace]:
+        model, trace = rewritten(exclude)
+        sqrt = model.graph.names["z"].node
+        model.graph.set_op(sqrt, "Exp", "", 13)
+        return model, trace
+
+    model, trace = again(frozenset([("LogOfExp", "c")]))
+    with Checker(parse(TEXT)) as checker:
+        known = [Site("LogOfExp", "c", ("c",), (), (), ())]
+        found = Search(model, trace, checker.check(model), known, again, checker)
+        assert found.guilty() == []
+    assert found.cleared
+
+
+def test_each_site_has_the_verdict_of_its_own_regions() -> None:
+    model, trace = rewritten()
+    with Checker(parse(TEXT)) as checker:
+        found = checker.check(model)
+    said = {site.root: ruling for site, ruling in zip(trace.sites, rulings(found, trace), strict=True)}
+    assert found.verdict == "unequal"
+    assert said["c"] == ("unequal", "regions")
+    assert {ruling for root, ruling in said.items() if root != "c"} == {("equal", "regions")}
+
+
+def test_a_site_that_left_what_is_equal_by_structure_says_so() -> None:
+    def unused(exclude: frozenset[SiteKey] = frozenset()) -> tuple[Model, Trace]:
+        model, trace = rewritten(exclude)
+        return model, Trace([*trace.sites, Site("Elsewhere", "nowhere", ("nowhere",), ("n",), ("m",), ())])
+
+    model, trace = unused()
+    with Checker(parse(TEXT)) as checker:
+        assert rulings(checker.check(model), trace)[-1] == ("equal", "structure")

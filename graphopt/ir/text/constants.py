@@ -19,7 +19,8 @@ from graphopt.ir.attributes import same_tensor
 from graphopt.ir.dims import Shape, Size
 from graphopt.ir.tensor import Array, Tensor
 
-_LISTED = 8
+LISTED = 8
+"""How many elements of a constant are written."""
 _BARE = {dtypes.FLOAT, dtypes.INT64, dtypes.BOOL, dtypes.STRING}
 _NUMPY_FLOATS = {dtypes.FLOAT, dtypes.FLOAT16, dtypes.DOUBLE}
 _COMPLEX = {dtypes.NUMBERS["complex64"], dtypes.NUMBERS["complex128"]}
@@ -97,9 +98,9 @@ def _dim_text(size: Size) -> str:
     return "?" if set(text := str(size)) & set('?,[]#`"') else text
 
 
-def is_short(tensor: Tensor) -> bool:
-    """Whether the elements are written wherever the constant is used."""
-    return _spelled(tensor) is None and tensor.dtype not in _COMPLEX and (tensor.size <= _LISTED or _is_uniform(tensor))
+def is_short(tensor: Tensor, most: int = LISTED) -> bool:
+    """Whether the elements, `most` at most or all one value, are written wherever the constant is used."""
+    return _spelled(tensor) is None and tensor.dtype not in _COMPLEX and (tensor.size <= most or _is_uniform(tensor))
 
 
 def _is_uniform(tensor: Tensor) -> bool:
@@ -123,14 +124,14 @@ def _spelled(tensor: Tensor) -> str | None:
     return None
 
 
-def tensor_text(tensor: Tensor, *, typed: bool = False) -> str:
+def tensor_text(tensor: Tensor, *, typed: bool = False, most: int = LISTED) -> str:
     """A constant as the text form has it; `typed` always with its type, as an attribute needs it."""
     head = type_text(tensor.dtype, tensor.shape or None)
-    if not is_short(tensor):
+    if not is_short(tensor, most):
         return f"{head} {_spelled(tensor) or f'data({_digest(tensor)})'}"
-    elements = [_element(x, tensor.dtype) for x in tensor.numpy().reshape(-1)[:_LISTED]]
+    elements = [_element(x, tensor.dtype) for x in tensor.numpy().reshape(-1)[:most]]
     text = ", ".join(elements)
-    if not typed and tensor.dtype in _BARE and tensor.size <= _LISTED:
+    if not typed and tensor.dtype in _BARE and tensor.size <= most:
         if not tensor.shape:
             return text
         if len(tensor.shape) == 1 and (elements or tensor.dtype == dtypes.INT64):

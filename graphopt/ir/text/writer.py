@@ -17,7 +17,7 @@ from graphopt.ir.model import Model
 from graphopt.ir.node import IR_DOMAIN, Node, Value, qualified
 from graphopt.ir.schema import attribute_default, first_version
 from graphopt.ir.tensor import Tensor
-from graphopt.ir.text.constants import is_short, tensor_text, type_text, unknown
+from graphopt.ir.text.constants import LISTED, is_short, tensor_text, type_text, unknown
 
 NAME = r"[A-Za-z_/][\w./]*"
 WORDS = frozenset({*dtypes.NUMBERS, "true", "false", "inf", "nan", "_"})
@@ -25,10 +25,10 @@ WORDS = frozenset({*dtypes.NUMBERS, "true", "false", "inf", "nan", "_"})
 _DTYPES = ("dtype", "output_dtype", "softmax_dtype", "to")
 
 
-def to_text(graph: Model | Graph, *, names: bool = True, types: bool = False) -> str:
+def to_text(graph: Model | Graph, *, names: bool = True, types: bool = False, most: int = LISTED) -> str:
     """The text form of a model or of one scope of it.
 
-    Constants of at most 8 elements, or of one value, stand where they are used, whatever node or initializer holds
+    Constants of at most `most` elements, or of one value, stand where they are used, whatever node or initializer holds
     them; of larger ones that `random(seed)` did not make only a digest is written. What else is left out: names of
     nodes, and documentation. With `types`, what is known of inner values is written as well.
 
@@ -39,7 +39,7 @@ def to_text(graph: Model | Graph, *, names: bool = True, types: bool = False) ->
     model = graph if isinstance(graph, Model) else None
     main = model.graph if model else graph
     assert isinstance(main, Graph)
-    writer = _Writer(names, types)
+    writer = _Writer(names, types, most)
     text = writer.scope(main)
     if main.holder is None:
         used = {node.domain for scope in main.scopes() for node in scope.ops()}
@@ -56,9 +56,10 @@ def to_text(graph: Model | Graph, *, names: bool = True, types: bool = False) ->
 class _Writer:
     """Writes scopes, and remembers what it called each value."""
 
-    def __init__(self, names: bool, types: bool) -> None:
+    def __init__(self, names: bool, types: bool, most: int) -> None:
         self.names = names
         self.types = types
+        self.most = most
         self.given: dict[Value, str] = {}
         self.taken: set[str] = set()
         self.numbers = itertools.count(1)
@@ -96,22 +97,26 @@ class _Writer:
 
     def param(self, node: Node) -> str:
         name = self.name(node.output)
-        return f"{name} = {tensor_text(node.data)}" if node.data is not None else name + self.type(node.output)
+        return (
+            f"{name} = {tensor_text(node.data, most=self.most)}"
+            if node.data is not None
+            else name + self.type(node.output)
+        )
 
     def constant(self, value: Value) -> str:
         """The statement that defines a constant; empty for one that is written where it is used."""
         if self.inline(value):
             return ""
         # A sparse initializer has no tensor.
-        return f"{self.name(value)} = {tensor_text(value.tensor or _sparse(value))}"
+        return f"{self.name(value)} = {tensor_text(value.tensor or _sparse(value), most=self.most)}"
 
     def inline(self, value: Value) -> str:
         """The text of a constant that is written where it is used; empty for any other value."""
         if value not in self.inlined:
             tensor, graph = value.tensor, value.node.graph
             named = tensor is None or graph.is_output(value) or value.node in graph.inputs
-            here = tensor is not None and not named and (not self.names or is_short(tensor))
-            self.inlined[value] = tensor_text(tensor) if tensor is not None and here else ""
+            here = tensor is not None and not named and (not self.names or is_short(tensor, self.most))
+            self.inlined[value] = tensor_text(tensor, most=self.most) if tensor is not None and here else ""
         return self.inlined[value]
 
     def operand(self, value: Value | None) -> str:

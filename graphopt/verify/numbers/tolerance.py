@@ -25,8 +25,8 @@ CHAOTIC: Final = 0.25
 
 
 def is_float(array: Array) -> bool:
-    """Whether the elements are real floating-point numbers (of numpy's types or of `ml_dtypes`)."""
-    return array.dtype.kind == "f" or array.dtype.name == "bfloat16"
+    """Whether the elements are real floating-point numbers that have a floor: of float8, `K` ulps are everything."""
+    return array.dtype.name in ("float16", "float32", "float64", "bfloat16")
 
 
 def epsilon(array: Array) -> float:
@@ -35,8 +35,11 @@ def epsilon(array: Array) -> float:
 
 
 def smallest(array: Array) -> float:
-    """The smallest normal number of the array's type; below it kernels may flush to zero."""
-    return 2.0**-126 if array.dtype.name == "bfloat16" else float(np.finfo(array.dtype).tiny)
+    """The smallest number that counts: below the smallest normal one kernels may flush to zero, but not in float16."""
+    if array.dtype.name == "bfloat16":
+        return 2.0**-126
+    found = np.finfo(array.dtype)
+    return float(found.smallest_subnormal if array.dtype == np.float16 else found.smallest_normal)
 
 
 def one_ulp(array: Array, rng: np.random.Generator) -> Array:

@@ -1,0 +1,158 @@
+"""Two models laid side by side, whatever their values are called: what is the same, and where they part.
+
+From the inputs up, values are the same that have one number (`structure`). From the outputs down, values correspond
+that are used in the same place, slot by slot, as long as the operators that use them are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from graphopt.ir import Graph, Model, Node, Value, dtypes
+from graphopt.ir.schema import signature
+from graphopt.verify.cuts import is_initializer
+from graphopt.verify.results import Parting
+from graphopt.verify.structure import Constants, Numbers, Structure
+
+_COMMUTATIVE: Final = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal"})
+_FEW: Final = 4
+"""Numbers of a constant that are shown."""
+
+Couple = tuple[Value, Value]
+
+
+class Alignment:
+    """The values of two models that have one interface, side by side."""
+
+    def __init__(self, reference: Model, candidate: Model) -> None:
+        numbers = Numbers()
+        constants = Constants(reference, numbers)
+        self._before = Structure(reference, numbers, constants)
+        self._after = Structure(candidate, numbers, constants)
+        self._reference, self._candidate = _needed(reference.graph), _needed(candidate.graph)
+        self._outputs = list(zip(reference.graph.outputs, candidate.graph.outputs, strict=True))
+        # By use: values of the reference, each with that of the candidate, and the nodes that do the same.
+        self._used: dict[Value, Value] = {}
+        self._alike: dict[Node, Node] = {}
+
+    @property
+    def is_equal(self) -> bool:
+        """Whether all outputs are computed in the same way."""
+        return all(map(self._is_one, self._outputs))
+
+    def couples(self) -> list[Couple]:
+        """Computed values that correspond and are not equal by structure, in the reference's order.
+
+        They correspond by use, or have one name, and one type and shape.
+        """
+        self._align()
+        named = {value.name: value for node in self._candidate for value in node.outputs}
+        found = {a: named[a.name] for node in self._reference for a in node.outputs if a.name in named} | self._used
+        couples = [(a, b) for a, b in found.items() if (a.dtype, a.shape) == (b.dtype, b.shape)]
+        moving = [pair for pair in couples if not self._is_one(pair) and pair[0].tensor is None]
+        return sorted(moving, key=lambda pair: (pair[0].node.rank, pair[0].index))
+
+    def parting(self) -> Parting:
+        """How much is the same, and the first nodes that are not."""
+        self._align()
+        there = {self._after[value] for node in self._candidate for value in node.outputs}
+        here = {self._before[value] for node in self._reference for value in node.outputs}
+        left = [node for node in self._reference if any(self._before[value] not in there for value in node.outputs)]
+        new = [node for node in self._candidate if any(self._after[value] not in here for value in node.outputs)]
+        # What is alike may still not be known to be equal: it comes after a difference, or is of another version.
+        alike = set(self._alike.values())
+        other_left = [node for node in left if node not in self._alike]
+        old = next(iter(other_left or left), None)
+        there_is = next((self._used[v].node for v in old.outputs if v in self._used), None) if old is not None else None
+        other = there_is or next((node for node in new if node not in alike), None)
+        difference = self._difference(old, other) if old is not None and other is not None else ""
+        total = max(len(self._reference), len(self._candidate))
+        return Parting(len(self._reference) - len(other_left), total, describe(old), describe(other), difference)
+
+    def _is_one(self, couple: Couple) -> bool:
+        return self._before[couple[0]] == self._after[couple[1]]
+
+    def _align(self) -> None:
+        waiting = [] if self._used else self._outputs[::-1]
+        while waiting:
+            old, new = map(_behind_identity, waiting.pop())
+            if old.node.is_source or new.node.is_source or old in self._used or self._is_one((old, new)):
+                continue
+            self._used[old] = new
+            a, b = old.node, new.node
+            if (a.domain, a.op, old.index, len(a.inputs)) == (b.domain, b.op, new.index, len(b.inputs)):
+                operands = self._operands(a, b)
+                does = self._before.operators[a] == self._after.operators[b] or not (a.graphs or _attributes(a, b))
+                if does and all(map(self._is_one, _fixed(operands))):
+                    self._alike[a] = b
+                waiting += operands[::-1]
+
+    def _operands(self, a: Node, b: Node) -> list[Couple]:
+        """What two nodes of one operator read, slot by slot."""
+        slots = list(zip(a.inputs, b.inputs, strict=True))
+        couples = [(old, new) for old, new in slots if old is not None and new is not None]
+        if a.op in _COMMUTATIVE and not a.domain and len(couples) == 2:
+            crossed = [(couples[0][0], couples[1][1]), (couples[1][0], couples[0][1])]
+            if any(map(self._is_one, crossed)) and not any(map(self._is_one, couples)):
+                return crossed
+        return couples
+
+    def _difference(self, a: Node, b: Node) -> str:
+        """What differs between two nodes of one operator: attributes, constants, or else what they read."""
+        if (a.domain, a.op, len(a.inputs)) != (b.domain, b.op, len(b.inputs)):
+            return ""
+        found = [f"{name} is {old} and {new}" for name, old, new in _attributes(a, b)]
+        for old, new in _fixed(self._operands(a, b)):
+            if not self._is_one((old, new)):
+                shown = _shown(old), _shown(new)
+                differs = f"is {shown[0]} and {shown[1]}" if shown[0] != shown[1] else f"{shown[0]} holds other numbers"
+                found.append(f"the constant '{old.name}' {differs}")
+        others = [describe(one.node) for couple in self._operands(a, b) if not self._is_one(couple) for one in couple]
+        if found or others:
+            return ", ".join(found) or f"it reads {others[0]} and {others[1]}"
+        return f"its version is {a.version} and {b.version}" if a.version != b.version else ""
+
+
+def describe(node: Node | None) -> str:
+    """A node for people: `'layer.3/attn/Softmax' (Softmax)`."""
+    return f"'{node.label}' ({node.op})" if node is not None else ""
+
+
+def _needed(graph: Graph) -> list[Node]:
+    """The operations that the outputs depend on, in order, but for Identity."""
+    found: set[Node] = set()
+    stack = [graph.output]
+    while stack:
+        for value in stack.pop().inputs:
+            if value is not None and value.node not in found and not value.node.is_source:
+                found.add(value.node)
+                stack.append(value.node)
+    return sorted((node for node in found if not node.is_op("Identity")), key=lambda node: node.rank)
+
+
+def _behind_identity(value: Value) -> Value:
+    while value.node.is_op("Identity") and value.node.inputs[0] is not None:
+        value = value.node.inputs[0]
+    return value
+
+
+def _fixed(operands: list[Couple]) -> Iterator[Couple]:
+    return (couple for couple in operands if any(map(is_initializer, couple)))
+
+
+def _attributes(a: Node, b: Node) -> list[tuple[str, Any, Any]]:
+    """The attributes that differ between two nodes of one operator, whatever their versions."""
+    known = signature(a.domain, a.op, a.version)
+    names = a.attrs.keys() | b.attrs.keys() | (known.attributes.keys() if known is not None else set())
+    written = ((name, a.attr(name), b.attr(name)) for name in sorted(names))
+    return [one for one in written if one[1] != one[2]]
+
+
+def _shown(value: Value) -> str:
+    """A small constant's numbers, a large one's type and shape."""
+    if value.tensor is None:
+        return f"computed by {describe(value.node)}" if not value.node.is_source else "an input"
+    if value.tensor.size <= _FEW:
+        return str(value.tensor.numpy())
+    return f"{dtypes.NAMES[value.tensor.dtype]}[{', '.join(map(str, value.tensor.shape))}]"

@@ -1,0 +1,109 @@
+"""The user's own inputs, checked against what the model declares."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from graphopt.errors import ModelError, UsageError, near
+from graphopt.ir import Model, Shape, Value, dims, dtypes
+from graphopt.ir.tensor import Array
+from graphopt.verify.inputs.feeds import DEFAULT, Feed
+
+_UNREADABLE: Final = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+def given_feed(model: Model, inputs: Path | Mapping[str, Any]) -> Feed:
+    """The user's own arrays, checked against the model's inputs; lists are sequences.
+
+    Raises: UsageError GO018 for names, shapes or types that do not fit; ModelError GO024 for an unreadable file.
+    """
+    where = str(inputs) if isinstance(inputs, Path) else "inputs"
+    arrays: Mapping[str, Any] = _read(inputs) if isinstance(inputs, Path) else inputs
+    values = {node.output.name: node for node in model.graph.inputs if node.op == "Input"}
+    for name in arrays:
+        if name not in values:
+            raise UsageError("GO018", f"the model has no input '{name}'", where, near(name, values))
+    missing = [name for name, node in values.items() if name not in arrays and node.data is None]
+    if missing:
+        wanted = ", ".join(f"'{name}' {_declared(values[name].output)}" for name in missing)
+        raise UsageError("GO018", f"no array for the input {wanted}", where, "one array for each input, by its name")
+    sizes: dict[str, int] = {}
+    given = {name: _fitting(values[name].output, array, sizes, where) for name, array in arrays.items()}
+    defaults = {n: node.data.numpy() for n, node in values.items() if n not in arrays and node.data is not None}
+    kinds = {**dict.fromkeys(arrays, "given"), **dict.fromkeys(defaults, DEFAULT)}
+    return Feed("given", 0, {**given, **defaults}, kinds)
+
+
+def _read(path: Path) -> dict[str, Array]:
+    hint = "write it with numpy.savez, one array for each input, by its name"
+    try:
+        archive = np.load(path, allow_pickle=False)
+        if not isinstance(archive, np.lib.npyio.NpzFile):
+            raise ModelError("GO024", "the inputs are one array, not an archive of named ones", str(path), hint)
+        with archive:
+            return {name: _member(archive, name, path) for name in archive.files}
+    except FileNotFoundError as error:
+        raise UsageError("GO018", "no such file", str(path)) from error
+    except _UNREADABLE as error:
+        raise ModelError("GO024", f"the inputs cannot be read: {error}", str(path), hint) from error
+
+
+def _member(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> Array:
+    try:
+        found: Array = archive[name]
+    except ValueError as error:
+        hint = "numbers, or strings as an array of numpy's own type str, need no pickle"
+        raise ModelError("GO024", f"the array '{name}' cannot be read: {error}", str(path), hint) from error
+    return found
+
+
+def _declared(value: Value) -> str:
+    shape = "" if value.shape is None else f"[{', '.join(map(str, value.shape))}]"
+    return f"{dtypes.NAMES.get(value.dtype, 'value')}{shape}"
+
+
+def _fitting(value: Value, given: Any, sizes: dict[str, int], where: str) -> Any:
+    """What is fed. Raises UsageError where it is not what the model declares; notes the sizes of named dimensions."""
+    if not value.dtype:
+        return given
+    array = np.asarray(given)
+    problem = f"the input '{value.name}' is {_declared(value)}, the array given is {array.dtype}{list(array.shape)}"
+    typed = _typed(array, value.dtype)
+    if typed is None:
+        hint = f"convert it: array.astype('{'str' if value.dtype == dtypes.STRING else dtypes.NAMES[value.dtype]}')"
+        raise UsageError("GO018", problem, where, hint)
+    if value.shape is not None:
+        _compare(value.shape, array.shape, sizes, problem, where)
+    return typed
+
+
+def _typed(array: Array, dtype: int) -> Array | None:
+    """The array in the element type `dtype`, without a loss; None where it is of another.
+
+    NumPy writes types that it lacks, such as bfloat16, as raw bytes.
+    """
+    if dtype == dtypes.STRING:
+        return array.astype(object) if array.dtype.kind in "UO" else None
+    wanted = dtypes.to_numpy(dtype)
+    if array.dtype == wanted:
+        return array
+    if array.dtype.kind == "V" and wanted.kind == "V" and array.dtype.itemsize == wanted.itemsize:
+        return array.view(wanted)
+    return array.astype(wanted) if array.dtype.newbyteorder("=") == wanted else None
+
+
+def _compare(shape: Shape, given: tuple[int, ...], sizes: dict[str, int], problem: str, where: str) -> None:
+    if len(shape) != len(given):
+        raise UsageError("GO018", problem, where, f"{len(shape)} dimensions are wanted")
+    for declared, size in zip(shape, given, strict=True):
+        if isinstance(declared, int) and declared != size:
+            raise UsageError("GO018", problem, where, f"a size of {declared} is wanted, not {size}")
+        names = dims.symbols(declared)
+        if len(names) == 1 and declared == dims.symbol(*names) and sizes.setdefault(str(declared), size) != size:
+            raise UsageError("GO018", problem, where, f"'{declared}' is {sizes[str(declared)]} in another array")

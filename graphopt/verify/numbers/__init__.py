@@ -1,0 +1,1 @@
+"""Comparing results: numbers against a measured floor, all else exactly."""
