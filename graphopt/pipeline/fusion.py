@@ -25,7 +25,7 @@ from graphopt.rewrite.rule import STAGES
 from graphopt.runtime import Runner
 from graphopt.targets import Target, target_named, with_functions
 from graphopt.verify import NOBODY, Blamed, Checker, Options, Search, Verdict, Verification, key_of, rulings
-from graphopt.verify.cases import folder_for_cases
+from graphopt.verify.failures.cases import folder_for_cases
 
 _ROUNDS = 8
 """How often a model is checked before it is given up: each time but the last guilty sites are taken back."""

@@ -10,8 +10,8 @@ from typing import Any
 from graphopt.errors import GraphoptError, InconclusiveError, RuntimeCrash, UnequalError, UsageError
 from graphopt.ir import Source, load
 from graphopt.verify import Crashed, Options, Verification, check, compare
-from graphopt.verify.cases import folder_for_cases
 from graphopt.verify.endtoend import is_large
+from graphopt.verify.failures.cases import folder_for_cases
 
 Inputs = str | os.PathLike[str] | Mapping[str, Any]
 """Real inputs: an .npz file, or arrays by the names of the model's inputs."""

@@ -14,10 +14,10 @@ from graphopt.pipeline.result import Conviction
 from graphopt.rewrite import CompiledRule, Context, Site, Trace, built_in_rules
 from graphopt.targets import Target
 from graphopt.verify import Blamed, Checker, Search, key_of
-from graphopt.verify.cases import keep
-from graphopt.verify.excerpt import excerpt
-from graphopt.verify.shrink import Case, shrunk
-from graphopt.verify.trial import Rewriting, Trial, alone
+from graphopt.verify.failures.cases import keep
+from graphopt.verify.failures.excerpt import excerpt
+from graphopt.verify.failures.shrink import Case, shrunk
+from graphopt.verify.failures.trial import Rewriting, Trial, alone
 
 _MOST_FEEDS = 6
 

@@ -23,8 +23,8 @@ from graphopt.runtime import Runner
 from graphopt.targets import target_named
 from graphopt.testing.numerics import Ranges
 from graphopt.testing.run import apply, changes, compare, failure, prepare, reasons, refused
+from graphopt.verify.failures.trial import Rewriting, Trial, alone
 from graphopt.verify.pair import CannotRun
-from graphopt.verify.trial import Rewriting, Trial, alone
 
 Source = ir.Source | Model
 """A model: its text form, the path of its file, a proto, a graph of onnx-graphsurgeon, or the IR; never changed."""

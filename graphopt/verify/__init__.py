@@ -7,7 +7,7 @@ original by rewriting, `compare` for any two models, `blame` and `find_guilty` s
 from graphopt.verify.checker import Checker, check
 from graphopt.verify.cuts import Region, regions
 from graphopt.verify.endtoend import compare
-from graphopt.verify.guilt import NOBODY, Blamed, Search, blame, find_guilty, key_of, rulings
+from graphopt.verify.failures.guilt import NOBODY, Blamed, Search, blame, find_guilty, key_of, rulings
 from graphopt.verify.results import (
     Comparison,
     Counts,

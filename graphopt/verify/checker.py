@@ -16,9 +16,9 @@ from graphopt.errors import InconclusiveError
 from graphopt.ir import Model
 from graphopt.runtime import Crash, RunError, Runner
 from graphopt.verify.batch import Batch
-from graphopt.verify.cases import keep_crash, standalone
 from graphopt.verify.cuts import Comparer, Region
 from graphopt.verify.endtoend import MOST_LOADED, compare_in
+from graphopt.verify.failures.cases import keep_crash, standalone
 from graphopt.verify.inputs.feeds import Feed
 from graphopt.verify.inputs.variants import Variants
 from graphopt.verify.interface import interface_difference

@@ -18,9 +18,9 @@ from graphopt.ir import Model
 from graphopt.ir.infer import infer
 from graphopt.runtime import Crash, RunError, Runner
 from graphopt.verify.align import Alignment
-from graphopt.verify.cases import keep, keep_crash
 from graphopt.verify.chunks import MOST_NODES, Chunks
 from graphopt.verify.cuts import Cuts
+from graphopt.verify.failures.cases import keep, keep_crash
 from graphopt.verify.inputs.feeds import Feed
 from graphopt.verify.interface import interface_difference
 from graphopt.verify.locate import first_difference

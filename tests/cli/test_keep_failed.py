@@ -15,7 +15,7 @@ from onnx import parser
 from graphopt.ir import load
 from graphopt.pipeline import fusion
 from graphopt.runtime import Runner
-from graphopt.verify import cases
+from graphopt.verify.failures import cases
 
 from .conftest import HEAD, Cli, snapshot
 

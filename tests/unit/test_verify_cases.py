@@ -13,7 +13,7 @@ from onnx import parser
 from graphopt.errors import UsageError
 from graphopt.ir.text import parse
 from graphopt.runtime import Crash, Runner
-from graphopt.verify.cases import folder_for_cases, keep, keep_crash, standalone
+from graphopt.verify.failures.cases import folder_for_cases, keep, keep_crash, standalone
 from graphopt.verify.parts import part
 from graphopt.verify.weights import Weights
 

@@ -13,9 +13,9 @@ from graphopt.ir.text import parse, to_text
 from graphopt.rewrite import CompiledRule, Context, Expr, Ops, Rule, Value, built_in_rules
 from graphopt.runtime import Runner
 from graphopt.verify import Comparison
-from graphopt.verify.excerpt import excerpt, inner_names
-from graphopt.verify.shrink import Case, shrunk
-from graphopt.verify.trial import Trial, alone
+from graphopt.verify.failures.excerpt import excerpt, inner_names
+from graphopt.verify.failures.shrink import Case, shrunk
+from graphopt.verify.failures.trial import Trial, alone
 
 LONG = """
 (`a long name`: float32[N, 16], w: float32[16, 16], c: bool) -> (y) {

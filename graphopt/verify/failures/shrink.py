@@ -10,10 +10,10 @@ import numpy as np
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import Model, Shape, Tensor, dtypes
-from graphopt.verify.excerpt import excerpt, inner_names
+from graphopt.verify.failures.excerpt import excerpt, inner_names
+from graphopt.verify.failures.trial import Trial
 from graphopt.verify.numbers.tolerance import is_float
 from graphopt.verify.results import Comparison
-from graphopt.verify.trial import Trial
 
 Values = Mapping[str, Any]
 

@@ -15,7 +15,7 @@ from graphopt.passes import remove_dead
 from graphopt.rewrite import CompiledRule, Context, Engine, Trace
 from graphopt.runtime import Runner
 from graphopt.targets import Target
-from graphopt.verify.excerpt import excerpt
+from graphopt.verify.failures.excerpt import excerpt
 from graphopt.verify.numbers.measure import worse
 from graphopt.verify.pair import CannotRun, Pair
 from graphopt.verify.parts import part
