@@ -53,6 +53,24 @@ class Alignment:
         moving = [pair for pair in couples if not self._is_one(pair) and pair[0].tensor is None]
         return sorted(moving, key=lambda pair: (pair[0].node.rank, pair[0].index))
 
+    def retuned(self) -> list[tuple[Node, Node]]:
+        """The nodes that differ in attributes alone, in the reference's order; none where the models differ otherwise.
+
+        So the two are one graph, node for node, and have one constant in one place.
+        """
+        self._align()
+        pairs = {a.node: b.node for a, b in self._used.items()}
+        odd = sorted((pair for pair in pairs.items() if self._alike.get(pair[0]) is not pair[1]), key=_rank)
+        if len(self._reference) != len(self._candidate) or not all(map(self._is_retuned, odd)):
+            return []
+        return odd
+
+    def _is_retuned(self, pair: tuple[Node, Node]) -> bool:
+        a, b = pair
+        if (a.domain, a.op, a.version, len(a.inputs)) != (b.domain, b.op, b.version, len(b.inputs)) or a.graphs:
+            return False
+        return all(map(self._is_one, _fixed(self._operands(a, b)))) and bool(attributes_that_differ(a, b))
+
     def parting(self) -> Parting:
         """How much is the same, and the first nodes that are not."""
         self._align()
@@ -83,7 +101,9 @@ class Alignment:
             a, b = old.node, new.node
             if (a.domain, a.op, old.index, len(a.inputs)) == (b.domain, b.op, new.index, len(b.inputs)):
                 operands = self._operands(a, b)
-                does = self._before.operators[a] == self._after.operators[b] or not (a.graphs or _attributes(a, b))
+                does = self._before.operators[a] == self._after.operators[b] or not (
+                    a.graphs or attributes_that_differ(a, b)
+                )
                 if does and all(map(self._is_one, _fixed(operands))):
                     self._alike[a] = b
                 waiting += operands[::-1]
@@ -102,7 +122,7 @@ class Alignment:
         """What differs between two nodes of one operator: attributes, constants, or else what they read."""
         if (a.domain, a.op, len(a.inputs)) != (b.domain, b.op, len(b.inputs)):
             return ""
-        found = [f"{name} is {old} and {new}" for name, old, new in _attributes(a, b)]
+        found = [f"{name} is {old} and {new}" for name, old, new in attributes_that_differ(a, b)]
         for old, new in _fixed(self._operands(a, b)):
             if not self._is_one((old, new)):
                 shown = _shown(old), _shown(new)
@@ -137,11 +157,15 @@ def _behind_identity(value: Value) -> Value:
     return value
 
 
+def _rank(pair: tuple[Node, Node]) -> int:
+    return pair[0].rank
+
+
 def _fixed(operands: list[Couple]) -> Iterator[Couple]:
     return (couple for couple in operands if any(map(is_initializer, couple)))
 
 
-def _attributes(a: Node, b: Node) -> list[tuple[str, Any, Any]]:
+def attributes_that_differ(a: Node, b: Node) -> list[tuple[str, Any, Any]]:
     """The attributes that differ between two nodes of one operator, whatever their versions."""
     known = signature(a.domain, a.op, a.version)
     names = a.attrs.keys() | b.attrs.keys() | (known.attributes.keys() if known is not None else set())

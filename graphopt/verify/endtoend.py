@@ -30,8 +30,9 @@ from graphopt.verify.parts import PartSession, Runnable, part
 from graphopt.verify.placed import read_from_files
 from graphopt.verify.placement import counted, elsewhere, fused_ops, not_needed, provider_result
 from graphopt.verify.random_ops import difference as random_difference
-from graphopt.verify.refusals import bad_data, help_for, of_reference, shortened, within_limits
+from graphopt.verify.refusals import bad_data, help_for, is_invalid, of_reference, shortened, within_limits
 from graphopt.verify.results import Comparison, Counts, Crashed, Options, ProviderResult, Verification, worst
+from graphopt.verify.retuned import first_wrong
 from graphopt.verify.runs import Runs
 
 MOST_LOADED: Final = 4 * MOST_NODES
@@ -72,7 +73,12 @@ def _compared(runs: Runs, reference: Model, candidate: Model) -> Verification:
         outputs = len(reference.graph.outputs)
         reason = not_needed(runs.options.providers)
         return replace(_EQUAL, reason=reason, counts=Counts(outputs, outputs), parting=alignment.parting())
-    return compare_in(runs, reference, candidate, alignment)
+    found = compare_in(runs, reference, candidate, alignment)
+    if found.verdict == "equal" and not any(map(is_large, (reference, candidate))):
+        wrong = first_wrong(runs, reference, alignment.retuned())
+        if wrong is not None:
+            found = replace(found, verdict="unequal", decided_by="regions", reason=wrong.reason, regions=(wrong,))
+    return found
 
 
 def _crashed(runs: Runs, crash: Crash) -> Verification:
@@ -97,6 +103,8 @@ def compare_in(runs: Runs, reference: Model, candidate: Model, alignment: Alignm
             feeds = runs.feeds(session, thorough=True)
             outcomes = [_Trial(runs, session, reference, candidate, feeds, name).run() for name in installed]
     except RunError as error:
+        if is_invalid(error):
+            raise
         reason, hint = of_reference(error)
         ran = tuple(ProviderResult(name, "inconclusive") for name in installed)
         return replace(found, verdict="inconclusive", reason=reason, hint=hint, providers=(*ran, *skipped))
