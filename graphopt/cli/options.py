@@ -122,7 +122,10 @@ _custom_ops = click.option(
     help="A shared library with the kernels of custom ops; repeatable.",
 )
 _keep = click.option(
-    "--keep-failed", "keep", metavar="DIR", help="Keep what failed in this folder: smallest models, inputs, a test."
+    "--keep-failed",
+    "keep",
+    metavar="DIR",
+    help="Keep what failed in this folder: the inputs that show it; of a rule, the smallest model and a test as well.",
 )
 
 deciding = all_of(_disable, _rules, _target, _emit_functions, _keep_opset, _keep_functions, _assume, _max_new_weights)

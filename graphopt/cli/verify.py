@@ -8,6 +8,7 @@ import click
 
 from graphopt.cli.options import checking, screen
 from graphopt.cli.screen import Screen
+from graphopt.errors import GraphoptError, InconclusiveError, RuntimeCrash
 
 
 @click.command(short_help="Check that two models compute the same.")
@@ -21,7 +22,12 @@ def verify(screen: Screen, reference: str, candidate: str, dims: tuple[tuple[str
     from graphopt.report import schema
     from graphopt.report.verification import verification
 
-    found = pipeline.verify(reference, candidate, dims=dict(dims), **options)
-    screen.show(schema.verification(found, reference, candidate), lambda: verification(found, verbose=screen.verbose))
-    error = pipeline.error_of(found)
+    error: GraphoptError | None
+    try:
+        found = pipeline.verify(reference, candidate, dims=dict(dims), **options)
+        error = pipeline.error_of(found)
+    except (InconclusiveError, RuntimeCrash) as raised:
+        found, error = pipeline.undecided(raised), raised
+    report = schema.verification(found, reference, candidate, error)
+    screen.show(report, lambda: verification(found, verbose=screen.verbose))
     return screen.fail(error) if error is not None else 0

@@ -87,12 +87,11 @@ def written_name(value: Value | None) -> str:
 
 
 def declared_for(node: Node) -> dict[str, onnx.ValueInfoProto]:
-    """What a file has to say of the operands of a node that we wrote.
+    """What has to be said of the operands of a node, unless the file that it came from does.
 
     onnx's inference for Attention takes a size that it cannot infer for 0, and the model is refused when it is loaded.
     """
-    ours = node.is_op("Attention") and node.proto is None
-    values = [value for value in node.inputs if value is not None] if ours else []
+    values = [value for value in node.inputs if value is not None] if node.is_op("Attention") else []
     return {
         value.name: onnx.helper.make_tensor_value_info(
             value.name, value.dtype, [size if isinstance(size, int) else None for size in value.shape]
@@ -139,7 +138,8 @@ def _write_scope(graph: Graph, proto: onnx.GraphProto) -> _Pending:
         same = slot < len(declared) and declared[slot].name == name
         proto.output.append(declared[slot] if same else value_info(value, name))
     told = {info.name for info in proto.value_info}
-    for name, info in (item for node in graph.ops() for item in declared_for(node).items()):
+    ours = (node for node in graph.ops() if node.proto is None)
+    for name, info in (item for node in ours for item in declared_for(node).items()):
         if name not in told:
             told.add(name)
             proto.value_info.append(info)

@@ -47,6 +47,11 @@ class Region:
         except OSError:
             return False
 
+    def let_go(self) -> None:
+        """Frees the memory of all that was read of the file through this mapping; it is read again when asked for."""
+        if isinstance(self.view.obj, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self.view.obj.madvise(mmap.MADV_DONTNEED)
+
 
 class _Field(NamedTuple):
     """One field: its number and wire type, where its key begins, where its value begins and ends."""

@@ -10,7 +10,7 @@ from graphopt.pipeline.meanings import count_meanings
 from graphopt.pipeline.optimize import Progress
 from graphopt.pipeline.result import Result, Rewrite
 from graphopt.pipeline.rulebook import page, parts
-from graphopt.pipeline.verification import error_of, verify
+from graphopt.pipeline.verification import error_of, undecided, verify
 from graphopt.rewrite import find_rules
 
 __all__ = [
@@ -36,5 +36,6 @@ __all__ = [
     "page",
     "parts",
     "save",
+    "undecided",
     "verify",
 ]

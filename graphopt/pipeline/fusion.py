@@ -108,7 +108,7 @@ def fuse(
     checker = Checker(original, options)
     witness = Witness(rewrite, rewriting, chosen.rules, runs_on, promises, kept) if kept is not None else None
     with checker if verify != "off" else nullcontext() as active:
-        attempt = _attempt(rewrite, active, witness, watch, progress)
+        attempt = _attempt(rewrite, active, witness, watch, progress, "" if allow_unverified else _UNVERIFIED)
     attempt.trace.failures[:0] = chosen.failures
     written = None
     if output is not None and not dry_run and attempt.acceptable(allow_unverified):
@@ -179,8 +179,12 @@ def _attempt(
     witness: Witness | None,
     watch: Watch,
     progress: Progress | None,
+    hint: str,
 ) -> _Attempt:
-    """Rewrites and checks until what is left is equal, or nobody is found guilty of what is not."""
+    """Rewrites and checks until what is left is equal, or nobody is found guilty of what is not.
+
+    `hint` says what may be done where the check cannot decide.
+    """
     guilty: tuple[Blamed, ...] = ()
     blamed: tuple[Conviction, ...] = ()
     for left in reversed(range(_ROUNDS)):
@@ -204,7 +208,7 @@ def _attempt(
         guilty += tuple(found)
     if search.cleared:
         verification = replace(verification, reason=f"{verification.reason}; {NOBODY}")
-    error_found = error_of(verification, _UNVERIFIED)
+    error_found = error_of(verification, hint)
     return _Attempt(model, trace, verification.verdict, guilty, blamed, verification, error_found)
 
 

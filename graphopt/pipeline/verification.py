@@ -12,6 +12,7 @@ from graphopt.ir import Source, load
 from graphopt.verify import Crashed, Options, Verification, check, compare
 from graphopt.verify.endtoend import is_large
 from graphopt.verify.failures.cases import folder_for_cases
+from graphopt.verify.results import WHOLE
 
 Inputs = str | os.PathLike[str] | Mapping[str, Any]
 """Real inputs: an .npz file, or arrays by the names of the model's inputs."""
@@ -70,7 +71,8 @@ def error_of(verification: Verification, hint: str = "") -> GraphoptError | None
     if crash is not None:
         kept = f"the case is kept in {crash.kept}" if crash.kept else ""
         hint = "; ".join(filter(None, [kept, "allow more with --timeout" if crash.code == "GO052" else ""]))
-        return RuntimeCrash(crash.code, f"{crash.message} the {crash.side}", f"'{crash.name}'", hint)
+        where = crash.name if crash.name == WHOLE else f"value '{crash.name}'"
+        return RuntimeCrash(crash.code, f"{crash.message} the {crash.side}", where, hint)
     hint = "; ".join(filter(None, [verification.hint, hint]))
     match verification.verdict:
         case "equal":
@@ -80,6 +82,11 @@ def error_of(verification: Verification, hint: str = "") -> GraphoptError | None
         case "inconclusive":
             return InconclusiveError("GO081", f"the check could not decide: {verification.reason}", place, hint)
     return InconclusiveError("GO082", f"not checked: {verification.reason}", place, hint)
+
+
+def undecided(error: GraphoptError) -> Verification:
+    """The outcome where a check ends with an error that says nothing of the models."""
+    return Verification("inconclusive", "end-to-end", error.message, level="full", hint=error.hint)
 
 
 def _fatal(verification: Verification) -> Crashed | None:

@@ -59,10 +59,10 @@ def fusion(result: Result) -> Report:
     }
 
 
-def verification(found: Verification, reference: str, candidate: str) -> Report:
+def verification(found: Verification, reference: str, candidate: str, error: GraphoptError | None = None) -> Report:
     """`graphopt verify --json`"""
     head = {"schema": SCHEMA, "command": "verify", "reference": reference, "candidate": candidate}
-    return head | _verification(found)
+    return head | _verification(found) | {"error": _error(error)}
 
 
 def explanation(found: Explanation) -> Report:

@@ -14,7 +14,7 @@ from rich.text import Text
 from graphopt.bench import Timing
 from graphopt.pipeline import Demo, Inspection, Port, Result, count_meanings, parts
 from graphopt.rewrite import CompiledRule
-from graphopt.verify import Comparison, Verdict
+from graphopt.verify import Comparison, Verdict, Verification
 from graphopt.verify.numbers.tolerance import K
 
 _STYLES: dict[Verdict, str] = {"equal": "green", "unequal": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
@@ -23,7 +23,7 @@ _FEW = 12
 
 _NUMERIC = frozenset(
     {"count", "before", "after", "applied", "matched", "tried", "ms", "median", "p90", "ratio"}
-    | {"max abs", "floor", "floors", "allowed", "cosine"}
+    | {"max abs", "noise floor", "in floors", "allowed", "cosine", "mismatches", "max rel", "rms", "ulp", "top-1"}
 )
 
 
@@ -209,15 +209,34 @@ def _check(result: Result) -> Text:
     counts = found.counts
     regions = counts.run + counts.known
     changed = f"{regions} region{'' if regions == 1 else 's'} changed"
-    if found.verdict != "skipped":
+    if found.regions:
         changed += " and was run" if regions == 1 else " and were run"
-    text = f": {changed}, {counts.free} {'is' if counts.free == 1 else 'are'} equal by structure"
-    return Text.assemble(verdict_text(result.verdict), text, _furthest(found.regions))
+    claim = f" ({found.level})" if found.verdict == "equal" else ""
+    text = f"{claim}: {changed}, {counts.free} {'is' if counts.free == 1 else 'are'} equal by structure"
+    ran = "".join(f"; {distance}" for distance in (furthest(found.regions),) if distance)
+    whole = f"; the whole models in {runs(found)}" if found.outputs else ""
+    return Text.assemble(verdict_text(result.verdict), text, ran, whole)
 
 
-def _furthest(compared: Sequence[Comparison]) -> str:
-    ratios = [one.ratio for one in compared if one.ratio is not None]
-    return f"; at most {max(ratios):.1f} noise floors apart, {K:g} are allowed" if ratios else ""
+def runs(found: Verification) -> str:
+    """How many runs whole models were compared in, and how far apart they were: `16 runs, at most 1.1 noise ...`."""
+    count = len({(one.feed, one.seed) for one in found.inputs})
+    said = f"{count} run{'' if count == 1 else 's'}" if count else ""
+    return ", ".join(filter(None, [said, furthest(found.outputs)]))
+
+
+def furthest(compared: Sequence[Comparison]) -> str:
+    """How far apart what was compared is at most; empty where no numbers were."""
+    measured = [one for one in compared if one.ratio is not None]
+    if not measured:
+        return ""
+    most = max(measured, key=lambda one: (one.ratio or 0.0) / allowed(one))
+    return f"at most {most.ratio:.1f} noise floors apart, {allowed(most):.3g} are allowed"
+
+
+def allowed(one: Comparison) -> float:
+    """How many noise floors an output may be apart."""
+    return max(K, 2 * (one.reference_ratio or 0.0))
 
 
 def _speedup(ratio: float) -> Text:

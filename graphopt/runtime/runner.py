@@ -12,12 +12,15 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-from graphopt.errors import GraphoptError, RuntimeCrash, UsageError, near
+from graphopt.errors import GraphoptError, RuntimeCrash, UsageError
 from graphopt.runtime.child import Child, ChildDied
 from graphopt.runtime.protocol import PROVIDERS, Array, Crash, External, Hello, Kernel, Load, Opened, Port
 
 SPILL = 1 << 20
 """Bytes. In-memory initializers from this size on reach the child through a file that it maps."""
+
+_NO_MEMORY = "MemoryError"
+"""How Python says it where the limit is too low to begin with."""
 
 
 class Runner:
@@ -101,7 +104,7 @@ class Runner:
         `optimization.disable_specified_optimizers`, names separated by semicolons. Errors call the model `name`.
         """
         if provider not in PROVIDERS:
-            raise UsageError("GO015", f"unknown provider '{provider}'", hint=near(provider, PROVIDERS))
+            raise UsageError("GO015", f"unknown provider '{provider}'", hint=f"known: {', '.join(PROVIDERS)}")
         name = name or (f"a model of {len(model)} bytes" if isinstance(model, bytes) else str(model))
         request = Load(
             model if isinstance(model, bytes) else model.absolute(),
@@ -246,4 +249,6 @@ def _plain_feed(feed: Any) -> Any:
 
 def _crash(death: ChildDied, doing: str, where: str) -> RuntimeCrash:
     code, hint = ("GO052", "allow more with --timeout") if death.timed_out else ("GO051", "")
+    if _NO_MEMORY in str(death):
+        code, hint = "GO056", "allow more with --memory"
     return RuntimeCrash(code, f"onnxruntime {death} while {doing}", where, hint)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import itertools
 import json
@@ -145,6 +146,12 @@ class Sessions:
 
     def close(self, key: int) -> None:
         del self._loaded[key]
+        if _trim is not None:
+            _trim(0)
+
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""Gives back to the system what was freed, which glibc keeps: of a run of a large model that is hundreds of MB."""
 
 
 def _provider_options(provider: str) -> dict[str, str]:

@@ -29,8 +29,17 @@ MOST_WRITTEN = 4 << 30
 def main() -> None:
     scratch, memory = Path(sys.argv[1]), int(sys.argv[2])
     requests, replies = _claim_pipes()
-    _watch_parent(requests.fileno(), scratch)
+    watch = _watch_parent(requests.fileno(), scratch)
     _limit(memory)
+    try:
+        _serve(scratch, requests, replies)
+    except (EOFError, BrokenPipeError):
+        # The parent is gone. What watches it removes the files, and ends this process: not before it is done.
+        watch.join()
+
+
+def _serve(scratch: Path, requests: BinaryIO, replies: BinaryIO) -> None:
+    """Answers requests. Raises: EOFError, BrokenPipeError where nobody is there to ask, or to be told."""
     try:
         from graphopt.runtime.sessions import Sessions
     except ImportError as error:
@@ -39,10 +48,7 @@ def main() -> None:
     sessions = Sessions(scratch)
     send(replies, sessions.hello())
     while True:
-        try:
-            verb, arguments = receive(requests)
-        except EOFError:
-            return
+        verb, arguments = receive(requests)
         send(replies, _answer(sessions, verb, arguments))
 
 
@@ -65,7 +71,7 @@ def _claim_pipes() -> tuple[BinaryIO, BinaryIO]:
     return requests, replies
 
 
-def _watch_parent(pipe: int, scratch: Path) -> None:
+def _watch_parent(pipe: int, scratch: Path) -> threading.Thread:
     """End this process as soon as the parent is gone, even in the middle of a run, and leave no file behind."""
     parent = os.getppid()
 
@@ -78,7 +84,9 @@ def _watch_parent(pipe: int, scratch: Path) -> None:
         shutil.rmtree(scratch, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)  # with what was started here: the parent made this process the leader of a group
 
-    threading.Thread(target=watch, daemon=True).start()
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
 
 
 def _limit(memory: int) -> None:

@@ -10,12 +10,20 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from graphopt.ir import Graph, Model, Node, Value, dtypes
+from graphopt.ir.operands import scalar
 from graphopt.ir.schema import signature
 from graphopt.verify.cuts import is_initializer
 from graphopt.verify.results import Parting
 from graphopt.verify.structure import Constants, Numbers, Structure
 
 _COMMUTATIVE: Final = frozenset({"Add", "Mul", "And", "Or", "Xor", "Equal"})
+_ROOTS: Final = ("Sqrt", "Pow")
+_LARGEST: Final = 1e-2
+"""The largest number that is an epsilon below a root."""
+
+_NEAR: Final = 1e-3
+"""The share by which one epsilon in two precisions may differ."""
+
 _FEW: Final = 4
 """Numbers of a constant that are shown."""
 
@@ -44,32 +52,41 @@ class Alignment:
     def couples(self) -> list[Couple]:
         """Computed values that correspond and are not equal by structure, in the reference's order.
 
-        They correspond by use, or have one name, and one type and shape.
+        They correspond by use, or have one name if most that do so by use have, and one type and shape.
         """
         self._align()
         named = {value.name: value for node in self._candidate for value in node.outputs}
-        found = {a: named[a.name] for node in self._reference for a in node.outputs if a.name in named} | self._used
+        found = {a: named[a.name] for node in self._reference for a in node.outputs if a.name in named}
+        # Where most names survive they tell: operands of a sum may be used in each other's place.
+        if 2 * sum(a.name == b.name for a, b in self._used.items()) <= len(self._used):
+            found |= self._used
         couples = [(a, b) for a, b in found.items() if (a.dtype, a.shape) == (b.dtype, b.shape)]
         moving = [pair for pair in couples if not self._is_one(pair) and pair[0].tensor is None]
         return sorted(moving, key=lambda pair: (pair[0].node.rank, pair[0].index))
 
     def retuned(self) -> list[tuple[Node, Node]]:
-        """The nodes that differ in attributes alone, in the reference's order; none where the models differ otherwise.
+        """The nodes that differ in real attributes, or epsilons, alone, in the reference's order; else none.
 
         So the two are one graph, node for node, and have one constant in one place.
         """
         self._align()
         pairs = {a.node: b.node for a, b in self._used.items()}
         odd = sorted((pair for pair in pairs.items() if self._alike.get(pair[0]) is not pair[1]), key=_rank)
-        if len(self._reference) != len(self._candidate) or not all(map(self._is_retuned, odd)):
+        readers = [_readers(pair) for pair in odd]
+        if len(self._reference) != len(self._candidate) or not all(map(self._is_retuned, readers)):
             return []
-        return odd
+        return readers
 
     def _is_retuned(self, pair: tuple[Node, Node]) -> bool:
         a, b = pair
         if (a.domain, a.op, a.version, len(a.inputs)) != (b.domain, b.op, b.version, len(b.inputs)) or a.graphs:
             return False
-        return all(map(self._is_one, _fixed(self._operands(a, b)))) and bool(attributes_that_differ(a, b))
+        if epsilons(a, b) is not None:
+            return True
+        different = attributes_that_differ(a, b)
+        # Shapes and orders of axes differ where the data is the same.
+        are_real = all(isinstance(one, float) for _, *both in different for one in both)
+        return all(map(self._is_one, _fixed(self._operands(a, b)))) and bool(different) and are_real
 
     def parting(self) -> Parting:
         """How much is the same, and the first nodes that are not."""
@@ -131,12 +148,35 @@ class Alignment:
         others = [describe(one.node) for couple in self._operands(a, b) if not self._is_one(couple) for one in couple]
         if found or others:
             return ", ".join(found) or f"it reads {others[0]} and {others[1]}"
-        return f"its version is {a.version} and {b.version}" if a.version != b.version else ""
+        if a.version != b.version:
+            return f"its version is {a.version} and {b.version}"
+        return "it reads the same in another order" if a.op in _COMMUTATIVE else ""
 
 
 def describe(node: Node | None) -> str:
     """A node for people: `'layer.3/attn/Softmax' (Softmax)`."""
     return f"'{node.label}' ({node.op})" if node is not None else ""
+
+
+def epsilons(a: Node, b: Node) -> tuple[float, float] | None:
+    """The small numbers that two sums add below a root, where they are not the same."""
+    if not (a.is_op("Add") and b.is_op("Add") and _is_below_root(a) and _is_below_root(b)):
+        return None
+    old, new = (next((n for v in node.inputs if 0 < (n := scalar(v) or 0) <= _LARGEST), None) for node in (a, b))
+    return (old, new) if old is not None and new is not None and abs(old - new) > _NEAR * old else None
+
+
+def _is_below_root(node: Node) -> bool:
+    readers = [reader for reader, _ in node.graph.consumers(node.outputs[0])]
+    return bool(readers) and all(reader.op in _ROOTS for reader in readers)
+
+
+def _readers(pair: tuple[Node, Node]) -> tuple[Node, Node]:
+    """Instead of two nodes that are constants, the ones that read them, where each has one reader."""
+    found = [[reader for value in node.outputs for reader, _ in node.graph.consumers(value)] for node in pair]
+    if all(node.is_op("Constant") for node in pair) and all(len(readers) == 1 for readers in found):
+        return found[0][0], found[1][0]
+    return pair
 
 
 def _needed(graph: Graph) -> list[Node]:

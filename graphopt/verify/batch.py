@@ -17,6 +17,7 @@ from graphopt.verify.numbers.measure import lost_numbers, over_feeds
 from graphopt.verify.pair import CannotRun, Pair, Side, Values
 from graphopt.verify.parts import Part, PartSession, part, type_of
 from graphopt.verify.placement import Op, counted, elsewhere, fused_ops, over_providers
+from graphopt.verify.refusals import is_excused
 from graphopt.verify.results import Comparison
 from graphopt.verify.runs import Runs
 from graphopt.verify.tap import Boundary
@@ -58,7 +59,12 @@ class Batch:
                 plainly = [(feed.label, values)]
                 varied_values = plainly if variants is None else variants.of(feed, values, first=number == 0)
                 for label, varied in varied_values:
-                    reference, found = pair.run(label, varied, number)
+                    try:
+                        reference, found = pair.run(label, varied, number)
+                    except CannotRun as problem:
+                        if len(self._regions) == 1 and is_excused(problem, feed):
+                            continue
+                        raise
                     plain = plain or reference
                     changed = {name for name in values if varied[name] is not values[name]}
                     for row, region in zip(rows, self._regions, strict=True):
@@ -66,7 +72,8 @@ class Batch:
                         if not lost and _is_fair(region, changed):
                             row.append(found[region.output])
             complaints = elsewhere(candidate.kernels, provider, [_fused(region) for region in self._regions])
-        return [counted(over_feeds(row), complaint) for row, complaint in zip(rows, complaints, strict=True)]
+        ordinary = {feed.label for feed in feeds if feed.is_ordinary}
+        return [counted(over_feeds(row, ordinary), complaint) for row, complaint in zip(rows, complaints, strict=True)]
 
     def _sessions(
         self, tap: Boundary | None, values: Values, provider: str, stack: ExitStack

@@ -28,6 +28,7 @@ from graphopt.verify.placement import not_needed, provider_result
 from graphopt.verify.random_ops import difference as random_difference
 from graphopt.verify.refusals import bad_data, of_reference, within_limits
 from graphopt.verify.results import (
+    WHOLE,
     Comparison,
     Counts,
     Crashed,
@@ -39,10 +40,10 @@ from graphopt.verify.results import (
 from graphopt.verify.runs import Runs
 from graphopt.verify.schedule import Ran, Schedule
 from graphopt.verify.tap import Boundary, Tap
+from graphopt.verify.weights import let_go
 
 _MOST_KEPT = 8
 """Crashes that are kept: a rule that makes onnxruntime crash may have fired everywhere."""
-_WHOLE = "the whole model"
 _NOT_LOADED = "too large to be loaded as a whole: its parts were"
 
 
@@ -81,13 +82,13 @@ class Checker:
     def check(self, candidate: Model) -> Verification:
         """As the function `check`; regions that an earlier candidate had as well are not run again."""
         start = time.perf_counter()
-        self._crashes.pop(_WHOLE, None)
+        self._crashes.pop(WHOLE, None)
         try:
             found = self._check(candidate)
         except Crash as crash:
-            reason = f"{self._note(_WHOLE, 'original', crash).message} the original"
+            reason = f"{self._note(WHOLE, 'original', crash).message} the original"
             found = Verification("inconclusive", "regions", reason)
-        names = {_WHOLE, *(one.name for one in found.regions if one.verdict != "equal")}
+        names = {WHOLE, *(one.name for one in found.regions if one.verdict != "equal")}
         crashes = (*found.crashes, *(crashed for name, crashed in self._crashes.items() if name in names))
         return replace(found, crashes=crashes, seconds=time.perf_counter() - start)
 
@@ -127,6 +128,8 @@ class Checker:
         if difference:
             return Verification("unequal", "structure", difference)
         found, free = self._comparer.regions(candidate)
+        for model in (self._original, candidate):
+            let_go(model)
         todo = [region for region in found if region.key not in self._known]
         counts = Counts(free + len(found), free, len(todo), len(found) - len(todo))
         if not found:
@@ -181,7 +184,7 @@ class Checker:
         try:
             refusal = self._runs.refusal(candidate) if self._are_loaded(candidate) else ""
         except Crash as crash:
-            refusal = self._note(_WHOLE, "candidate", crash).message
+            refusal = self._note(WHOLE, "candidate", crash).message
         if not refusal or self._runs.refusal(self._original):
             return ""
         return f"onnxruntime loads the original, but not the candidate: {refusal}"

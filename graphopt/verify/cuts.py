@@ -112,8 +112,10 @@ class Region:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of the values that either cone computes."""
+        """The names of the values that either cone computes, those in subgraphs as well."""
         nodes = [*self.original_cone.nodes, *self.candidate_cone.nodes]
+        scopes = (scope for node in nodes for graph in node.subgraphs for scope in graph.scopes())
+        nodes += [node for scope in scopes for node in scope.ops()]
         return frozenset(value.name for node in nodes for value in node.outputs) | {self.output}
 
 

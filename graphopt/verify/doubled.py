@@ -67,8 +67,8 @@ def doubled(part: Part, output: str) -> Part | None:
     return replace(small, proto=proto.SerializeToString(), external=external, inputs=inputs)
 
 
-def pruned(part: Part, outputs: Collection[str]) -> Part:
-    """The part of `part` that computes some of its outputs; its weights and gains cannot be overridden any more."""
+def pruned(part: Part, outputs: Collection[str], *, fixed: bool = True) -> Part:
+    """The part of `part` that computes some of its outputs; its weights and gains cannot be overridden if `fixed`."""
     proto = onnx.ModelProto.FromString(part.proto)
     graph = proto.graph
     wanted = {part.outputs[name] for name in outputs}
@@ -80,7 +80,7 @@ def pruned(part: Part, outputs: Collection[str]) -> Part:
     nodes = kept[::-1]
     initializers = [tensor for tensor in graph.initializer if tensor.name in wanted]
     constants = {tensor.name for tensor in initializers}
-    inputs = [info for info in graph.input if info.name in wanted and info.name not in constants]
+    inputs = [info for info in graph.input if info.name in wanted and not (fixed and info.name in constants)]
     ends = [info for info in graph.output if info.name in {part.outputs[name] for name in outputs}]
     for field, found in ((graph.node, nodes), (graph.initializer, initializers), (graph.input, inputs)):
         _set(field, found)
@@ -89,10 +89,10 @@ def pruned(part: Part, outputs: Collection[str]) -> Part:
         part,
         proto=proto.SerializeToString(),
         external={name: place for name, place in part.external.items() if name in wanted},
-        inputs=frozenset(info.name for info in inputs),
+        inputs=frozenset(info.name for info in inputs) - constants,
         outputs={name: part.outputs[name] for name in outputs},
-        weights={},
-        gains={},
+        weights={} if fixed else {name: array for name, array in part.weights.items() if name in wanted},
+        gains={} if fixed else {name: one for name, one in part.gains.items() if name in wanted},
     )
 
 

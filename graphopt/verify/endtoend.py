@@ -30,15 +30,24 @@ from graphopt.verify.parts import PartSession, Runnable, part
 from graphopt.verify.placed import read_from_files
 from graphopt.verify.placement import counted, elsewhere, fused_ops, not_needed, provider_result
 from graphopt.verify.random_ops import difference as random_difference
-from graphopt.verify.refusals import bad_data, help_for, is_invalid, of_reference, shortened, within_limits
-from graphopt.verify.results import Comparison, Counts, Crashed, Options, ProviderResult, Verification, worst
+from graphopt.verify.refusals import (
+    bad_data,
+    help_for,
+    invalid,
+    is_excused,
+    is_invalid,
+    of_reference,
+    shortened,
+    within_limits,
+)
+from graphopt.verify.results import WHOLE, Comparison, Counts, Crashed, Options, ProviderResult, Verification, worst
 from graphopt.verify.retuned import first_wrong
 from graphopt.verify.runs import Runs
 
 MOST_LOADED: Final = 4 * MOST_NODES
 """Nodes of the largest model that is loaded as a whole."""
 
-_EMPTY: Final = "only the reference runs on empty inputs"
+_ONLY: Final = "only the reference runs on"
 
 _EQUAL: Final = Verification("equal", "structure", level="full")
 
@@ -84,7 +93,7 @@ def _compared(runs: Runs, reference: Model, candidate: Model) -> Verification:
 def _crashed(runs: Runs, crash: Crash) -> Verification:
     """What is said where onnxruntime died: nothing of the models, and where the case is kept."""
     side = crash.where.removeprefix("the ")
-    kept = Crashed("the whole model", side, crash.code, crash.message, str(keep_crash(runs.options.keep, crash)))
+    kept = Crashed(WHOLE, side, crash.code, crash.message, str(keep_crash(runs.options.keep, crash)))
     reason = f"{crash.message} {crash.where}"
     return replace(_EQUAL, verdict="inconclusive", decided_by="end-to-end", reason=reason, crashes=(kept,))
 
@@ -104,7 +113,7 @@ def compare_in(runs: Runs, reference: Model, candidate: Model, alignment: Alignm
             outcomes = [_Trial(runs, session, reference, candidate, feeds, name).run() for name in installed]
     except RunError as error:
         if is_invalid(error):
-            raise
+            raise invalid(error, reference) from error
         reason, hint = of_reference(error)
         ran = tuple(ProviderResult(name, "inconclusive") for name in installed)
         return replace(found, verdict="inconclusive", reason=reason, hint=hint, providers=(*ran, *skipped))
@@ -194,7 +203,7 @@ class _Trial:
             candidate = self._load(self.candidate, "the candidate", profile=self.provider != "cpu")
         except RunError as error:
             within_limits(error)
-            return self._outcome(self._wrong(f"onnxruntime does not load the candidate: {error.message}"), 0)
+            return self._outcome(self._wrong(f"onnxruntime does not load the candidate: {shortened(error.message)}"), 0)
         rows: dict[str, list[Comparison]] = {}
         fed, failed = 0, None
         with closing(candidate):
@@ -207,10 +216,13 @@ class _Trial:
                     break
             fused = fused_ops(self.reference.graph.ops(), self.candidate.graph.ops())
             (complaint,) = elsewhere(candidate.kernels, self.provider, [fused])
-        found = {name: counted(over_feeds(row), complaint) for name, row in rows.items()}
+        ordinary = {feed.label for feed in self.feeds if feed.is_ordinary}
+        found = {name: counted(over_feeds(row, ordinary), complaint) for name, row in rows.items()}
+        note = next((one.reason for row in rows.values() for one in row if one.reason.startswith(_ONLY)), "")
         if failed is None and not is_large(self.candidate):
-            found |= self._only_by_default()
-        note = next((one.reason for row in rows.values() for one in row if one.reason.startswith(_EMPTY)), "")
+            mistaken, changed = self._by_default()
+            found |= mistaken
+            note = changed or note
         return replace(self._outcome(found, fed, failed), note=note)
 
     def _outcome(self, outputs: Outputs, fed: int, failed: int | None = None) -> _Outcome:
@@ -224,9 +236,11 @@ class _Trial:
         return {name: Comparison(name, "unequal", feed=feed, reason=reason) for name in names}
 
     def _refused(self, problem: CannotRun, feed: Feed) -> dict[str, Comparison]:
-        """What it means that the candidate does not run on a feed. One that is empty has no numbers to be wrong."""
-        if any(np.size(array) == 0 for array in feed.arrays.values() if isinstance(array, np.ndarray)):
-            reason = f"{_EMPTY} ({feed.label}): {shortened(str(problem))}"
+        """What it means that the candidate does not run on a feed. What is empty has no numbers to be wrong."""
+        fed = (array for array in feed.arrays.values() if isinstance(array, np.ndarray))
+        is_empty = problem.misses_nothing or any(np.size(array) == 0 for array in fed)
+        if is_empty or is_excused(problem, feed):
+            reason = f"{_ONLY} {'empty inputs' if is_empty else feed.kind} ({feed.label}): {shortened(str(problem))}"
             return {name: replace(one, verdict="skipped", reason=reason) for name, one in self._wrong("").items()}
         return self._wrong(f"onnxruntime does not run the candidate: {shortened(str(problem))}", feed.label)
 
@@ -253,8 +267,11 @@ class _Trial:
         if refused is not None and not ran:
             raise RunError("run", "", str(refused), "the reference")
 
-    def _only_by_default(self) -> dict[str, Comparison]:
-        """The outputs that are wrong only in onnxruntime's default session, where the reference's are right."""
+    def _by_default(self) -> tuple[dict[str, Comparison], str]:
+        """The outputs that are wrong only in onnxruntime's default session, where the reference's are right.
+
+        And a note where the reference's own are not: then the optimizer of onnxruntime is wrong, or coarse, for both.
+        """
         wrong: dict[int, Outputs] = {}
         # A session takes most while it is created: the reference's comes back when it is next run.
         self.session.close()
@@ -264,23 +281,31 @@ class _Trial:
                     wrong[number] = {name: one for name, one in outputs.items() if one.verdict == "unequal"}
         except RunError as error:
             within_limits(error)
-            wrong[0] = self._wrong(f"onnxruntime does not load the candidate: {error.message}")
+            wrong[0] = self._wrong(f"onnxruntime does not load the candidate: {shortened(error.message)}")
         if not any(wrong.values()):
-            return {}
+            return {}, ""
         try:
             with closing(self._load(self.reference, "the reference in a default session", optimize=True)) as session:
                 right = {number: outputs for number, outputs in self._against(session) if wrong.get(number)}
         except RunError as error:
             within_limits(error)
-            return {}
-        return {
+            return {}, ""
+        mistaken = {
             name: replace(one, reason=f"in onnxruntime's default session: {one.reason}")
             for number, outputs in right.items()
             for name, one in wrong[number].items()
             if outputs[name].verdict == "equal" and not _is_as_close(one, outputs[name])
         }
+        own = (outputs[name] for number, outputs in right.items() for name in wrong[number])
+        return mistaken, next((_changed(one) for one in own if one.verdict == "unequal"), "")
 
 
 def _is_as_close(new: Comparison, old: Comparison) -> bool:
     """Whether an error is no more than twice the error that was there before."""
     return new.ratio is not None and old.ratio is not None and new.ratio <= 2 * old.ratio
+
+
+def _changed(own: Comparison) -> str:
+    """The note for who runs the models in a session that is wrong for the reference as well."""
+    what = f"'{own.name}' is {own.reason}" if own.reason.startswith("off by") else f"'{own.name}': {own.reason}"
+    return f"onnxruntime's own optimizer changes the reference, and the candidate as well, in a default session: {what}"

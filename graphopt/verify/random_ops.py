@@ -14,9 +14,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from onnx import FunctionProto, NodeProto, helper
 
 from graphopt.ir import Function, Graph, Model, Node
+from graphopt.ir.infer import infer
 from graphopt.ir.model import FunctionKey, canonical_domain
 from graphopt.ir.schema import is_random, signature
-from graphopt.rewrite.facts import see_through
+from graphopt.rewrite.facts import number_of, see_through
 
 Kind = tuple[str, str]
 """An operator, and its attributes but for the seed."""
@@ -53,6 +54,7 @@ def count(model: Model) -> Counter[Kind]:
     drawing = drawing_functions(model.functions)
     if not any(draws(node, drawing) for node in model.graph.ops()):
         return Counter()
+    infer(model)
     counted: dict[FunctionKey, Counter[Kind]] = {}
     while len(counted) < len(drawing):
         # Functions do not call each other in a cycle: in each round the calls of some are counted.
@@ -107,7 +109,12 @@ class Seeds:
 
 def _is_draw(node: Node) -> bool:
     in_training = node.is_op("Dropout") and bool(node.outputs) and see_through(node.output) is None
-    return in_training or is_random(node.domain, node.op)
+    return (in_training and not _drops_nothing(node)) or is_random(node.domain, node.op)
+
+
+def _drops_nothing(dropout: Node) -> bool:
+    ratio = dropout.input(1)
+    return ratio is not None and number_of(ratio) == 0
 
 
 def _draws(node: Node, drawing: frozenset[FunctionKey]) -> bool:
@@ -161,8 +168,15 @@ def _needed(graph: Graph) -> list[Node]:
         elif node not in seen:
             seen.add(node)
             stack.append((node, True))
-            stack.extend((value.node, False) for value in reversed(node.inputs) if value is not None)
+            if not _tells_known_sizes(node):
+                stack.extend((value.node, False) for value in reversed(node.inputs) if value is not None)
     return found[:-1]
+
+
+def _tells_known_sizes(node: Node) -> bool:
+    """Whether a node reads nothing but sizes, which are the same whatever the numbers are."""
+    read = node.inputs[0] if node.is_op("Shape") or node.is_op("Size") else None
+    return read is not None and read.shape is not None and all(isinstance(size, int) for size in read.shape)
 
 
 def _seed(text: str) -> int:

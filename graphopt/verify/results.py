@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from graphopt.verify.cuts import Region
 
@@ -15,6 +15,8 @@ Level = Literal["sites", "full"]
 
 ORDER: tuple[Verdict, ...] = ("unequal", "inconclusive", "skipped", "equal")
 """The worst first."""
+WHOLE: Final = "the whole model"
+"""What a crash is said to be of that is of no region."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from graphopt.errors import UsageError, near
+from graphopt.errors import UsageError
 from graphopt.ir import Model
 from graphopt.ir.encode import initializers, model_without_weights
 from graphopt.ir.infer import infer
@@ -36,7 +36,7 @@ class Runs:
     def __init__(self, model: Model, options: Options, runner: Runner | None = None) -> None:
         for name in options.providers:
             if name not in PROVIDERS:
-                raise UsageError("GO015", f"unknown provider '{name}'", hint=near(name, PROVIDERS))
+                raise UsageError("GO015", f"unknown provider '{name}'", hint=f"known: {', '.join(PROVIDERS)}")
         check_names(model, options.dims)
         infer(model)
         self.options = options
@@ -46,8 +46,9 @@ class Runs:
         self.data = data_values(model)
         self.seeds = Seeds(model)
         self._model = model
+        self._candidate: Model | None = None
         self._chooser: Chooser | None = None
-        self._given = given_feed(model, options.inputs) if options.inputs is not None else None
+        self._given = given_feed(model, options.inputs, options.dims) if options.inputs is not None else None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -65,7 +66,8 @@ class Runs:
         return self._given is not None
 
     def seed(self, candidate: Model) -> None:
-        """From now on `seeds` make the candidate draw the numbers that the model draws."""
+        """From now on `seeds` make the candidate draw the numbers that the model draws; feeds are chosen for both."""
+        self._candidate = candidate
         self.seeds = Seeds(self._model, candidate)
 
     def providers(self) -> tuple[list[str], list[ProviderResult]]:
@@ -102,7 +104,7 @@ class Runs:
         if self._given is not None:
             return [self._given]
         if self._chooser is None:
-            feeder = Feeder(self._model, self.options.seed, self.options.assume)
+            feeder = Feeder(self._model, self.options.seed, self.options.assume, self._candidate)
             self._chooser = Chooser(self._model, feeder, self.options.dims)
         return self._chooser.feeds(session, thorough)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,7 +13,7 @@ from graphopt.ir import Model
 from graphopt.verify import chunks
 from graphopt.verify.cuts import Cuts
 from graphopt.verify.inputs.feeds import Feed
-from graphopt.verify.parts import PartSession, part
+from graphopt.verify.parts import Part, PartSession, part
 from graphopt.verify.runs import Runs
 
 
@@ -46,6 +47,7 @@ class Tap:
             whole = part(model, roots, runs.weights, seeds=runs.seeds)
             self._session = whole.load(runs.runner, "the original")
         self._inputs = {node.output.name for node in model.graph.inputs}
+        self._kept: dict[int, dict[str, Any]] = {}
 
     @property
     def types(self) -> Mapping[str, str]:
@@ -57,15 +59,49 @@ class Tap:
 
     def feeds(self) -> list[Feed]:
         """The feeds under which the original runs. Raises what `Runs.feeds` raises."""
-        return self._runs.feeds(self._session)
+        first = _First(self._session)
+        feeds = self._runs.feeds(first)
+        self._kept = {id(feed): first.found for feed in feeds if first.found and _are_same(feed.arrays, first.fed)}
+        return feeds
 
     def values(self, feed: Feed, names: Sequence[str]) -> dict[str, Any]:
+        """The values called `names` under `feed`; those of a run that was kept are given away. Raises RunError."""
         given = {name: feed.arrays[name] for name in names if name in feed.arrays}
         tapped = [name for name in names if name in self._session.part.outputs]
-        return given | (self._session.run(feed.arrays, tapped) if tapped else {})
+        kept = self._kept.get(id(feed), {})
+        if all(name in kept for name in tapped):
+            return given | {name: kept.pop(name) for name in tapped}
+        return given | self._session.run(feed.arrays, tapped)
 
     def close(self) -> None:
         self._session.close()
+
+
+@dataclass
+class _First:
+    """A session that keeps all that its first run gives: what sizes are tried on may be what is fed then."""
+
+    session: PartSession | chunks.Chunks
+    fed: Mapping[str, Any] = field(default_factory=dict)
+    found: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def part(self) -> Part:
+        return self.session.part
+
+    def run(self, feeds: Mapping[str, Any], outputs: Collection[str] | None = None) -> dict[str, Any]:
+        if self.fed:
+            return self.session.run(feeds, outputs)
+        found = self.session.run(feeds)
+        if sum(getattr(value, "nbytes", 0) for value in found.values()) <= chunks.MOST_BYTES:
+            self.fed, self.found = feeds, found
+        return found
+
+
+def _are_same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two feeds are the same arrays."""
+    arrays = all(isinstance(value, np.ndarray) for value in (*a.values(), *b.values()))
+    return arrays and a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
 
 
 class Shared:

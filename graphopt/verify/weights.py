@@ -11,7 +11,7 @@ from typing import Self
 import onnx
 from onnx import TensorProto
 
-from graphopt.ir import Node, Tensor, dtypes
+from graphopt.ir import Model, Node, Tensor, dtypes
 from graphopt.runtime import PLACEHOLDER, External
 from graphopt.verify.structure import identical
 
@@ -68,6 +68,13 @@ class Weights:
             file.write(data)
         self._end = offset + len(data)
         return self._file, offset, len(data)
+
+
+def let_go(model: Model) -> None:
+    """Frees the memory of what was read of a model's own file: from here on it is the child that reads weights."""
+    for node in model.graph.sources("Constant"):
+        if node.data is not None and node.data.region is not None:
+            node.data.region.let_go()
 
 
 def reads_files(node: Node) -> bool:

@@ -292,6 +292,22 @@ def test_what_cannot_be_run_is_inconclusive(cli: Cli, tmp_path: Path) -> None:
     assert "Erf" not in ops(tmp_path / "model.fused.onnx")
 
 
+def test_what_onnxruntime_finds_mistyped_is_inconclusive(cli: Cli, tmp_path: Path) -> None:
+    """As exporters and converters write it: nobody need run it before it is fused."""
+    model = gelu_layer()
+    model.graph.node.insert(0, helper.make_node("Mul", ["x", "narrow"], ["z"]))
+    model.graph.node[1].input[0] = "z"
+    model.graph.initializer.append(helper.make_tensor("narrow", TensorProto.FLOAT16, [], [0.5]))
+    path = tmp_path / "model.onnx"
+    onnx.save(model, path)
+    done = cli("fuse", path)
+    assert done.code == 4
+    assert "Type Error" in done.err
+    assert "--allow-unverified" in done.err
+    assert cli("fuse", path, "--allow-unverified").code == 4
+    assert "Erf" not in ops(tmp_path / "model.fused.onnx")
+
+
 def test_an_op_of_an_unknown_domain_is_fused_around(cli: Cli, tmp_path: Path) -> None:
     model = gelu_layer()
     model.opset_import.append(helper.make_opsetid("some.domain", 1))

@@ -35,7 +35,7 @@ BARE = re.compile(r"error\[GO\d{3}\]: .+\n(  --> .+\n)?  hint: .+\n")
         (["fuse", "MODEL", "--memory", "lots"], "512MB"),
         (["fuse", "MODEL", "--timeout", "0"], "timeout"),
         (["fuse", "MODEL", "--timeout", "inf"], "timeout"),
-        (["fuse", "MODEL", "--provider", "gpu"], "did you mean cpu"),
+        (["fuse", "MODEL", "--provider", "gpu"], "known: cpu, cuda"),
         (["fuse", "MODEL", "--verify", "of"], "'off', 'sites', 'full'"),
         (["fuse", "MODEL", "--inputs", "nowhere.npz"], "no such file"),
         (["fuse", "MODEL", "--json", "nowhere/report.json"], "report cannot be written"),

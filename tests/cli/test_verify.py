@@ -95,6 +95,39 @@ def test_another_spelling_is_equal_and_the_report_has_all_figures(cli: Cli, gelu
     assert not list(scratch.iterdir())
 
 
+def test_equal_is_said_with_what_was_claimed_and_run(cli: Cli, gelu: Path) -> None:
+    other = written(gelu.parent / "other.onnx", EXACT, weighted=True)
+    done = cli("verify", gelu, other)
+    runs = len({(one["feed"], one["seed"]) for one in cli("verify", gelu, other, "--json", "-").report["inputs"]})
+    assert done.out.startswith(f"equal  decided end to end (full): {runs} runs, at most ")
+    assert "noise floors apart, 16 are allowed\n" in done.out
+    assert f"{runs} on cpu (seeds 0 to {runs - 1}): plain 2x16" in done.out
+    full = cli("fuse", gelu, "--verify", "full", "--dry-run").out
+    assert "equal (full): 1 region changed and was run" in full
+    assert "the whole models in" in full
+    assert "equal (sites): 1 region changed and was run" in cli("fuse", gelu, "--dry-run").out
+
+
+def test_runs_of_other_sizes_are_counted_and_told_apart(cli: Cli, tmp_path: Path) -> None:
+    text = f"{HEAD} g (float[N] x) => (float[N] y) {{ n = Neg(x) y = Sub(x, n) }}"
+    models = pair(tmp_path, text, "Sub(x, n)", "Add(x, x)")
+    shown = cli("verify", *models).out
+    assert all(f"plain {size}, " in shown for size in (16, 7, 1))
+
+
+def test_what_is_not_checked_is_not_said_to_be_decided(cli: Cli, gelu: Path) -> None:
+    other = written(gelu.parent / "other.onnx", EXACT, weighted=True)
+    done = cli("verify", gelu, other, "--provider", "cpu", "--provider", "cuda")
+    if done.code == 0:
+        pytest.skip("there is a GPU")
+    assert done.code == 4
+    assert done.out.startswith("skipped  not checked; cuda: ")
+    fused = cli("fuse", gelu, "--provider", "cuda")
+    assert "skipped: 1 region changed, " in fused.out
+    assert "--allow-unverified" in fused.err
+    assert "--allow-unverified" not in cli("fuse", gelu, "--provider", "cuda", "--allow-unverified").err
+
+
 def test_what_is_not_equal_is_named_with_its_place(cli: Cli, gelu: Path, scratch: Path) -> None:
     other = written(gelu.parent / "other.onnx", EXACT.replace("Erf(s)", "Tanh(s)"), weighted=True)
     done = cli("verify", gelu, other)
@@ -180,8 +213,9 @@ def test_inputs_that_cannot_be_made_are_asked_for_by_name(cli: Cli, tmp_path: Pa
         model = onnx.load(path)
         model.graph.input[0].type.tensor_type.ClearField("shape")
         onnx.save(model, path)
-    done = cli("verify", *models)
+    done = cli("verify", *models, "--json", "-")
     assert done.code == 4
+    assert (done.report["verdict"], done.report["error"]["code"]) == ("inconclusive", "GO017")
     assert "GO017" in done.err
     assert "'x'" in done.err
     assert "--inputs" in done.err
@@ -197,6 +231,10 @@ def test_data_that_makes_the_reference_fail_is_bad_data(cli: Cli, tmp_path: Path
     assert done.code == 3
     assert "GO035" in done.err
     assert "(Reshape)" in done.err
+    assert "reshape_helper" not in done.err
+    assert "code returned" not in done.err
+    np.savez(tmp_path / "x.npz", x=np.zeros(4, np.float32))
+    assert "'N' is 5" in cli("verify", *models, "--inputs", tmp_path / "x.npz", "--dim", "N=5").err
     np.savez(tmp_path / "z.npz", z=np.zeros(3, np.float32))
     assert "GO018" in cli("verify", *models, "--inputs", tmp_path / "z.npz").err
     with pytest.raises(ModelError, match="GO035"):  # of a model that was rewritten, region by region
@@ -208,6 +246,19 @@ def test_a_reference_that_is_no_valid_model_is_bad(cli: Cli, tmp_path: Path) -> 
     done = cli("verify", *models)
     assert done.code == 3
     assert "GO054" in done.err
+    assert f"--> {models[0]}" in done.err
+
+
+def test_an_opset_that_onnxruntime_lacks_is_told_in_short(cli: Cli, tmp_path: Path) -> None:
+    text = f"{HEAD} g (float[2] x) => (float[2] y) {{ y = Abs(x) }}"
+    newer = text.replace('"": 17', '"": 27')
+    a, b = written(tmp_path / "a.onnx", text), written(tmp_path / "b.onnx", newer.replace("Abs", "Neg"))
+    for models, code in (((a, b), 1), ((b, a), 4)):
+        done = cli("verify", *models)
+        assert done.code == code
+        assert "model_load_utils" not in done.err
+        assert len(done.err) < 600
+        assert "upgrade onnxruntime" in done.err
 
 
 def test_a_candidate_that_does_not_load_is_unequal(cli: Cli, tmp_path: Path) -> None:
@@ -260,6 +311,7 @@ def test_what_takes_too_long_ends_and_is_kept(cli: Cli, tmp_path: Path, scratch:
     done = cli("verify", *models, "--timeout", "2", "--keep-failed", tmp_path / "kept")
     assert done.code == 5
     assert "GO052" in done.err
+    assert "--> the whole model" in done.err
     assert list((tmp_path / "kept").rglob("*.onnx"))
     assert snapshot(models[0].parent) == before
     assert not list(scratch.iterdir())
@@ -270,6 +322,8 @@ def test_what_takes_too_much_memory_ends(cli: Cli, tmp_path: Path, scratch: Path
     done = cli("verify", *models, "--memory", "500MB")
     assert done.code == 5
     assert "memory" in done.err
+    least = cli("verify", *models, "--memory", "1kB")
+    assert (least.code, "GO056" in least.err, "--memory" in least.err) == (5, True, True)
     assert not list(scratch.iterdir())
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO, cast
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from onnx import parser
 
 from graphopt.errors import RuntimeCrash
 from graphopt.runtime import RunError, Runner, Unavailable
+from graphopt.runtime.protocol import receive
 from graphopt.runtime.worker import MOST_WRITTEN
 
 HEAD = '<ir_version: 10, opset_import: ["": 20, "com.microsoft": 1]>'
@@ -220,6 +222,23 @@ def test_the_child_ends_with_its_parent_in_the_middle_of_a_run(root: Path, tmp_p
     assert eventually(lambda: not list(tmp_path.iterdir()))
 
 
+def test_its_files_are_gone_before_the_child_is(tmp_path: Path) -> None:
+    """Who waits for it finds nothing, however long removing them takes."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    for number in range(3000):
+        (scratch / str(number)).touch()
+    command = [sys.executable, "-P", "-m", "graphopt.runtime.worker", str(scratch), "0"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, process_group=0)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    with child.stdout:
+        receive(cast(BinaryIO, child.stdout))
+        child.stdin.close()
+        child.wait(30)
+    assert not scratch.exists()
+
+
 def test_nothing_is_reported_and_no_identity_is_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CI", "ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -241,7 +260,7 @@ def test_without_onnxruntime_one_error_names_both_extras(tmp_path: Path, monkeyp
 
 
 def test_a_child_that_cannot_start_is_an_error() -> None:
-    with Runner(timeout=60, memory=20 << 20) as runner, pytest.raises(RuntimeCrash, match="GO051"):
+    with Runner(timeout=60, memory=20 << 20) as runner, pytest.raises(RuntimeCrash, match="GO056"):
         runner.available_providers()
 
 

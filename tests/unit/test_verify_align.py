@@ -83,6 +83,13 @@ def test_operands_in_another_order_are_the_same_ones() -> None:
     assert wrong.value.startswith("'b' and 'abs' (Gelu)")
 
 
+def test_another_order_of_operands_is_said() -> None:
+    text = "opset 20\n(x: float32[N], z: float32[N]) -> (y) {{ a = Add({}) y = {} }}"
+    found = compare(parse(text.format("x, z", "Neg(a)")), parse(text.format("z, x", "Sub(0.0, a)"))).parting
+    assert found is not None
+    assert found.difference == "it reads the same in another order"
+
+
 def test_the_first_of_many_values_is_found() -> None:
     def chain(changed: int) -> str:
         lines = [f"v{i + 1} = {'Tanh' if i == changed else 'Atan'}(v{i})" for i in range(200)]
@@ -101,3 +108,10 @@ def test_what_differs_where_the_outputs_are_equal_is_no_place() -> None:
     assert found.verdict == "unequal"  # for large numbers
     assert found.parting is not None
     assert found.parting.value.startswith("'q' (Abs)")
+
+
+def test_names_tell_what_corresponds_where_most_survive() -> None:
+    text = "(x: float32[N, 4]) -> (y) {{ p = Exp({0}) q = Neg({0}) s = Add({1}) r = Relu(s) t = Tanh(r) y = Erf(t) }}"
+    models = parse(text.format("x", "p, q")), parse(text.format("Mul(x, 1.5)", "q, p"))
+    names = [(a.name, b.name) for a, b in Alignment(*models).couples()]
+    assert names == [(name, name) for name in "pqsrty"]

@@ -54,6 +54,12 @@ def test_a_place_that_is_a_file_is_refused(tmp_path: Path) -> None:
     assert folder_for_cases(tmp_path / "a" / "b").is_dir()
 
 
+def test_a_place_that_cannot_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(UsageError, match="GO028"):
+        folder_for_cases(tmp_path)
+
+
 def test_what_onnxruntime_died_of_has_its_weights_in_it(tmp_path: Path) -> None:
     model = parse(DYING)
     with Weights() as weights, Runner(timeout=60) as runner:

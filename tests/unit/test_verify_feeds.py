@@ -16,6 +16,7 @@ from graphopt.ir import Model, dtypes, model_from_proto
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
 from graphopt.runtime import RunError
+from graphopt.verify.inputs.equations import should_hold
 from graphopt.verify.inputs.feeds import Feed, Feeder
 from graphopt.verify.inputs.given import given_feed
 from graphopt.verify.inputs.meanings import Meaning, meanings
@@ -367,6 +368,12 @@ def test_names_get_different_sizes_where_they_may() -> None:
     assert first == {"b": 2, "s": 16, "t": 16}
 
 
+def test_names_that_lead_shapes_get_different_sizes_where_they_may() -> None:
+    for sizes in chosen(model_of("a, b", "b, a"), lambda **sizes: True):
+        assert len(set(sizes.values())) == 2
+    assert chosen(model_of("a, s", "b, s"), lambda a, b, s: a == b)[0] == {"a": 2, "b": 2, "s": 16}
+
+
 def test_a_total_is_the_sum_of_its_parts() -> None:
     model = model_of("b, s", "b, past", "b, total")
     first, _ = chosen(model, lambda b, s, past, total: s + past == total)
@@ -408,8 +415,9 @@ def test_sizes_are_read_from_the_graph(inputs: str, body: str, expected: dict[st
 
 
 def test_more_sizes_are_one_an_odd_prime_and_none() -> None:
-    found = others(model_of("b, s", "b, s"), {}, [])
-    assert {(group[0]["b"], group[0]["s"]) for group in found} == {(1, 1), (1, 13), (0, 7), (2, 0)}
+    found = list(others(model_of("b, s", "b, s"), {}, []))
+    assert {(group[0]["b"], group[0]["s"]) for group in found} == {(1, 1), (1, 31), (0, 7), (2, 0)}
+    assert {"b": 1, "s": 13} in found[1]
     assert not list(others(model_of("2"), {}, []))
 
 
@@ -427,15 +435,19 @@ def test_no_size_at_all_is_said_as_the_command_line_says_it(tmp_path: Path) -> N
     model = model_of("N")
     model.path = Path("model.onnx")
     message = (
-        "Non-zero status code returned while running Reshape node. Name:'Reshape_12' Status Message: x {7} {1,128}"
+        "Non-zero status code returned while running Reshape node. Name:'Reshape_12' Status Message: x {7} {1,200}"
     )
     with pytest.raises(InconclusiveError) as raised:
         choose(model, {}, lambda binding: RunError("run", "FAIL", message))
     assert str(raised.value) == (
-        "error[GO012]: no size of the dimension 'N' of input 'x0' makes the model run (tried 1, 2, 7, 16)\n"
+        "error[GO012]: no size of the dimension 'N' of input 'x0' makes the model run "
+        "(tried 1, 2, 3, 6, 7, 16, 32, 64, 128)\n"
         "  --> model.onnx: node 'Reshape_12' (Reshape)\n"
-        "  hint: pass --dim N=128"
+        "  hint: pass --dim N=200"
     )
+
+    with pytest.raises(InconclusiveError, match=r"tried 9 choices of sizes from 1 to 17\)"):
+        choose(model_of("N, 9000", "M, 9000"), {}, lambda binding: RunError("run", "FAIL", message))
 
 
 # ---- the user's own ------------------------------------------------------------------------------------------------
@@ -496,6 +508,7 @@ def flat_array() -> bytes:
         (None, UsageError, "no such file"),
         (b"", ModelError, "cannot be read"),
         (b"PK\x03\x04 garbage", ModelError, "cannot be read"),
+        (b"text", ModelError, "the file is no .npz archive"),
         (zipped(**GOOD)[:-40], ModelError, "cannot be read"),
         (zipped(**GOOD).replace(b"\x01\0\0\0", b"\x07\0\0\0"), ModelError, "cannot be read"),
         (spoilt(), ModelError, "cannot be read"),
@@ -538,6 +551,11 @@ def that_run(text: str, thorough: bool = False) -> list[Feed]:
         return runs.feeds(session, thorough)
 
 
+def test_one_feed_has_all_sizes_one() -> None:
+    shapes = [feed.arrays["x"].shape for feed in that_run("opset 18\n(x: float32[B, S]) -> (y) { y = Abs(x) }")]
+    assert shapes.count((1, 1)) == 1
+
+
 def test_what_the_model_refuses_is_left_out() -> None:
     # Numbers from the whole range are no indices, and there is no 17th row.
     text = "opset 18\n(x: int64[N]) -> (y) { h = Abs(x)\n y = Gather(float32[5, 2] random(1), Mod(Add(h, x), 16)) }"
@@ -548,7 +566,7 @@ def test_what_the_model_refuses_is_left_out() -> None:
 
 def test_an_integer_division_by_zero_is_no_bad_size() -> None:
     text = "opset 18\n(x: int64[N], z: int64[N]) -> (y) { y = Div(x, Mul(z, z)) }"
-    assert {feed.arrays["x"].shape for feed in that_run(text)} == {(16,), (7,)}
+    assert {feed.arrays["x"].shape for feed in that_run(text)} == {(16,), (7,), (1,)}
 
 
 def test_an_input_of_which_no_range_is_known_is_asked_for_by_name() -> None:
@@ -558,3 +576,9 @@ def test_an_input_of_which_no_range_is_known_is_asked_for_by_name() -> None:
     assert raised.value.code == "GO017"
     assert raised.value.message.startswith("the range of the input 'k' cannot be told: it is read by TopK 'y' as K (")
     assert "--inputs" in raised.value.hint
+
+
+def test_what_is_added_to_something_empty_does_not_empty_the_model() -> None:
+    found = parse("opset 17\n(x: float32[M, K]) -> (y, z) { y = Abs(x)\n z = Add(x, float32[0] random(1)) }")
+    infer(found)
+    assert should_hold(found) == []

@@ -63,6 +63,22 @@ def test_a_failing_region_is_blamed_on_the_sites_in_it() -> None:
     assert [site.rule for site in blame(found.failing, trace)] == ["LogOfExp"]
 
 
+def test_a_site_in_a_subgraph_is_blamed_for_the_region_of_its_holder() -> None:
+    text = """
+    opset 17
+    (c: bool[], x: float32[N, 8]) -> (y) {
+      y = If(c, then_branch=() -> (a) { a = Log(Exp(x)) }, else_branch=() -> (b) { b = Neg(Neg(x)) })
+    }
+    """
+    model = parse(text)
+    engine = Engine([CompiledRule(rule()) for rule in (DoubleNegation, LogOfExp)])
+    engine.run(model)
+    with Checker(parse(text)) as checker:
+        found = checker.check(model)
+    assert [region.output for region in found.failing] == ["y"]
+    assert "LogOfExp" in [site.rule for site in blame(found.failing, engine.trace)]
+
+
 def test_sites_whose_work_later_sites_replaced_are_blamed_as_well() -> None:
     model, _ = rewritten()
     with Checker(parse(TEXT)) as checker:

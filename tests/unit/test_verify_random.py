@@ -92,6 +92,20 @@ def test_a_draw_that_nobody_needs_and_dropout_in_inference_do_not_count() -> Non
     assert not count(parse(DROPOUT.format("false")))
 
 
+def test_a_dropout_of_nothing_is_no_draw() -> None:
+    nothing = DROPOUT.format("true").replace("0.5", "0.0")
+    removed = nothing.replace("Dropout(a, 0.0, true)", "Identity(a)")
+    assert removed != nothing
+    assert {found.verdict for found in both(nothing, removed)} == {"equal"}
+
+
+def test_a_draw_of_which_only_the_known_size_is_read_does_not_count() -> None:
+    text = "opset 17\n(x: float32[2, 3]) -> (y) {{ r = RandomUniformLike(Abs(x))\n s = Shape({})\n y = Expand(x, s) }}"
+    assert {found.verdict for found in both(text.format("r"), text.format("x"))} == {"equal"}
+    unknown = text.replace("float32[2, 3]", "float32[N, 3]").format("NonZero(r)")
+    assert count(parse(unknown)).total() == 1
+
+
 def test_a_function_called_twice_is_drawn_from_twice() -> None:
     twice = "opset 17, mine 1\n(x: float32[8]) -> (y) {{ a = mine.F(x)\n b = {}\n y = Sub(a, b) }}"
     body = "\nfunction mine.F(u) -> (v) { n = RandomNormalLike(u)\n v = Add(u, n) }"

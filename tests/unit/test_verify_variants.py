@@ -78,3 +78,9 @@ HEAD = "opset 20\n(x: float32[4, 16, 32]) -> (y) {\n a = MatMul(x, float32[32, 3
 def test_what_is_wrong_only_there_is_seen(before: str, after: str) -> None:
     found = check(parse(f"{HEAD} {before} }}"), parse(f"{HEAD} {after} }}"))
     assert found.verdict == "unequal"
+
+
+def test_what_becomes_infinite_is_no_warning() -> None:
+    with np.errstate(over="raise"):
+        found = variants(x=np.array([[1.0, -2.0, 4000.0, 0.5]], np.float16))
+    assert np.isinf(found["activations × 30"]).any()

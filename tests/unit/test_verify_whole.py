@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
 from graphopt.ir import load
 from graphopt.ir.save import model_to_proto
@@ -128,3 +129,31 @@ def test_messages_are_without_places_in_the_source_of_onnxruntime() -> None:
     text = "running node. Name:'a' Status Message: /src/core/x.h:55 Status f(const T*, int) p > 0 was false. Too small"
     assert shortened(text) == "running node. Name:'a' Status Message: p > 0 was false. Too small"
     assert shortened("nothing of the kind") == "nothing of the kind"
+
+
+def test_what_the_optimizer_of_onnxruntime_changes_in_both_is_said() -> None:
+    text = """opset 17
+        (x: float32[1, 1, 4, 4]) -> (y) {{
+            p = Pad(x, [0, 0, 1, 1, 0, 0, 1, 1], 0.0)
+            m = MaxPool(p, kernel_shape=[3, 3])
+            y = {}
+        }}"""
+    found = compare(parse(text.format("Neg(Abs(m))")), parse(text.format("Min(m, Neg(m))")))
+    assert found.verdict == "equal"
+    assert found.hint.startswith("onnxruntime's own optimizer changes the reference")
+    right = text.replace("p = Pad(x, [0, 0, 1, 1, 0, 0, 1, 1], 0.0)", "p = Abs(x)")
+    assert not compare(parse(right.format("Neg(Abs(m))")), parse(right.format("Min(m, Neg(m))"))).hint
+
+
+def test_sizes_that_a_file_declares_and_attention_needs_are_kept() -> None:
+    text = """opset 23
+        (x: float32[B, S, 16]) -> (y) {{
+            v = Reshape(x, Abs(Shape(x)))
+            a = Attention(x, v, v, q_num_heads=2, kv_num_heads=2)
+            m = MatMul(a, float32[16, 4] random(1))
+            y = {}
+        }}"""
+    models = [model_to_proto(parse(text.format(end))) for end in ("Mul(m, 1.0)", "Identity(m)")]
+    for model in models:
+        model.graph.value_info.append(helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, ["B", "S", 16]))
+    assert verify(*models).verdict == "equal"

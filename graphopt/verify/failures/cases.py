@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import tempfile
 from collections.abc import Mapping
@@ -26,11 +27,13 @@ _LARGEST_FILE = 1 << 30
 
 
 def folder_for_cases(path: Path) -> Path:
-    """`path`, made if it is not there. Raises: UsageError GO028 where it cannot be made."""
+    """`path`, made if it is not there. Raises: UsageError GO028 where it cannot be made, or be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError("GO028", f"not a folder to write to: {error.strerror}", str(path)) from error
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError("GO028", "not a folder to write to: Permission denied", str(path))
     return path
 
 

@@ -41,12 +41,19 @@ class Chooser:
         if not self._bindings:
             self._bindings = self._chosen(session)
         bindings = list(self._bindings)
+        groups = (self._running(session, group) for group in others(self._model, self._dims, bindings))
         if not thorough:
-            return _those_that_run(session, self._feeder.feeds(bindings))
-        for group in others(self._model, self._dims, bindings):
-            running = (one for one in group if _refusal(session, self._feeder.feed(FULL, one)) is None)
-            bindings += itertools.islice(running, 1)
+            feeds = self._feeder.feeds(bindings)
+            # Where everything is 1, what is squeezed or broadcast goes another way.
+            feeds += [self._feeder.feed(FULL, one, len(feeds)) for one in next(groups, [])]
+            return _those_that_run(session, feeds)
+        bindings += itertools.chain.from_iterable(groups)
         return _those_that_run(session, self._feeder.all_feeds(bindings))
+
+    def _running(self, session: Runnable, group: Sequence[Binding]) -> list[Binding]:
+        """The first of `group` under which the model runs, if there is one."""
+        running = (one for one in group if _refusal(session, self._feeder.feed(FULL, one)) is None)
+        return list(itertools.islice(running, 1))
 
     def _chosen(self, session: Runnable) -> list[Binding]:
         """The sizes, with as little caution about what inputs hold as there need be."""

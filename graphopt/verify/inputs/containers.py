@@ -9,10 +9,9 @@ from onnx import TensorProto, TypeProto
 
 from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Size
-from graphopt.ir.tensor import Array
 from graphopt.verify.inputs.sizes import Binding, shape_under
+from graphopt.verify.inputs.texts import COMMON, texts
 
-_TEXTS: Final = ("a", "bc", "", "Grüße", "日本 語", "a", "A b")
 _LENGTHS: Final = (2, 3, 1, 0)
 _UNNAMED: Final = 3
 
@@ -31,11 +30,6 @@ def type_of(fed: Any) -> str:
     if isinstance(fed, dict):
         return "map"
     return "none" if fed is None else str(np.asarray(fed).dtype)
-
-
-def texts(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Strings, among them empty ones, some beyond ASCII, some twice."""
-    return np.array(rng.choice(np.array(_TEXTS, object), shape), object)
 
 
 def contained(proto: TypeProto | None, binding: Binding, number: int, rng: np.random.Generator) -> Any:
@@ -59,7 +53,7 @@ def contained(proto: TypeProto | None, binding: Binding, number: int, rng: np.ra
 
 
 def _map(proto: TypeProto.Map, binding: Binding, rng: np.random.Generator) -> dict[Any, Any]:
-    keys: tuple[Any, ...] = _TEXTS[:3] if proto.key_type == TensorProto.STRING else (0, 1, 2)
+    keys: tuple[Any, ...] = COMMON[:3] if proto.key_type == TensorProto.STRING else (0, 1, 2)
     item = proto.value_type.tensor_type
     values = [_tensor(item, binding, rng) if item.HasField("shape") else rng.normal() for _ in keys]
     return dict(zip(keys, values, strict=True))
@@ -75,7 +69,7 @@ def _tensor(proto: TypeProto.Tensor, binding: Binding, rng: np.random.Generator)
         known = {name: _UNNAMED for size in sizes for name in dims.symbols(size)}
         shape = shape_under(sizes, {**known, **binding}) or ()
     if proto.elem_type == TensorProto.STRING:
-        return texts(shape, rng)
+        return texts(COMMON, shape, rng)
     dtype = dtypes.to_numpy(proto.elem_type)
     if dtype.kind == "b":
         return rng.random(shape) < 0.5

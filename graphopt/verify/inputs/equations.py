@@ -204,7 +204,8 @@ def _batches(node: Node) -> Iterator[Equation]:
 
 def _aligned(a: Sequence[Size], b: Sequence[Size]) -> Iterator[Equation]:
     pairs = zip(reversed(a), reversed(b), strict=False)
-    yield from ((one, other) for one, other in pairs if 1 not in (one, other))
+    # What is added to something empty is 1: with 0 the whole model might be empty.
+    yield from (pair for pair in pairs if not {0, 1} & set(pair))
 
 
 _PRODUCTS: Final = {("", "MatMul"), ("com.microsoft", "FusedMatMul")}

@@ -11,9 +11,10 @@ import numpy as np
 from graphopt.errors import InconclusiveError
 from graphopt.ir import Model, Node, Value, dtypes
 from graphopt.ir.tensor import Array
-from graphopt.verify.inputs import containers, floats, integers
+from graphopt.verify.inputs import containers, floats, integers, texts
 from graphopt.verify.inputs.masks import CAUSAL, MASKS, WITH_EMPTY_ROWS, kept, lowest
 from graphopt.verify.inputs.meanings import Meaning, meanings
+from graphopt.verify.inputs.points import points, with_points
 from graphopt.verify.inputs.ranges import told
 from graphopt.verify.inputs.sizes import Binding, shape_under
 from graphopt.verify.inputs.uses import origin
@@ -24,13 +25,16 @@ PLAIN: Final = "plain"
 OVERRIDDEN: Final = "overridden"
 OVERRIDDEN_INTEGERS: Final = "overridden integers"
 FULL: Final = "full"
+GIVEN: Final = "given"
+_ORDINARY: Final = {PLAIN, *MASKS, CAUSAL, floats.UNIFORM, GIVEN}
 
 
 @dataclass(frozen=True)
 class Feed:
     """One run's inputs. `kind` says what is particular in it, `kinds` what each input was taken for.
 
-    `special` where it holds NaN, infinities or negative zeros: where the reference gives such, the pattern must match.
+    `special` where it holds NaN, infinities or negative zeros, and the signs of zeros that the reference gives must
+    match: of two zeros either one may be the larger.
     `risky` where the reference may refuse it: then it says nothing.
     """
 
@@ -42,10 +46,21 @@ class Feed:
     risky: bool = False
 
     @property
+    def is_ordinary(self) -> bool:
+        """Whether it holds numbers as models are made for: of about 1, and not all of one kind."""
+        return self.kind in _ORDINARY
+
+    @property
+    def may_be_refused(self) -> bool:
+        """Whether a candidate that refuses it is right all the same, as nobody means it: it is if its numbers differ
+        that it is wrong. Gather takes indices that count from the end, a fused kernel for positions may not."""
+        return self.kind == integers.NEGATIVE
+
+    @property
     def label(self) -> str:
         """What the report calls it."""
-        shapes = [shape for array in self.arrays.values() if len(shape := containers.shape_of(array)) > 1]
-        found = {"x".join(map(str, shape)) for shape in shapes}
+        shapes = [shape for array in self.arrays.values() if (shape := containers.shape_of(array))]
+        found = {"x".join(map(str, shape)) for shape in shapes if len(shape) > 1 or max(map(len, shapes)) == 1}
         return f"{self.kind} {min(found, key=lambda shape: (len(shape), shape))}" if found else self.kind
 
     def records(self) -> list[FedInput]:
@@ -60,7 +75,7 @@ class Feed:
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What a kind of feed holds: the form of masks, the kind of real numbers and of integers.
+    """What a kind of feed holds: the form of masks, the kind of real numbers, of integers, and of numbers as text.
 
     `overridden` are the kinds of element types, as NumPy calls them, of which initializers get other values.
     """
@@ -68,6 +83,7 @@ class _Recipe:
     mask: str = FULL
     numbers: str = floats.NORMAL
     integers: str = integers.PLAIN
+    numerals: str = texts.WHOLE
     overridden: str = ""
     special: bool = False
     risky: bool = True
@@ -80,8 +96,10 @@ _RECIPES: Final[Mapping[str, _Recipe]] = {
     OVERRIDDEN_INTEGERS: _Recipe(overridden="iu"),
     **{kind: _Recipe(mask=MASKS[0], numbers=kind) for kind in floats.KINDS},
     **{kind: _Recipe(integers=kind) for kind in integers.KINDS},
+    texts.FRACTIONS: _Recipe(numerals=texts.FRACTIONS),
     **{kind: _Recipe(numbers=kind, special=True) for kind in floats.SPECIAL},
 }
+_CHOOSING: Final = {"MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Max", "Min", "Clip", "Relu"}
 CAUTION: Final = 3
 _CAUTIOUS: Final = (
     (floats.NORMAL, integers.PLAIN),
@@ -98,11 +116,15 @@ class Feeder:
     positive, then all ones, then integers are the least that there may be.
     """
 
-    def __init__(self, model: Model, seed: int, assume: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, model: Model, seed: int, assume: frozenset[str] = frozenset(), candidate: Model | None = None
+    ) -> None:
         self._model = model
         self._seed = seed
         self._masks = [kind for kind in MASKS if not ("no-empty-rows" in assume and kind in WITH_EMPTY_ROWS)]
         self._meanings = meanings(model)
+        self._points = points(model, candidate)
+        self._ops = {node.op for scope in model.scopes() for node in scope.ops()}
         self._inputs = [node for node in model.graph.inputs if node.op == "Input"]
         self.caution = 0
 
@@ -113,9 +135,10 @@ class Feeder:
         rng = np.random.default_rng(seed)
         made = {node.output.name: self._made(node, recipe, binding, number, rng) for node in self._inputs}
         arrays = {name: array for name, (array, _) in made.items()}
+        special = recipe.special and not self._ops & _CHOOSING
         # Of several contents the first one is the surest.
         risky = recipe.risky or (number > 0 and any(len(one.contents) > 1 for one in self._meanings.values()))
-        return Feed(kind, seed, arrays, {name: text for name, (_, text) in made.items()}, recipe.special, risky)
+        return Feed(kind, seed, arrays, {name: text for name, (_, text) in made.items()}, special, risky)
 
     def feeds(self, bindings: Sequence[Binding]) -> list[Feed]:
         """Feeds that together show every form of mask, two sizes, and other values of overridable initializers."""
@@ -133,7 +156,7 @@ class Feeder:
         found = [(kind, bindings[i % min(2, len(bindings))]) for i, kind in enumerate(kinds)]
         found += [(kind, bindings[0]) for kind in self._overriding()]
         found += [(kinds[0], binding) for binding in bindings[2:]]
-        more = [*self._integer_kinds(), *self._number_kinds()]
+        more = [*self._integer_kinds(), *self._text_kinds(), *self._number_kinds()]
         found += [(kind, bindings[i % min(2, len(bindings))]) for i, kind in enumerate(more)]
         return [self.feed(kind, binding, i) for i, (kind, binding) in enumerate(found)]
 
@@ -159,9 +182,16 @@ class Feeder:
         kinds = [integers.NEGATIVE] if wraps else []
         return [*kinds, integers.WHOLE] if self._has("integer") else kinds
 
+    def _text_kinds(self) -> list[str]:
+        return [texts.FRACTIONS] if any(meaning.is_numeral for meaning in self._meanings.values()) else []
+
     def _number_kinds(self) -> tuple[str, ...]:
         if self._has("number"):
-            return floats.KINDS + floats.SPECIAL
+            shapes = (node.output.shape or () for node in self._inputs if node.data is None)
+            lone = any(all(size == 1 for size in shape) for shape in shapes)
+            # Kernels pass NaN on or not by where in a window it lies.
+            left_out = {*([] if lone else [floats.LONE]), *([floats.NAN] if "MaxPool" in self._ops else [])}
+            return tuple(kind for kind in (*floats.KINDS, *floats.SPECIAL) if kind not in left_out)
         return floats.KINDS[:1] if self._has("bias") else ()
 
     def _has(self, kind: str) -> bool:
@@ -203,22 +233,29 @@ class Feeder:
         if value.dtype == 0:
             return self._contained(value, binding, number, rng)
         if value.dtype == dtypes.STRING:
-            return containers.texts(shape, rng)
+            pool = texts.NUMERALS[recipe.numerals] if meaning.is_numeral else texts.pool(meaning.words, rng)
+            return texts.texts(pool, shape, rng)
         dtype = dtypes.to_numpy(value.dtype)
         match meaning.kind:
             case "index" | "integer":
                 kind = recipe.integers if recipe.integers != PLAIN else _CAUTIOUS[self.caution][1]
-                return integers.integers(meaning, kind, shape, dtype, binding, number, rng)
+                drawn = integers.integers(meaning, kind, shape, dtype, binding, number, rng)
+                free = kind in (PLAIN, integers.NEGATIVE) and not (meaning.contents or meaning.distinct)
+                among = self._points[value.name] if free and not meaning.is_size else ()
+                return with_points(drawn, among, meaning.range(binding), rng) if among else drawn
             case "mask":
                 keep = kept(recipe.mask, shape, rng, meaning.square)
                 return (~keep if meaning.drops else keep).astype(dtype)
-            case "bias" if recipe.numbers == "uniform":
+            case "bias" if recipe.numbers == floats.UNIFORM:
                 # A mask that is added may be any numbers: distances, for one.
                 return floats.numbers(recipe.numbers, shape, dtype, None, rng)
             case "bias":
                 return np.where(kept(recipe.mask, shape, rng, meaning.square), 0.0, lowest(value.dtype)).astype(dtype)
         kind = recipe.numbers if recipe.numbers != floats.NORMAL else _CAUTIOUS[self.caution][0]
-        return floats.numbers(kind, shape, dtype, meaning.span, rng)
+        made = floats.numbers(kind, shape, dtype, meaning.span, rng)
+        if kind == floats.TIES and not (meaning.span is not None and meaning.span.strict):
+            return with_points(made, self._points[value.name], None, rng)
+        return made
 
     def _shape(self, value: Value, binding: Binding) -> tuple[int, ...]:
         if value.shape is None:

@@ -16,8 +16,14 @@ from graphopt.verify.inputs.uses import Use
 NORMAL: Final = "normal"
 POSITIVE: Final = "positive"
 ONES: Final = "ones"
-KINDS: Final = ("uniform", "large", "ties", "constant rows", "negative", "tiny", "offset", "zeros")
-SPECIAL: Final = ("nan", "infinities", "negative zeros")
+UNIFORM: Final = "uniform"
+TIES: Final = "ties"
+KINDS: Final = (UNIFORM, "large", TIES, "constant rows", "negative", "tiny", "offset", "zeros")
+LONE: Final = "minus infinity"
+"""For what has one element only: infinities of both signs are in one feed otherwise."""
+
+NAN: Final = "nan"
+SPECIAL: Final = (NAN, "infinities", LONE, "negative zeros")
 
 
 @dataclass(frozen=True)
@@ -99,8 +105,8 @@ def numbers(
 ) -> Array:
     """An array of this kind of numbers; those of a `strict` span are always within it."""
     if within is not None and len(within.content) == np.prod(shape, dtype=int):
-        return np.array(within.content or 0, dtype).reshape(shape)
-    if within is not None and (within.strict or kind in (NORMAL, POSITIVE, "uniform")):
+        return np.array(within.content, dtype).reshape(shape)
+    if within is not None and (within.strict or kind in (NORMAL, POSITIVE, UNIFORM)):
         found = rng.uniform(within.low, within.high, shape)
         return found.astype(dtype)
     wide = dtype.itemsize > 2
@@ -135,15 +141,26 @@ def _drawn(kind: str, shape: tuple[int, ...], rng: np.random.Generator, large: f
     return _dotted(kind, drawn, rng)
 
 
+_TIED: Final = (0.5, -1.0, 0.0, 1.0)
+
+
 def _tied(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
-    """Few distinct numbers, and rows that are equal."""
-    found = rng.choice([-1.0, 0.0, 0.5, 1.0], shape)
+    """Few distinct numbers, each of them as often as the others, and rows that are equal.
+
+    One is half-way between two integers.
+    """
+    found = rng.permutation(np.resize(_TIED, np.prod(shape, dtype=int))).reshape(shape)
     if len(shape) > 1:
         found[..., 1::2, :] = found[..., 0::2, :][..., : found[..., 1::2, :].shape[-2], :]
     return found
 
 
-_DOTS: Final = {"nan": (np.nan,), "infinities": (np.inf, -np.inf), "negative zeros": (-0.0, 0.0)}
+_DOTS: Final = {
+    NAN: (np.nan,),
+    "infinities": (np.inf, -np.inf),
+    LONE: (-np.inf,),
+    "negative zeros": (-0.0, 0.0),
+}
 
 
 def _dotted(kind: str, drawn: Array, rng: np.random.Generator) -> Array:
@@ -151,7 +168,9 @@ def _dotted(kind: str, drawn: Array, rng: np.random.Generator) -> Array:
     dots = _DOTS.get(kind, ())
     if not dots or not drawn.size:
         return drawn
-    row = drawn[-1:] if drawn.ndim else drawn.reshape(1)
+    # A vector is one row; of rows that are too short there are several.
+    row = drawn[-1:] if drawn.ndim > 1 else drawn.reshape(-1)
+    row = row if row.size >= len(dots) else drawn[-len(dots) :] if drawn.ndim else row
     flat = row.reshape(-1)
     count = min(flat.size, max(len(dots), flat.size // (4 if kind == "negative zeros" else 16)))
     places = rng.permutation(flat.size)[:count]

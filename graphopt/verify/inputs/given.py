@@ -13,13 +13,13 @@ import numpy as np
 from graphopt.errors import ModelError, UsageError, near
 from graphopt.ir import Model, Shape, Value, dims, dtypes
 from graphopt.ir.tensor import Array
-from graphopt.verify.inputs.feeds import DEFAULT, Feed
+from graphopt.verify.inputs.feeds import DEFAULT, GIVEN, Feed
 
 _UNREADABLE: Final = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
-def given_feed(model: Model, inputs: Path | Mapping[str, Any]) -> Feed:
-    """The user's own arrays, checked against the model's inputs; lists are sequences.
+def given_feed(model: Model, inputs: Path | Mapping[str, Any], bound: Mapping[str, int] | None = None) -> Feed:
+    """The user's own arrays, checked against the model's inputs and `bound` dimensions; lists are sequences.
 
     Raises: UsageError GO018 for names, shapes or types that do not fit; ModelError GO024 for an unreadable file.
     """
@@ -33,11 +33,11 @@ def given_feed(model: Model, inputs: Path | Mapping[str, Any]) -> Feed:
     if missing:
         wanted = ", ".join(f"'{name}' {_declared(values[name].output)}" for name in missing)
         raise UsageError("GO018", f"no array for the input {wanted}", where, "one array for each input, by its name")
-    sizes: dict[str, int] = {}
+    sizes = dict(bound or {})
     given = {name: _fitting(values[name].output, array, sizes, where) for name, array in arrays.items()}
     defaults = {n: node.data.numpy() for n, node in values.items() if n not in arrays and node.data is not None}
-    kinds = {**dict.fromkeys(arrays, "given"), **dict.fromkeys(defaults, DEFAULT)}
-    return Feed("given", 0, {**given, **defaults}, kinds)
+    kinds = {**dict.fromkeys(arrays, GIVEN), **dict.fromkeys(defaults, DEFAULT)}
+    return Feed(GIVEN, 0, {**given, **defaults}, kinds)
 
 
 def _read(path: Path) -> dict[str, Array]:
@@ -51,7 +51,14 @@ def _read(path: Path) -> dict[str, Array]:
     except FileNotFoundError as error:
         raise UsageError("GO018", "no such file", str(path)) from error
     except _UNREADABLE as error:
-        raise ModelError("GO024", f"the inputs cannot be read: {error}", str(path), hint) from error
+        raise ModelError("GO024", f"the inputs cannot be read: {_why(error)}", str(path), hint) from error
+
+
+def _why(error: Exception) -> str:
+    """Why a file cannot be read. NumPy takes whatever it does not know for a pickle."""
+    if "pickle" in str(error):
+        return "the file is no .npz archive"
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _member(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> Array:
@@ -105,5 +112,7 @@ def _compare(shape: Shape, given: tuple[int, ...], sizes: dict[str, int], proble
         if isinstance(declared, int) and declared != size:
             raise UsageError("GO018", problem, where, f"a size of {declared} is wanted, not {size}")
         names = dims.symbols(declared)
-        if len(names) == 1 and declared == dims.symbol(*names) and sizes.setdefault(str(declared), size) != size:
-            raise UsageError("GO018", problem, where, f"'{declared}' is {sizes[str(declared)]} in another array")
+        if len(names) == 1 and declared == dims.symbol(*names):
+            known = sizes.setdefault(str(declared), size)
+            if known != size:
+                raise UsageError("GO018", problem, where, f"'{declared}' is {known} in another array or by --dim")

@@ -89,11 +89,11 @@ def _counted(kind: str, shape: tuple[int, ...], dtype: np.dtype[Any], rng: np.ra
 
 
 def _with_ends(drawn: Array, low: int, high: int, rng: np.random.Generator) -> Array:
-    """Puts both ends of the range somewhere."""
+    """Puts both ends of the range somewhere, one of them twice."""
     if drawn.size > 1:
-        places = rng.permutation(drawn.size)[:2]
+        places = rng.permutation(drawn.size)[:3]
         flat = drawn.reshape(-1)
-        flat[places] = [low, high]
+        flat[places] = [low, high, low][: len(places)]
         drawn = flat.reshape(drawn.shape)
     return drawn
 

@@ -58,13 +58,19 @@ def mask_use(use: Use) -> MaskUse | None:
     """Whether this use takes what it reads for a mask."""
     if use.slot in _MASKED.get(use.key, ()):
         return MaskUse("mask", use.flipped)
+    if _is_added(use):
+        return MaskUse("bias") if use.factor == 1 and use.offset == 0 and not use.decided else None
+    return None if use.node.domain else _decision(use)
+
+
+def _is_added(use: Use) -> bool:
+    """Whether the reader adds what it reads to scores. Only if nothing was done to it before is it the input that is
+    added: of (1 - mask) * fill the input is the mask."""
     if use.slot in _BIASED.get(use.key, ()):
-        return MaskUse("bias")
-    if use.node.domain:
-        return None
-    if use.node.op == "Add" and _is_scores(use.node.input(1 - use.slot)) and _reaches_softmax(use.node):
-        return MaskUse("bias")
-    return _decision(use)
+        return True
+    if use.key != ("", "Add"):
+        return False
+    return _is_scores(use.node.input(1 - use.slot)) and _reaches_softmax(use.node)
 
 
 def _decision(use: Use) -> MaskUse | None:

@@ -12,6 +12,7 @@ from graphopt.verify.inputs.flat import without_functions
 from graphopt.verify.inputs.floats import Span, span
 from graphopt.verify.inputs.masks import MaskUse, mask_use
 from graphopt.verify.inputs.ranges import Contents, before, bound
+from graphopt.verify.inputs.texts import words
 from graphopt.verify.inputs.uses import Use, gives_sizes, uses
 
 Kind = Literal["index", "mask", "bias", "number", "integer", "text"]
@@ -24,7 +25,8 @@ class Meaning:
     `index`: an integer in [low, high) and in each of `ranges`, whose ends may be symbolic, or one of `contents` as a
     whole; `mask`: 1 (or True) where something is kept, or where it is left out if it `drops`; `bias`: 0 where something
     is kept and the lowest float where not, added to scores; `number`: a real number, within `span`; `integer`: one that
-    is counted with, and should be small where it `is_size`.
+    is counted with, and should be small where it `is_size`; `text`: strings, `words` among them, or numbers as text
+    where it `is_numeral`.
     """
 
     kind: Kind
@@ -38,6 +40,8 @@ class Meaning:
     square: bool = False
     span: Span | None = None
     is_size: bool = False
+    words: tuple[str, ...] = ()
+    is_numeral: bool = False
 
     def range(self, binding: Mapping[str, int]) -> tuple[int, int] | None:
         """[low, high) under a binding; None where there is none."""
@@ -60,7 +64,7 @@ def meanings(model: Model) -> dict[str, Meaning]:
 
 def _meaning(model: Model, value: Value) -> Meaning:
     if value.dtype == dtypes.STRING:
-        return Meaning("text")
+        return Meaning("text", words=words(model), is_numeral=any(map(_is_parsed, uses(model, value))))
     found = list(uses(model, value))
     mask = _mask([one for use in found if (one := mask_use(use)) is not None], value)
     if value.dtype == dtypes.BOOL:
@@ -76,10 +80,14 @@ def _meaning(model: Model, value: Value) -> Meaning:
     return Meaning("integer", is_size=gives_sizes(value))
 
 
+def _is_parsed(use: Use) -> bool:
+    return use.node.is_op("Cast") and use.value.dtype == dtypes.STRING and use.node.attr("to") != dtypes.STRING
+
+
 def _mask(found: list[MaskUse], value: Value) -> Meaning | None:
-    """A mask, if any use says so: what is added to scores is no condition."""
+    """A mask, if any use says so: what is added to scores is no condition, and is a float."""
     if any(one.kind == "bias" for one in found):
-        return Meaning("bias", square=_is_square(value))
+        return Meaning("bias", square=_is_square(value)) if value.dtype in dtypes.FLOATS else None
     drops = {one.drops for one in found if one.drops is not None}
     return Meaning("mask", drops=drops == {True}, square=_is_square(value)) if found else None
 

@@ -102,14 +102,20 @@ def _columns(distinct: bool) -> Rule:
         sizes = data[batch : batch + width] if data is not None and isinstance(width, int) else ()
         numbers = [size for size in sizes if isinstance(size, int)]
         high: Size | None = min(numbers) if numbers else next(iter(sizes), None)
-        return Bound(0, high, wraps=True, distinct=distinct) if high is not None else None
+        alone = distinct and _overwrites(node)
+        return Bound(0, high, wraps=True, distinct=alone) if high is not None else None
 
     return rule
 
 
 def _scattered(node: Node, slot: int) -> Bound | None:
     size = _size(node, 0, node.attr("axis", 0))
-    return Bound(0, size, wraps=True, distinct=True) if size is not None else None
+    return Bound(0, size, wraps=True, distinct=_overwrites(node)) if size is not None else None
+
+
+def _overwrites(node: Node) -> bool:
+    """Whether a node that scatters leaves it open which of two updates of one place is the last."""
+    return bool(node.attr("reduction", "none") == "none")
 
 
 def _between(low: int, high: int, wraps: bool = False) -> Rule:

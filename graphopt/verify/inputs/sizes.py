@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from graphopt.errors import GraphoptError, InconclusiveError, UsageError, near
 from graphopt.ir import Model, Value, dims
@@ -14,12 +14,16 @@ from graphopt.verify.inputs.equations import Solution, must_hold, should_hold, s
 
 Binding = Mapping[str, int]
 
-TRIES = (1, 2, 7, 16)
+_TRIES = (1, 2, 7, 16)
 _FAILING = re.compile(r"while running (\S+) node\. Name:'([^']*)'")
 _PREFERRED = ((2, 16), (3, 7))
 _SMALL = ((2, 6), (2, 3))
+_COSTLY = ((1, 16), (2, 7))
+"""For inputs that have at least `_MANY` elements however small their sizes are, such as images."""
+_MANY = 1 << 16
 _LARGE = (32, 64, 128)
-_OTHERS = ((1, 1), (1, 13), (0, 7), (2, 0))
+_OTHERS = ((1, (1,)), (1, (31, 13)), (0, (7,)), (2, (0,)))
+"""Of several lengths the first that runs: tables of distances and masks go wrong beyond the usual ones."""
 _MOST_ELEMENTS = 1 << 22
 _MOST_FAILURES = 8
 _MOST_SPELLINGS = 3
@@ -76,7 +80,7 @@ def choose(model: Model, given: Binding, runs: Callable[[Binding], RunError | No
             break
     if chosen:
         return chosen
-    refusal = _no_size(model, given, error)
+    refusal = _no_size(model, given, failed, error)
     if refusal is error:
         raise refusal  # with its own cause
     raise refusal from error
@@ -87,13 +91,13 @@ def others(model: Model, given: Binding, chosen: Sequence[Binding]) -> Iterator[
     names, batches = _named(model, given)
     firm = solve(must_hold(model), given, names)
     solutions = _solutions(model, given)
-    for batch, length in _OTHERS if names else ():
-        spelled = list(_spellings(names, batches, given, batch, length))
+    for batch, lengths in _OTHERS if names else ():
+        spelled = [one for length in lengths for one in _spellings(names, batches, given, batch, length)]
         found: list[Binding] = []
         for binding in (_settle(one, solution, given) for solution in solutions for one in spelled):
             if binding not in (*chosen, *found) and _fits(model, given, firm, binding):
                 found.append(binding)
-        yield found[:_MOST_SPELLINGS]
+        yield found[: _MOST_SPELLINGS * len(lengths)]
 
 
 def _inputs(model: Model) -> list[Value]:
@@ -110,12 +114,14 @@ def _named(model: Model, given: Binding) -> tuple[list[str], set[str]]:
 def _candidates(model: Model, given: Binding) -> Iterator[Iterator[Binding]]:
     """Groups of sizes, of which one each is taken: usual ones, then any; as the graph wants them, then regardless."""
     names, batches = _named(model, given)
+    least = _elements(model, {**dict.fromkeys(names, 1), **given})
+    usual = (*_COSTLY, *_PREFERRED) if (least or 0) >= _MANY else _PREFERRED
     for solution in _solutions(model, given):
-        for batch, length in (*_PREFERRED, *_SMALL):
+        for batch, length in (*usual, *_SMALL):
             spelled = _spellings(names, batches, given, batch, length)
             yield (_settle(binding, solution, given) for binding in spelled)
-    for size in (*TRIES, *_LARGE):
-        yield _spellings(names, batches, given, size if size in TRIES else 1, size)
+    for size in (*_TRIES, *_LARGE):
+        yield _spellings(names, batches, given, size if size in _TRIES else 1, size)
         yield _spellings(names, batches, given, 1, size)
 
 
@@ -155,6 +161,9 @@ def _spellings(names: list[str], batches: set[str], given: Binding, batch: int, 
     others = [name for name in names if name not in batches]
     same = {name: batch if name in batches else length for name in names}
     spread = {name: max(1, length + _SPREAD[i % len(_SPREAD)]) for i, name in enumerate(others)} if length > 1 else {}
+    leading = [name for name in names if name in batches]
+    if len(leading) > 1 and batch > 1:
+        yield {**same, **spread, **{name: batch + i for i, name in enumerate(leading)}, **given}
     yield {**same, **spread, **given}
     totals = [name for name in others if "total" in name.lower() or "+" in name]
     parts = [name for name in others if name not in totals]
@@ -165,16 +174,17 @@ def _spellings(names: list[str], batches: set[str], given: Binding, batch: int, 
     yield {**same, **given}
 
 
-def _no_size(model: Model, given: Binding, error: RunError | None) -> GraphoptError:
+def _no_size(model: Model, given: Binding, failed: Sequence[Binding], error: RunError | None) -> GraphoptError:
     first = {name: where for name, where in symbols_of(model).items() if name not in given}
     if not first:
         return error or InconclusiveError("GO012", "the sizes given make no shape", str(model.path or "model"))
     listed = " and ".join(f"'{_shown(name)}' of input '{where}'" for name, where in first.items())
     subject = f"size of the dimension {listed} makes" if len(first) == 1 else f"sizes of the dimensions {listed} make"
-    tried = ", ".join(map(str, TRIES))
     name = next((name for name in first if not name.startswith("?")), None)
-    hint = f"pass --dim {name}={_suggested(error)}" if name else "give real inputs with --inputs FILE.npz"
-    return InconclusiveError("GO012", f"no {subject} the model run (tried {tried})", _place(model, error), hint)
+    hint = f"pass --dim {name}={_suggested(failed, error)}" if name else "give real inputs with --inputs FILE.npz"
+    return InconclusiveError(
+        "GO012", f"no {subject} the model run ({_tried(first, failed)})", _place(model, error), hint
+    )
 
 
 def _shown(name: str) -> str:
@@ -195,8 +205,19 @@ def failing_node(message: str) -> tuple[str, str]:
     return (found[1], found[2]) if found else ("", "")
 
 
-def _suggested(error: RunError | None) -> str:
+def _tried(names: Collection[str], failed: Sequence[Binding]) -> str:
+    """The sizes that were tried; of several dimensions the range of them and how many in all."""
+    sizes = sorted({binding[name] for binding in failed for name in names if name in binding})
+    if not sizes:
+        return "no size that fits into memory was left to try"
+    if len(names) == 1:
+        return f"tried {', '.join(map(str, sizes))}"
+    return f"tried {len(failed)} choices of sizes from {sizes[0]} to {sizes[-1]}"
+
+
+def _suggested(failed: Sequence[Binding], error: RunError | None) -> str:
     """The largest number in onnxruntime's message that was not tried: often the size that would fit."""
+    tried = {size for binding in failed for size in binding.values()}
     shapes = re.findall(r"\{([-\d,]+)\}", error.message) if error else []
-    sizes = {int(size) for shape in shapes for size in shape.split(",") if size} - set(TRIES)
+    sizes = {int(size) for shape in shapes for size in shape.split(",") if size} - tried
     return str(max(sizes)) if sizes and max(sizes) > 0 else "SIZE"

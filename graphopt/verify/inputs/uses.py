@@ -112,6 +112,7 @@ def _leaving(use: Use) -> Iterator[Use]:
 
 _KEEPING: Final = {"Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "SequenceConstruct"}
 _PICKING: Final = {
+    *("StringNormalizer", "StringSplit"),
     *("Transpose", "Expand", "Tile", "Slice", "Gather", "GatherND", "GatherElements", "Split", "Pad", "Compress"),
     *(
         "SplitToSequence",
@@ -123,7 +124,7 @@ _PICKING: Final = {
         "OptionalGetElement",
     ),
 }
-_MERGING: Final = {"Concat", "Min", "Max"}
+_MERGING: Final = {"Concat", "Min", "Max", "StringConcat"}
 
 
 def _following(use: Use) -> Iterator[Use]:

@@ -23,7 +23,13 @@ _LEVELS: Final = 4.0
 
 
 def _scaled(factor: float) -> Callable[[Array], Array]:
-    return lambda value: value * value.dtype.type(factor)
+    def scaled(value: Array) -> Array:
+        # Of narrow numbers some may become infinite.
+        with np.errstate(over="ignore"):
+            found: Array = value * value.dtype.type(factor)
+        return found
+
+    return scaled
 
 
 def _constant_rows(value: Array) -> Array:

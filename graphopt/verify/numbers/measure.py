@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -58,14 +58,17 @@ def worse(comparisons: Iterable[Comparison]) -> Comparison:
     return max((one for one in decided if one.verdict == verdict), key=lambda one: one.ratio or 0.0)
 
 
-def over_feeds(comparisons: Sequence[Comparison]) -> Comparison:
-    """What all feeds together say of one output.
+def over_feeds(comparisons: Sequence[Comparison], ordinary: Collection[str] = ()) -> Comparison:
+    """What all feeds together say of one output; `ordinary` are labels of feeds.
 
-    A feed on which the output is chaotic says nothing: it counts only where no other feed decides.
+    A feed on which the output is chaotic says nothing: it counts only where no other feed decides, or where it is so
+    on all ordinary ones. Numbers that drown what is chaotic, or leave nothing of it, decide nothing then.
     """
     unequal = [one for one in comparisons if one.verdict == "unequal"]
     equal = [one for one in comparisons if one.verdict == "equal"]
-    found = worse(unequal or equal or comparisons)
+    usual = [one for one in comparisons if one.feed in ordinary and one.verdict != "skipped"]
+    lost = usual if all(one.verdict == "inconclusive" for one in usual) else []
+    found = worse(unequal or lost or equal or comparisons)
     return replace(found, verdict="inconclusive") if found.verdict == "skipped" else found
 
 
@@ -91,7 +94,7 @@ def _tensor(
         kinds = [f"{x.dtype}{list(x.shape)}" for x in (a, b)]
         return Comparison(name, "unequal", reason=f"{kinds[0]} in the reference, {kinds[1]} in the candidate")
     if a.size == 0:
-        return Comparison(name, "skipped", reason="it is empty")
+        return Comparison(name, "skipped", reason="it has no elements to compare")
     moved = [draw for draw in moved if draw.dtype == a.dtype and draw.shape == a.shape]
     if not is_float(a):
         return _exact(name, a, b, moved)
@@ -244,16 +247,19 @@ def _ulps(a: Array, b: Array, counted: Array) -> int:
     """The largest distance in units in the last place: how many numbers of the type lie between."""
     largest = 0
     for part in blocks(a):
-        apart = np.where(counted[part], _place(a[part]) - _place(b[part]), 0)
+        apart = np.subtract(_place(a[part]), _place(b[part]), dtype=np.int64)
+        if not counted[part].all():
+            apart = np.where(counted[part], apart, 0)
         largest = max(largest, int(apart.max()), -int(apart.min()))
     return largest
 
 
 def _place(array: Array) -> Array:
     """Where each number stands among all numbers of its type, zero at 0."""
-    bits = _bits(array).astype(np.int64)
-    top = np.int64(-(1 << (8 * array.itemsize - 1)) if array.itemsize < 8 else np.iinfo(np.int64).min)
-    return np.where(bits < 0, top - bits, bits)
+    bits = _bits(array)
+    sign = bits >> (8 * bits.itemsize - 1)
+    place: Array = (bits ^ (sign & np.iinfo(bits.dtype).max)) - sign
+    return place
 
 
 def _bits(array: Array) -> Array:

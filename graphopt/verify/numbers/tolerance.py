@@ -45,14 +45,17 @@ def smallest(array: Array) -> float:
 def one_ulp(array: Array, rng: np.random.Generator) -> Array:
     """Every element moved to the next number, up or down at random.
 
-    Whole numbers stay: they are counts, masks, and fills of masks, which nobody rounds.
+    Whole numbers stay: they are counts, masks, and fills of masks, which nobody rounds. So do halves: one that is
+    half-way between two integers is meant to be.
     """
     if not is_float(array) or array.size == 0:
         return array
     up = rng.integers(0, 2, array.shape, np.int8).astype(bool)
     # The next number away from zero is the next pattern of bits, which is faster than `nextafter`: zero stays.
     bits = array.view(f"i{array.itemsize}")
-    moves = np.isfinite(array) & (array != np.rint(array))
+    with np.errstate(over="ignore"):
+        doubled = array + array
+    moves = np.isfinite(array) & (doubled != np.rint(doubled))
     step = (np.int8(2) * (up == (bits >= 0)) - np.int8(1)) * moves
     moved: Array = (bits + step.astype(bits.dtype)).view(array.dtype)
     return moved
