@@ -70,7 +70,8 @@ class Witness:
         if rule is not None and before is not None:
             for target in (None, self.target):
                 trial = Trial(alone(rule, Context(target, self.assume)), lowering, checker.runner)
-                case = shrunk(before, blamed.site.nodes, _feeds_of(before, blamed, checker), trial)
+                feeds = _feeds_of(before, blamed, checker)
+                case = shrunk(before, blamed.site.nodes, feeds, trial, hangs=blamed.hangs)
                 if case is not None:
                     return case, trial
         if blamed.region is None:
@@ -78,7 +79,7 @@ class Witness:
         trial = Trial(self.optimize, lowering, checker.runner)
         names = checker.original.graph.names
         region = excerpt([names[blamed.region.output]], blamed.region.original_cone.boundary)
-        case = shrunk(region, (), _feeds_of(region, blamed, checker), trial)
+        case = shrunk(region, (), _feeds_of(region, blamed, checker), trial, hangs=blamed.hangs)
         return (case, trial) if case is not None else None
 
     def _before(self, site: Site, rule: CompiledRule, known: Sequence[Site], checker: Checker) -> Model | None:

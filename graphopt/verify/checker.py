@@ -67,6 +67,8 @@ class Checker:
         self._runs = Runs(original, self._options)
         self._comparer = Comparer(original)
         self._known: dict[tuple[str, int, int], Comparison] = {}
+        self._unrun: set[tuple[str, int, int]] = set()
+        self._hung = False
         self._crashes: dict[str, Crashed] = {}
         self._kept = self._options.keep
         self._variants = Variants(self._runs.data)
@@ -80,8 +82,15 @@ class Checker:
         self._runs.__exit__(kind, error, tb)
 
     def check(self, candidate: Model) -> Verification:
-        """As the function `check`; regions that an earlier candidate had as well are not run again."""
+        """As the function `check`; regions that an earlier candidate had as well are not run again.
+
+        After a region that takes too long no other one is run: to wait for each costs more than to check again.
+        """
         start = time.perf_counter()
+        self._hung = False
+        for key in self._unrun:
+            del self._known[key]
+        self._unrun.clear()
         self._crashes.pop(WHOLE, None)
         try:
             found = self._check(candidate)
@@ -163,6 +172,7 @@ class Checker:
             regions=results,
             compared=tuple(found),
             failing=tuple(region for region in found if self._known[region.key].verdict == "unequal"),
+            unrun=tuple(region for region in found if region.key in self._unrun),
             inputs=ran.inputs,
             providers=(*(provider_result(name, results) for name in installed), *skipped),
             counts=replace(counts, alike=ran.alike),
@@ -207,18 +217,30 @@ class Checker:
         feeds: Sequence[Feed],
         in_full: bool,
     ) -> None:
-        """Runs a batch; one that cannot be run as a whole, in halves."""
+        """Runs a batch; one that cannot be run as a whole, in halves.
+
+        Where it takes too long, and its first half does not, nobody waits for the second half as a whole again.
+        """
         variants = self._variants if in_full else None
-        waiting = [batch]
+        waiting = [(batch, False)]
         while waiting:
-            batch = waiting.pop()
+            batch, hangs = waiting.pop()
+            middle = len(batch) // 2
+            if self._hung:
+                unrun = {region.key: _unrun(region) for region in batch if region.key not in self._known}
+                self._unrun.update(unrun)
+                self._known.update(unrun)
+                continue
+            if hangs and middle:
+                waiting += [(batch[middle:], True), (batch[:middle], False)]
+                continue
             try:
                 results = Batch(self._original, candidate, batch, self._runs).run(tap, feeds, variants, providers)
             except CannotRun as problem:
-                middle = len(batch) // 2
                 if middle:
-                    waiting += [batch[middle:], batch[:middle]]
+                    waiting += [(batch[middle:], problem.hangs), (batch[:middle], False)]
                     continue
+                self._hung = problem.hangs
                 if problem.crash is not None:
                     self._note(batch[0].output, problem.side, problem.crash)
                 results = [_refused(batch[0], problem)]
@@ -241,6 +263,10 @@ def _refused(region: Region, problem: CannotRun) -> Comparison:
     region_of = f"this region of the {problem.side}"
     reason = f"onnxruntime does not run {region_of}: {problem}" if problem.crash is None else f"{problem} {region_of}"
     return Comparison(region.output, "unequal" if problem.is_wrong else "inconclusive", reason=reason)
+
+
+def _unrun(region: Region) -> Comparison:
+    return Comparison(region.output, "inconclusive", reason="not run, as another region took too long")
 
 
 def _reason(results: Sequence[Comparison]) -> str:

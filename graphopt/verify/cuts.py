@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from graphopt.ir import Graph, Model, Node, Tensor, Value
+from graphopt.ir.model import Function, FunctionKey
 from graphopt.ir.node import IR_DOMAIN
 from graphopt.verify.structure import Constants, Numbers, Structure
+
+Functions = Mapping[FunctionKey, Function]
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class Region:
     """What lies between a cut point and the cuts before it, in both models.
 
     `output` is the name of the cut point, `key` tells the same region in another candidate. `operators` are numbers of
-    what nodes do, whatever they read; an Identity has none.
+    what nodes do, whatever they read; an Identity has none. `functions` are those of the original and of the candidate.
     """
 
     output: str
@@ -96,6 +99,7 @@ class Region:
     cuts: Cuts = field(repr=False)
     key: tuple[str, int, int] = field(repr=False)
     operators: Mapping[Node, int] = field(repr=False)
+    functions: tuple[Functions, Functions] = field(repr=False)
 
     @cached_property
     def original_cone(self) -> Cone:
@@ -112,10 +116,9 @@ class Region:
 
     @property
     def names(self) -> frozenset[str]:
-        """The names of the values that either cone computes, those in subgraphs as well."""
-        nodes = [*self.original_cone.nodes, *self.candidate_cone.nodes]
-        scopes = (scope for node in nodes for graph in node.subgraphs for scope in graph.scopes())
-        nodes += [node for scope in scopes for node in scope.ops()]
+        """The names of the values that either cone computes, those in subgraphs and called functions as well."""
+        before, after = self.functions
+        nodes = [*_within(self.original_cone.nodes, before), *_within(self.candidate_cone.nodes, after)]
         return frozenset(value.name for node in nodes for value in node.outputs) | {self.output}
 
 
@@ -136,13 +139,15 @@ class Comparer:
         operators = dict(self._operators)
         before = Structure(self._original, self._numbers, self.constants, cuts.read_as, operators)
         after = Structure(candidate, self._numbers, self.constants, cuts.read_as, operators)
+        functions = self._original.functions, candidate.functions
         found, free = [], 0
         for name in _roots(self._original.graph, candidate.graph, cuts):
             old, new = names[name], candidate.graph.names[name]
             if _are_empty(old, new) or after[new] in (before[old], self._numbers(("cut", cuts.read_as.get(name)))):
                 free += 1
             else:
-                found.append(Region(name, old, new, cuts, (name, before[old], after[new]), operators))
+                key = name, before[old], after[new]
+                found.append(Region(name, old, new, cuts, key, operators, functions))
         return found, free
 
     def _cuts(self, candidate: Graph) -> Cuts:
@@ -173,6 +178,23 @@ class Comparer:
 def regions(original: Model, candidate: Model) -> tuple[list[Region], int]:
     """The regions in which two models differ, and how many cut points are equal without a run."""
     return Comparer(original).regions(candidate)
+
+
+def _within(nodes: Iterable[Node], functions: Functions) -> list[Node]:
+    """`nodes`, and those in their subgraphs and in the functions that they call, however deep."""
+    found: list[Node] = []
+    called: set[FunctionKey] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        found.append(node)
+        graphs = list(node.subgraphs)
+        key = node.domain, node.op, node.overload
+        if key in functions and key not in called:
+            called.add(key)
+            graphs.append(functions[key].graph)
+        waiting += [inner for graph in graphs for inner in graph.ops()]
+    return found
 
 
 def _place(value: Value) -> tuple[int, int]:

@@ -21,6 +21,8 @@ Side = Literal["original", "candidate"]
 SETTLED = K
 """What agrees up to so many of the least floors needs none that is measured: that takes more runs than to compare."""
 
+OVERTIME: Final = "GO052"
+
 _THREADS: Final = 2
 _SMALL: Final = 1 << 20
 """Bytes of results that are computed sooner than another session is created."""
@@ -40,6 +42,11 @@ class CannotRun(Exception):
         self.is_wrong = is_wrong
         self.crash = crash
         self.misses_nothing = False
+
+    @property
+    def hangs(self) -> bool:
+        """Whether the candidate's part was ended as it took too long, where the original's did not."""
+        return self.is_wrong and self.crash is not None and self.crash.code == OVERTIME
 
 
 class Pair:

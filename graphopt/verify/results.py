@@ -145,10 +145,10 @@ class Verification:
     """Whether a candidate computes what the original does, and what says so.
 
     `decided_by` is the layer that decided; `regions` and `outputs` are figures of the second and third. `compared` are
-    the regions that `regions` has figures of, in the same order, `failing` those that are not equal, `crashes` what
-    onnxruntime died of on the way. `equal` at the `level` of `sites` means that every region is within its own floor,
-    at that of `full` that the outputs are within theirs as well. `parting` says where two models part, `hint` what may
-    help where they are not equal. `seconds` is wall time.
+    the regions that `regions` has figures of, in the same order, `failing` those that are not equal, `unrun` those that
+    were left as another took too long, `crashes` what onnxruntime died of on the way. `equal` at the `level` of `sites`
+    means that every region is within its own floor, at that of `full` that the outputs are within theirs as well.
+    `parting` says where two models part, `hint` what may help where they are not equal. `seconds` is wall time.
     """
 
     verdict: Verdict
@@ -158,6 +158,7 @@ class Verification:
     outputs: tuple[Comparison, ...] = ()
     compared: tuple[Region, ...] = field(default=(), repr=False)
     failing: tuple[Region, ...] = field(default=(), repr=False)
+    unrun: tuple[Region, ...] = field(default=(), repr=False)
     crashes: tuple[Crashed, ...] = ()
     inputs: tuple[FedInput, ...] = ()
     providers: tuple[ProviderResult, ...] = ()

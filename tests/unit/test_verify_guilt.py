@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from graphopt.ir import Model
+import onnx
+import onnx.parser
+
+from graphopt.ir import Model, load
 from graphopt.ir.text import parse
 from graphopt.rewrite import CompiledRule, Engine, Expr, Ops, Rule, Site, Trace, Value
 from graphopt.rewrite.engine import SiteKey
@@ -77,6 +80,25 @@ def test_a_site_in_a_subgraph_is_blamed_for_the_region_of_its_holder() -> None:
         found = checker.check(model)
     assert [region.output for region in found.failing] == ["y"]
     assert "LogOfExp" in [site.rule for site in blame(found.failing, engine.trace)]
+
+
+def test_a_site_in_a_function_is_blamed_for_the_regions_that_call_it() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 17, "my" : 1]>
+    g (float[N, 8] x) => (float[N, 8] y) { h = my.Outer(x) y = Relu(h) }
+    <domain: "my", opset_import: ["" : 17, "my" : 1]> Outer (a) => (b) { c = my.Inner(a) b = Neg(c) }
+    <domain: "my", opset_import: ["" : 17]> Inner (p) => (q) { r = Exp(p) q = Log(r) }
+    """
+
+    def loaded() -> Model:
+        return load(onnx.parser.parse_model(text))
+
+    model = loaded()
+    engine = Engine([CompiledRule(LogOfExp())])
+    engine.run(model)
+    with Checker(loaded()) as checker:
+        found = checker.check(model)
+    assert [region.output for region in found.failing] == ["h"]
+    assert [site.rule for site in blame(found.failing, engine.trace)] == ["LogOfExp"]
 
 
 def test_sites_whose_work_later_sites_replaced_are_blamed_as_well() -> None:

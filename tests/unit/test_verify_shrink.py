@@ -134,3 +134,14 @@ def test_a_case_may_have_operators_that_no_file_has(runner: Runner) -> None:
 def test_what_is_right_makes_no_case(runner: Runner) -> None:
     text = "(x: float32[N, 4]) -> (y) { y = Erf(x) }"
     assert shrunk(parse(text), ["y"], [{"x": shapes((3, 4))[0]}], trial(ErfIsTanh, runner)) is None
+
+
+def test_the_first_case_of_what_hangs_is_kept_as_it_is(runner: Runner) -> None:
+    model = excerpt(parse("(a: float32[N, 4]) -> (y) { b = Neg(a) e = Erf(b) y = Abs(e) }").graph.outputs, ())
+    plain = trial(ErfIsTanh, runner)
+    Counted.tried = 0
+    counted = Counted(plain.rewrite, plain.lowering, runner)
+    case = shrunk(model, ["e", "y"], [{"a": shapes((3, 4))[0]}], counted, hangs=True)
+    assert case is not None
+    assert Counted.tried == 1
+    assert [node.op for node in case.model.graph.ops()] == ["Erf", "Abs"]

@@ -11,6 +11,7 @@ from graphopt.rewrite import Site, Trace
 from graphopt.rewrite.engine import SiteKey
 from graphopt.verify.checker import Checker
 from graphopt.verify.cuts import Region
+from graphopt.verify.pair import OVERTIME
 from graphopt.verify.results import Comparison, Layer, Verdict, Verification, worst
 
 _SEARCHES: Final = 8
@@ -28,7 +29,8 @@ class Blamed:
     the `feed` on which that was seen.
 
     It took `replays` rewrites of the model to find out, and runs of `runs` regions; none where its rule was known to be
-    guilty at another site. `kept` is the folder of the crash that it caused, if it did, `layer` what found it.
+    guilty at another site. `kept` is the folder of the crash that it caused, if it did; it `hangs` where that was that
+    it took too long. `layer` is what found it.
     """
 
     site: Site
@@ -38,6 +40,7 @@ class Blamed:
     replays: int = 0
     runs: int = 0
     kept: str = ""
+    hangs: bool = False
     layer: Layer = "regions"
 
 
@@ -63,7 +66,7 @@ class Search:
         """The sites that have to go before the next check; none when all is equal or nobody is found.
 
         A rule that was found guilty once is guilty in every region that fails and that it touched; with `wholesale`
-        every rule is, since too many are wrong to look for each.
+        every rule is, since too many are wrong to look for each. So it is in regions that were not run.
         """
         if self.verification.verdict != "unequal":
             return []
@@ -74,26 +77,33 @@ class Search:
             found_in_all = self._found_among(self.trace.sites, None, figure)
             return [replace(one, layer=self.verification.decided_by) for one in found_in_all]
         figures = {one.name: one for one in self.verification.regions}
-        kept = {crash.name: crash.kept for crash in self.verification.crashes}
+        crashes = {crash.name: crash for crash in self.verification.crashes}
+        regions = [*failing, *self.verification.unrun]
         rules = {site.rule for site in self.known}
         found: dict[SiteKey, Blamed] = {}
         searches = 0
-        for region, suspects in zip(failing, suspects_of(failing, self.trace), strict=True):
+        for region, suspects in zip(regions, suspects_of(regions, self.trace), strict=True):
             figure = figures[region.output]
             blamed = [
                 Blamed(site, region, figure.reason, figure.feed) for site in suspects if wholesale or site.rule in rules
             ]
-            if not blamed and searches < _SEARCHES:
+            if not blamed and searches < _SEARCHES and figure.verdict == "unequal":
                 searches += 1
                 blamed = self._found_among(suspects, region, figure)
             rules.update(one.site.rule for one in blamed)
+            crash = crashes.get(region.output)
+            if crash is not None:
+                blamed = [replace(one, kept=crash.kept, hangs=crash.code == OVERTIME) for one in blamed]
             for one in blamed:
-                found.setdefault(key_of(one.site), replace(one, kept=kept.get(region.output, "")))
+                found.setdefault(key_of(one.site), one)
         return list(found.values())
 
     def _found_among(self, suspects: Sequence[Site], region: Region | None, figure: Comparison) -> list[Blamed]:
         self._replays = self._runs = 0
-        site = find_guilty(suspects, lambda excluded: self._suspects_without(excluded, region))
+        # To wait for what may take too long in other regions says nothing of this one.
+        elsewhere = blame(self.verification.unrun, self.trace)
+        apart = frozenset(map(key_of, elsewhere)) - frozenset(map(key_of, suspects))
+        site = find_guilty(suspects, lambda excluded: self._suspects_without(excluded | apart, region))
         self.cleared = self.cleared or site is None
         if site is None:
             return []
@@ -107,6 +117,9 @@ class Search:
         self._runs += found.counts.run
         if region is None:
             return None if found.verdict != "unequal" else trace.sites
+        # What takes too long elsewhere is known from then on.
+        while any(_computed(region) & _computed(other) for other in found.unrun):
+            found = self.checker.check(model)
         failing = [other for other in found.failing if _computed(region) & _computed(other)]
         return blame(failing, trace) if failing else None
 

@@ -34,15 +34,20 @@ class Case:
         return sum(1 for _ in self.model.graph.ops())
 
 
-def shrunk(model: Model, core: Collection[str], feeds: Iterable[Values], trial: Trial) -> Case | None:
+def shrunk(
+    model: Model, core: Collection[str], feeds: Iterable[Values], trial: Trial, *, hangs: bool = False
+) -> Case | None:
     """The smallest case that is found in `model`, on one of `feeds`; None where `trial` is right on all of them.
 
     The nodes that compute the values of `core` are tried first, then all of them; then one node after the other is left
-    out, sizes are cut, and names and numbers are made short.
+    out, sizes are cut, and names and numbers are made short. Where the rewrite `hangs`, each of these takes all the
+    time that there is: the first case is kept as it is.
     """
     for feed in feeds:
         case = _of(model, feed, [name for name in inner_names(model) if name not in core], trial)
         case = case or _of(model, feed, [], trial)
+        if case is not None and hangs:
+            return case
         if case is not None:
             return _told_plainly(_of_smaller_sizes(_of_fewer_nodes(case, trial), trial), trial)
     return None
