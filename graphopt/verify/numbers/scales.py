@@ -79,7 +79,7 @@ def _row_scales(magnitudes: Array) -> tuple[Array, Array]:
     lowest = magnitudes.min(axis=1, keepdims=True, initial=np.inf, where=present).astype(np.float64)
     lowest[count == 0] = 0.0
     unit = np.where(largest > 0, largest, 1.0)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", divide="ignore"):
         shares = np.divide(magnitudes, unit.astype(magnitudes.dtype))
         inverse = np.divide(1, shares, out=np.zeros_like(shares), where=present).sum(axis=1, keepdims=True)
     squares = np.einsum("ij,ij->i", shares, shares, dtype=np.float64)[:, None] + (length - count) * (lowest / unit) ** 2
