@@ -22,6 +22,7 @@ _STAGES = {
     "clean": "What exporters leave behind; runs within every stage.",
     "recover": "One meaning, spelled in parts, becomes one operator.",
     "fuse": "Meanings next to each other.",
+    "quantize": "Products in integers, as a plan decided ([quantization.md](quantization.md)).",
     "lower": "Meanings become the kernels that the target has ([targets.md](targets.md)).",
 }
 

@@ -1,8 +1,9 @@
-"""The stages in order: clean, recover, fuse, lower."""
+"""The stages in order: clean, recover, fuse, quantize, lower."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from graphopt.ir import Model
@@ -20,7 +21,7 @@ from graphopt.passes import (
     simplify_shapes,
 )
 from graphopt.pipeline.observation import Observer
-from graphopt.rewrite import CompiledRule, Context, Engine, Limits, Trace
+from graphopt.rewrite import CompiledRule, Context, Engine, Limits, Plan, Trace
 from graphopt.rewrite.engine import NewWeightsLimit, SiteKey
 from graphopt.rewrite.rule import STAGES, Stage
 from graphopt.targets import Target, without
@@ -63,6 +64,7 @@ def optimize(
     keep_functions: Collection[str] = frozenset(),
     exclude: frozenset[SiteKey] = frozenset(),
     max_new_weights: int = Limits.new_bytes,
+    plan: Callable[[Model], Plan | None] | None = None,
     progress: Progress | None = None,
     observer: Observer | None = None,
 ) -> Trace:
@@ -71,9 +73,10 @@ def optimize(
     `assume` are promises about inputs, names of `ASSUMPTIONS`, and stand in the model's metadata afterwards.
     `keep_functions` are functions that stay functions, by their domains or as `domain.op`: an operator for which the
     user has a kernel of his own may have one.
-    `exclude` names sites that must not be taken again: what a verifier found guilty. The same arguments give the same
-    model on every machine; an `observer` sees it on the way. Raises: NewWeightsLimit when one rule writes more than
-    `max_new_weights` bytes.
+    `exclude` names sites that must not be taken again: what a verifier found guilty. `plan` is asked once, when the
+    model is fused and not yet lowered, what is to be quantized; it may change the model as well. The same arguments
+    give the same model on every machine; an `observer` sees it on the way. Raises: NewWeightsLimit when one rule writes
+    more than `max_new_weights` bytes.
     """
     for promise in sorted(assume):
         model.proto.metadata_props.add(key=f"graphopt.assume.{promise}", value=ASSUMPTIONS[promise])
@@ -92,6 +95,10 @@ def optimize(
     engine = Engine(rules, context, Limits(new_bytes=max_new_weights), exclude, trace)
     settled = -1
     for number, stage in enumerate(STAGES):
+        if stage == "quantize":
+            if plan is None:
+                continue
+            engine.context = replace(context, plan=plan(model))
         if progress is not None:
             progress(stage, number, len(STAGES))
         if observer is not None:

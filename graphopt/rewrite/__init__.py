@@ -6,6 +6,7 @@ from graphopt.rewrite.engine import Engine, Limits
 from graphopt.rewrite.facts import constant_of, number_of, numbers_of, see_through
 from graphopt.rewrite.language import Attr, Attrs, Factor, Maybe, Number, Ops, const, like
 from graphopt.rewrite.pattern import Expr, Reason, all_of
+from graphopt.rewrite.plan import Grid, Integers, Plan, Recipe
 from graphopt.rewrite.registry import RuleSet, built_in_rules, find_rules
 from graphopt.rewrite.rule import CompiledRule, Context, Rule, kernel
 from graphopt.rewrite.trace import Refusal, RuleCount, RuleFailure, Site, Trace
@@ -20,11 +21,15 @@ __all__ = [
     "Engine",
     "Expr",
     "Factor",
+    "Grid",
+    "Integers",
     "Limits",
     "Maybe",
     "Number",
     "Ops",
+    "Plan",
     "Reason",
+    "Recipe",
     "Refusal",
     "Rule",
     "RuleCount",

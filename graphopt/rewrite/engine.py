@@ -287,7 +287,8 @@ class Engine:
                 raise
         count.applied += 1
         count.new_bytes += builder.new_bytes
-        if count.new_bytes > self.limits.new_bytes:
+        # Integers take the place of the weights that they were made of.
+        if count.new_bytes > self.limits.new_bytes and rule.stage != "quantize":
             raise NewWeightsLimit(rule.name, self.limits.new_bytes)
         made = tuple(value.name for node in alive for value in node.outputs)
         if rule.rule.once:

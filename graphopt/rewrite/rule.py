@@ -17,9 +17,10 @@ from graphopt.ir.node import qualified
 from graphopt.rewrite.blame import Mistake, hint_of, line_of, raised_in, said
 from graphopt.rewrite.language import read_pattern
 from graphopt.rewrite.pattern import Pattern, Reason, names_in, refusal, root_ops
+from graphopt.rewrite.plan import Grid, Plan, Recipe
 
-Stage = Literal["clean", "recover", "fuse", "lower"]
-STAGES: tuple[Stage, ...] = ("clean", "recover", "fuse", "lower")
+Stage = Literal["clean", "recover", "fuse", "quantize", "lower"]
+STAGES: tuple[Stage, ...] = ("clean", "recover", "fuse", "quantize", "lower")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,21 @@ def kernel(domain: str, op: str) -> Kernel:
 
 @dataclass(frozen=True)
 class Context:
-    """What a rule may ask for besides its match: the target, promises about inputs, whether the opset must stay."""
+    """What a rule may ask for besides its match: the target, promises about inputs, whether the opset must stay, and
+    what quantization decided, if anything is quantized."""
 
     target: Any = None
     assume: frozenset[str] = field(default_factory=frozenset)
     keep_opset: bool = False
+    plan: Plan | None = None
+
+    def recipe(self, root: Value) -> Recipe | None:
+        """How the product that ends in `root` is to be computed; None: as it stands."""
+        return self.plan.recipe(root) if self.plan is not None else None
+
+    def grid(self, value: Value) -> Grid | None:
+        """The grid on which an activation may stay integer between two operators; None: it is not to."""
+        return self.plan.grid(value) if self.plan is not None else None
 
     def has(self, needed: Kernel, graph: Graph, **at: Any) -> bool:
         """Whether the target has a kernel, and `graph` may contain it; without a target everything is there.

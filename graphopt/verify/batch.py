@@ -54,7 +54,7 @@ class Batch:
                 values = tap.values(feed, self._boundary) if tap is not None else {}
                 if pair is None:
                     original, candidate = self._sessions(tap, values, provider, stack)
-                    pair = Pair(self._runs, original, [candidate])
+                    pair = Pair(self._runs, original, candidate)
                 plain: Values = {}
                 plainly = [(feed.label, values)]
                 varied_values = plainly if variants is None else variants.of(feed, values, first=number == 0)

@@ -249,7 +249,7 @@ class _Trial:
 
         Raises: RunError where that is every one, ModelError where it was given, RuntimeCrash.
         """
-        pair = Pair(self.runs, self.session, [session])
+        pair = Pair(self.runs, self.session, session)
         refused: CannotRun | None = None
         ran = False
         for number, feed in enumerate(self.feeds):

@@ -57,7 +57,7 @@ def _wrong(
 
         def unequal(number: int) -> dict[str, Comparison]:
             feed = feeds[number]
-            found = Pair(runs, sessions[0], sessions[1:]).run(feed.label, feed.arrays, number)[1]
+            found = Pair(runs, *sessions).run(feed.label, feed.arrays, number)[1]
             return {name: one for name, one in found.items() if one.verdict == "unequal"}
 
         wrong = unequal(failed)

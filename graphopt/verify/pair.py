@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from graphopt.runtime import Crash, RunError
 from graphopt.verify.doubled import pruned, run_doubled
-from graphopt.verify.numbers.measure import compare, worse
+from graphopt.verify.numbers.measure import compare
 from graphopt.verify.numbers.tolerance import K
 from graphopt.verify.parts import Runnable
 from graphopt.verify.results import Comparison
@@ -50,12 +50,12 @@ class CannotRun(Exception):
 
 
 class Pair:
-    """The original's part, and the candidate's on each provider."""
+    """The original's part, and the candidate's on one provider."""
 
-    def __init__(self, runs: Runs, original: Runnable, candidates: Sequence[Runnable]) -> None:
+    def __init__(self, runs: Runs, original: Runnable, candidate: Runnable) -> None:
         self._runs = runs
         self._original = original
-        self._candidates = candidates
+        self._candidate = candidate
         self._wrong: set[str] = set()
 
     def run(
@@ -67,7 +67,7 @@ class Pair:
         """
         reference = _run("original", self._original, values)
         try:
-            results = [_run("candidate", session, values) for session in self._candidates]
+            result = _run("candidate", self._candidate, values)
         except CannotRun as problem:
             problem.misses_nothing = all(getattr(value, "size", 1) == 0 for value in reference.values())
             raise
@@ -80,7 +80,7 @@ class Pair:
             check = partial(compare, feed=label, allowed=allowed, signs=special)
             for name in names:
                 near, exact = [draw[name] for draw in moved], (truth or {}).get(name)
-                found[name] = worse([check(name, reference[name], one[name], near, truth=exact) for one in results])
+                found[name] = check(name, reference[name], result[name], near, truth=exact)
             return [name for name in names if found[name].verdict == "unequal"]
 
         unsure = judge(reference, allowed=SETTLED)

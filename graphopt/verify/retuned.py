@@ -82,7 +82,7 @@ def _pair(runs: Runs, models: Sequence[Model], names: Sequence[str], stack: Exit
         infer(model)
         one = part(model, model.graph.outputs, runs.weights, noisy=names)
         sessions.append(stack.enter_context(closing(one.load(runs.runner, "one operator"))))
-    return Pair(runs, sessions[0], sessions[1:])
+    return Pair(runs, *sessions)
 
 
 def _reason(node: Node, differences: Iterable[tuple[str, Any, Any]], off: str, label: str) -> str:

@@ -111,7 +111,7 @@ def test_noise_is_measured_without_outputs_that_are_sure(monkeypatch: pytest.Mon
             return {**found, "y": found["y"] * np.float32(1 + 4e-6)} if session.name == "after" else found
 
         monkeypatch.setattr(Session, "run", off)
-        found = Pair(runs, before, [after]).run("", {"x": normal(1024)}, 0)[1]
+        found = Pair(runs, before, after).run("", {"x": normal(1024)}, 0)[1]
     assert {name: one.verdict for name, one in found.items()} == {"y": "equal", "z": "equal"}
     assert ran[2:] == [("the original in part", ("y",))] * 3
 

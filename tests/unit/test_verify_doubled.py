@@ -150,7 +150,7 @@ def paired(before: str, after: str) -> Comparison:
     with Runs(first, Options()) as runs:
         old = part(first, first.graph.outputs, runs.weights, noisy=runs.data).load(runs.runner, "before")
         new = part(second, second.graph.outputs, runs.weights).load(runs.runner, "after")
-        return Pair(runs, old, [new]).run("", {"x": X}, 0)[1]["y"]
+        return Pair(runs, old, new).run("", {"x": X}, 0)[1]["y"]
 
 
 def test_a_rewrite_that_rounds_less_than_the_original_is_equal_and_one_that_is_off_as_well_is_not() -> None:
@@ -175,7 +175,7 @@ def test_threads_are_noise_of_the_original(monkeypatch: pytest.MonkeyPatch) -> N
     with Runs(parse("(x: float32[4, 300]) -> (y) { y = Neg(x) }"), Options()) as runs:
         original = Fixed(part, np.float32(1))
         right, wrong = (
-            Pair(runs, original, [Fixed(part, np.float32(factor))]).run("", {"x": X}, 0)[1]["y"].verdict
+            Pair(runs, original, Fixed(part, np.float32(factor))).run("", {"x": X}, 0)[1]["y"].verdict
             for factor in (1.02, 1.5)
         )
     assert (right, wrong) == ("equal", "unequal")

@@ -70,7 +70,7 @@ class Trial:
             try:
                 candidate = part(second, second.graph.outputs, runs.weights).load(self.runner, "after")
                 stack.callback(candidate.close)
-                _, found = Pair(runs, original, [candidate]).run("", feed, 0)
+                _, found = Pair(runs, original, candidate).run("", feed, 0)
             except CannotRun as problem:
                 if not problem.is_wrong:
                     raise

@@ -268,14 +268,6 @@ def _axes_in_order(node: Node) -> Bound | None:
     return Bound(0, len(shape), contents=(tuple(range(len(shape))),)) if shape is not None else None
 
 
-def _ordered_axes(node: Node, slot: int) -> Bound | None:
-    shape, count = _shape(node, 0), _count(node.input(slot))
-    if shape is None:
-        return None
-    width = len(shape) if count is None else count
-    return Bound(0, len(shape), contents=(tuple(range(len(shape) - width, len(shape))),))
-
-
 def _resized(node: Node, slot: int) -> Bound | None:
     data, out = _shape(node, 0), _declared(node)
     found: list[Contents] = [tuple(out)] if out is not None else []

@@ -1,0 +1,1 @@
+"""Quantization: calibration, grids, what each product becomes, and the proof that integer kernels run it."""

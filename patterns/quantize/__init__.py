@@ -1,0 +1,1 @@
+"""Products in integers, as a plan decided: where to quantize, and where to go back."""
