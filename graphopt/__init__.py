@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from graphopt.errors import GraphoptError
     from graphopt.ir import Value
-    from graphopt.pipeline import Result, explain, find, fuse, load, save, verify
+    from graphopt.pipeline import Result, bench, explain, find, fuse, load, save, verify
     from graphopt.rewrite import Expr, Ops, Rule, const
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "Result",
     "Rule",
     "Value",
+    "bench",
     "const",
     "explain",
     "find",
@@ -37,7 +38,7 @@ _HOME = {
     "GraphoptError": "graphopt.errors",
     "Value": "graphopt.ir",
     **dict.fromkeys(["Expr", "Ops", "Rule", "const"], "graphopt.rewrite"),
-    **dict.fromkeys(["Result", "explain", "find", "fuse", "load", "save", "verify"], "graphopt.pipeline"),
+    **dict.fromkeys(["Result", "bench", "explain", "find", "fuse", "load", "save", "verify"], "graphopt.pipeline"),
 }
 
 

@@ -6,28 +6,29 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
+from graphopt.bench.loading import Timed, loadable
+from graphopt.bench.paired import Ratio, Spread, ratio_of_medians, spread
+from graphopt.runtime import Clocked, Runner
+from graphopt.verify.inputs.containers import shape_of
+from graphopt.verify.weights import Weights
 
-from graphopt.bench.paired import Ratio, ratio_of_medians
-from graphopt.runtime import Runner
-
-_WARMUP = 3
+WARMUP = 3
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Wall time of one run of a model in seconds: median and 90th percentile.
+    """Times of one run of a model: `wall` by the clock, `cpu` of all threads, user and system.
 
-    `ratio` is the median divided by that of the first model in the same series of runs.
+    `ratio` and `cpu_ratio` are the medians divided by those of the first model in the same series of runs.
     """
 
     model: str
-    median: float
-    p90: float
+    wall: Spread
+    cpu: Spread
     ratio: Ratio
+    cpu_ratio: Ratio
 
 
 @dataclass(frozen=True)
@@ -37,15 +38,18 @@ class Timing:
     latencies: tuple[Latency, ...]
     shapes: dict[str, tuple[int, ...]]
     runs: int
+    warmup: int
     threads: int
     provider: str
 
 
 def time_models(
-    models: Sequence[Path],
+    models: Sequence[Timed],
     feeds: Mapping[str, Any],
     *,
+    names: Sequence[str] | None = None,
     runs: int = 30,
+    warmup: int = WARMUP,
     threads: int | None = None,
     provider: str = "cpu",
     timeout: float | None = 300.0,
@@ -53,19 +57,22 @@ def time_models(
 ) -> Timing:
     """Runs the models in turn on the same feeds, each in onnxruntime's default session, `runs` times each.
 
-    `threads` run inside one op (default: one for each core). `timeout` is in seconds, `memory` in bytes. Raises:
-    RunError when onnxruntime refuses a model, RuntimeCrash when it dies or hangs, Unavailable without onnxruntime or
-    the provider.
+    `names` are what the models are called (default: their files). `warmup` rounds are run and not counted. `threads`
+    run inside one op (default: one for each core). `timeout` is in seconds, `memory` in bytes. Raises: ModelError for a
+    proto that is no model, RunError when onnxruntime refuses a model, RuntimeCrash when it dies or hangs, Unavailable
+    without onnxruntime or the provider.
     """
     threads = threads or cores()
-    with Runner(timeout=timeout, memory=memory, tf32=True) as runner, ExitStack() as stack:
-        load = runner.load
-        sessions = [load(model, optimize=True, provider=provider, threads=threads) for model in models]
-        for session in sessions:
-            stack.enter_context(session)
-        seconds = runner.time(sessions, feeds, runs=runs, warmup=_WARMUP)
-    latencies = tuple(_latency(model, times, seconds[0]) for model, times in zip(models, seconds, strict=True))
-    return Timing(latencies, {name: np.shape(feed) for name, feed in feeds.items()}, runs, threads, provider)
+    with Weights() as weights, Runner(timeout=timeout, memory=memory, tf32=True) as runner, ExitStack() as stack:
+        sessions = []
+        for model, name in zip(models, names or [""] * len(models), strict=True):
+            session = loadable(model, weights, name).open(runner, provider=provider, threads=threads)
+            sessions.append(stack.enter_context(session))
+        clocked = runner.clock(sessions, feeds, runs=runs, warmup=warmup)
+    latencies = tuple(
+        _latency(session.name, times, clocked[0]) for session, times in zip(sessions, clocked, strict=True)
+    )
+    return Timing(latencies, {name: shape_of(feed) for name, feed in feeds.items()}, runs, warmup, threads, provider)
 
 
 def cores() -> int:
@@ -73,5 +80,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _latency(model: Path, times: Sequence[float], first: Sequence[float]) -> Latency:
-    return Latency(str(model), float(np.median(times)), float(np.percentile(times, 90)), ratio_of_medians(times, first))
+def _latency(model: str, times: Clocked, first: Clocked) -> Latency:
+    return Latency(
+        model,
+        spread(times.wall),
+        spread(times.cpu),
+        ratio_of_medians(times.wall, first.wall),
+        ratio_of_medians(times.cpu, first.cpu),
+    )

@@ -20,12 +20,12 @@ def demo(screen: Screen, keep: str | None) -> int:
     """Build a transformer the size of BERT-base as an exporter writes it, fuse it, verify it, and time both."""
     from graphopt import pipeline
     from graphopt.bench import BertConfig
-    from graphopt.report import schema, terminal
+    from graphopt.report import timing, timing_schema
 
     with _folder(keep) if keep is not None else TemporaryDirectory(prefix="graphopt-demo-") as folder:
         with screen.progress() as progress:
             done = pipeline.demo(Path(folder), BertConfig(), progress=progress)
-        screen.show(schema.demo(done), lambda: terminal.demo(done, verbose=screen.verbose))
+        screen.show(timing_schema.demo(done), lambda: timing.demo(done, verbose=screen.verbose))
     return screen.fail(*done.fusion.errors)
 
 

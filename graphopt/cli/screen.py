@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 _PATIENCE = 1.0
 """Seconds of work before a progress bar shows."""
+_HEAD = 128
+"""Bytes that tell a report of ours from other files."""
+_PAGE = b'name="generator" content="graphopt '
 
 
 @dataclass(frozen=True)
@@ -34,18 +37,23 @@ class Screen:
     config: Path | None = None
 
     def __post_init__(self) -> None:
-        if self.json is None or self.json == "-":
-            return
-        path = Path(self.json)
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise UsageError("GO014", "the report cannot be written: no such folder", self.json)
-        if path.is_file() and not _may_be_report(path):
-            raise UsageError("GO014", "the report would overwrite a file that is no report", self.json)
+        if self.json is not None and self.json != "-":
+            _refuse_to_write(self.json, b'"schema"')
 
-    def refuse_report_at(self, path: Path | None) -> None:
+    def refuse_report_at(self, path: Path | None, what: str = "the model") -> None:
         """Raises UsageError GO014 where the report would overwrite `path`, which the command writes as well."""
         if path is not None and self.json is not None and Path(self.json).resolve() == path.resolve():
-            raise UsageError("GO014", "the report would overwrite the model", self.json)
+            raise UsageError("GO014", f"the report would overwrite {what}", self.json)
+
+    def refuse_page_at(self, page: str | None, model: Path | None) -> None:
+        """Raises UsageError GO014 where the HTML report cannot be written to `page`, or would overwrite a file that is
+        none, the JSON report, or `model`, which the command writes as well."""
+        if page is None:
+            return
+        _refuse_to_write(page, _PAGE)
+        self.refuse_report_at(Path(page), "the page")
+        if model is not None and model.resolve() == Path(page).resolve():
+            raise UsageError("GO014", "the report would overwrite the model", page)
 
     def show(self, report: dict[str, Any], text: Callable[[], RenderableType]) -> None:
         """Writes the JSON `report` if it was asked for; prints `text()` unless stdout is taken or to be quiet."""
@@ -94,11 +102,21 @@ class Screen:
         return Console(stderr=stderr, no_color=plain, highlight=False, markup=False, emoji=False)
 
 
-def _may_be_report(path: Path) -> bool:
-    """Whether a file is empty, begins as our reports do, or cannot be read, which writing it will tell."""
+def _refuse_to_write(report: str, mark: bytes) -> None:
+    """Raises UsageError GO014 for a folder, a path in none, and a file that does not begin with `mark` as our reports
+    do."""
+    path = Path(report)
+    if path.is_dir() or not path.absolute().parent.is_dir():
+        raise UsageError("GO014", "the report cannot be written: no such folder", report)
+    if path.is_file() and not _may_be_report(path, mark):
+        raise UsageError("GO014", "the report would overwrite a file that is no report", report)
+
+
+def _may_be_report(path: Path, mark: bytes) -> bool:
+    """Whether a file is empty, has `mark` near its begin, or cannot be read, which writing it will tell."""
     try:
         with path.open("rb") as file:
-            head = file.read(64)
+            head = file.read(_HEAD)
     except OSError:
         return True
-    return not head or b'"schema"' in head
+    return not head or mark in head

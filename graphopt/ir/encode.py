@@ -135,7 +135,7 @@ def _write_scope(graph: Graph, proto: onnx.GraphProto) -> _Pending:
     declared = list(original.output) if original is not None else []
     for slot, value in enumerate(graph.outputs):
         name = written_name(value)
-        same = slot < len(declared) and declared[slot].name == name
+        same = slot < len(declared) and declared[slot].name == name and _says(declared[slot], value)
         proto.output.append(declared[slot] if same else value_info(value, name))
     told = {info.name for info in proto.value_info}
     ours = (node for node in graph.ops() if node.proto is None)
@@ -149,6 +149,11 @@ def _write_scope(graph: Graph, proto: onnx.GraphProto) -> _Pending:
             written.CopyFrom(sparse)
             written.values.name = node.output.name
     return _write_nodes(graph, proto.node.add)
+
+
+def _says(info: onnx.ValueInfoProto, value: Value) -> bool:
+    """Whether `info` says the element type of `value`, where both are known."""
+    return not value.dtype or info.type.tensor_type.elem_type in (0, value.dtype)
 
 
 def _names_of(proto: onnx.GraphProto) -> set[str]:

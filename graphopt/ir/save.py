@@ -182,6 +182,9 @@ class _Writer:
 
     def _raw(self, tensor: Tensor) -> wire.Bytes | None:
         """Raw data; None for what is best written as the proto that it is."""
+        if tensor.is_deferred or tensor.external is not None:
+            tensor.check()
+            return wire.Later(tensor.nbytes, tensor.raw)
         raw = tensor.raw()
         if raw is None and self.all_go_out and tensor.dtype != dtypes.STRING and tensor.nbytes >= _SMALL_TENSOR:
             return Tensor.of(tensor.numpy()).raw()
@@ -199,7 +202,8 @@ def _publish(files: Iterable[tuple[Path, Iterable[wire.Bytes]]]) -> None:
             temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
             written.append((temporary, target))
             with temporary.open("xb") as file:
-                file.writelines(chunks)
+                for chunk in chunks:
+                    file.write((chunk.read() or b"") if isinstance(chunk, wire.Later) else chunk)
                 file.flush()
                 os.fsync(file.fileno())
         for temporary, target in written:

@@ -150,4 +150,11 @@ _TABLE: dict[tuple[str, str], Signature] = {
     (MICROSOFT, "FusedMatMul"): Signature(
         ("A", "B"), {"alpha": 1.0, "transA": 0, "transB": 0, "transBatchA": 0, "transBatchB": 0}
     ),
+    (MICROSOFT, "MatMulIntegerToFloat"): Signature(
+        ("A", "B", "a_scale", "b_scale", "a_zero_point", "b_zero_point", "bias")
+    ),
+    (MICROSOFT, "MatMulNBits"): Signature(
+        ("A", "B", "scales", "zero_points", "g_idx", "bias"),
+        {"K": None, "N": None, "bits": 4, "block_size": None, "accuracy_level": 0, "weight_prepacked": 0},
+    ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +24,11 @@ _KEEP_BYTES = 65_536
 class Tensor:
     """A constant: element type, shape, and where its numbers are.
 
-    They are in a proto, in an array, in a `region` of the model's own file, or in an external file, relative to `base`.
-    The numbers of a tensor never change; a rule that wants others makes another tensor.
+    They are in a proto, in an array, in a `region` of the model's own file, in an external file, relative to `base`, or
+    nowhere until they are computed. The numbers of a tensor never change; a rule that wants others makes another.
     """
 
-    __slots__ = ("_array", "base", "dtype", "proto", "region", "shape")
+    __slots__ = ("_array", "_make", "base", "dtype", "proto", "region", "shape")
 
     def __init__(
         self,
@@ -40,6 +41,7 @@ class Tensor:
         self.base = base
         self.region = region
         self._array = array
+        self._make: Callable[[], Array] | None = None
         if proto is not None:
             self.dtype: int = proto.data_type
             self.shape: tuple[int, ...] = tuple(proto.dims)
@@ -56,6 +58,21 @@ class Tensor:
         values = np.array(values, order="C", copy=True)
         values.flags.writeable = False
         return Tensor(None, values)
+
+    @staticmethod
+    def deferred(dtype: int, shape: tuple[int, ...], make: Callable[[], Array]) -> Tensor:
+        """The tensor whose numbers are what `make` returns, of NumPy's type for `dtype` and of this shape.
+
+        It is called whenever the numbers are asked for, and has to return the same ones; small ones are kept.
+        """
+        tensor = Tensor(None)
+        tensor.dtype, tensor.shape, tensor._make = dtype, shape, make
+        return tensor
+
+    @property
+    def is_deferred(self) -> bool:
+        """Whether the numbers are yet to be computed."""
+        return self._make is not None and self._array is None
 
     @property
     def size(self) -> int:
@@ -84,12 +101,7 @@ class Tensor:
         """
         if self._array is not None:
             return self._array
-        assert self.proto is not None
-        raw = self.raw()
-        try:
-            array = numpy_helper.to_array(self.proto) if raw is None else self._decoded(raw)
-        except (ValueError, TypeError, KeyError) as error:
-            raise ModelError("GO034", f"its data cannot be read: {error}", self._place) from error
+        array = self._read() if self._make is None else self._made(self._make())
         array.flags.writeable = False
         if array.nbytes <= _KEEP_BYTES:
             self._array = array
@@ -106,10 +118,11 @@ class Tensor:
             except OSError as error:
                 message = f"external data '{path}' cannot be read: {error.strerror}"
                 raise ModelError("GO031", message, self._place) from error
-        if self.proto is None and self._array is not None and self.dtype != dtypes.STRING:
+        if self.proto is None and self.dtype != dtypes.STRING:
+            array = self.numpy()
             if dtypes.bits(self.dtype) % 8:
-                return memoryview(numpy_helper.from_array(self._array).raw_data)
-            return self._array.reshape(-1).view(np.uint8).data
+                return memoryview(numpy_helper.from_array(array).raw_data)
+            return array.reshape(-1).view(np.uint8).data
         return None
 
     def place(self) -> tuple[Path, int, int] | None:
@@ -170,8 +183,7 @@ class Tensor:
     def to_proto(self, name: str) -> TensorProto:
         """A proto called `name`: the one it came from where that says it all."""
         if self.proto is None:
-            assert self._array is not None
-            return numpy_helper.from_array(self._array, name)
+            return numpy_helper.from_array(self.numpy(), name)
         if self.proto.name == name and self.region is None:
             return self.proto
         proto = TensorProto()
@@ -189,6 +201,20 @@ class Tensor:
         if held != wanted:
             kind = f"{dtypes.NAMES[self.dtype]}{list(self.shape)}"
             raise ModelError("GO034", f"{kind} takes {wanted} {unit}, its data has {held}", self._place)
+
+    def _read(self) -> Array:
+        assert self.proto is not None
+        raw = self.raw()
+        try:
+            return numpy_helper.to_array(self.proto) if raw is None else self._decoded(raw)
+        except (ValueError, TypeError, KeyError) as error:
+            raise ModelError("GO034", f"its data cannot be read: {error}", self._place) from error
+
+    def _made(self, array: Array) -> Array:
+        if array.shape != self.shape or array.dtype != dtypes.to_numpy(self.dtype):
+            wanted = f"{dtypes.NAMES[self.dtype]}{list(self.shape)}"
+            raise ValueError(f"{wanted} was promised, {array.dtype}{list(array.shape)} made")
+        return np.ascontiguousarray(array).reshape(self.shape).view()
 
     def _decoded(self, raw: memoryview) -> Array:
         if dtypes.bits(self.dtype) % 8 == 0:

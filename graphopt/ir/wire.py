@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -19,7 +19,19 @@ from google.protobuf.message import DecodeError
 from google.protobuf.unknown_fields import UnknownFieldSet
 from onnx import TensorProto
 
-Bytes = bytes | memoryview
+
+@dataclass(frozen=True, slots=True)
+class Later:
+    """Bytes that are read, or computed, when they are written, and not kept."""
+
+    length: int
+    read: Callable[[], bytes | memoryview | None]
+
+    def __len__(self) -> int:
+        return self.length
+
+
+Bytes = bytes | memoryview | Later
 
 _BYTES = 2
 _GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
@@ -88,7 +100,7 @@ def read(path: Path) -> tuple[onnx.ModelProto, dict[int, Region]]:
 
 def _without_weights(data: memoryview, graph: _Field) -> tuple[bytes, dict[int, tuple[int, int]]]:
     """The graph without raw data of large initializers, and where that lies, by index of the initializer."""
-    kept: list[Bytes] = []
+    kept: list[bytes | memoryview] = []
     left: dict[int, tuple[int, int]] = {}
     begin, index = graph.value, 0
     for field in _fields(data, graph.value, graph.end):

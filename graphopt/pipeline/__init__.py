@@ -1,6 +1,7 @@
-"""The work as Python functions: load, fuse, verify, inspect, save."""
+"""The work as Python functions: load, fuse, verify, inspect, bench, save."""
 
 from graphopt.ir import load, save
+from graphopt.pipeline.benchmark import Bench, Series, bench
 from graphopt.pipeline.demonstration import Demo, demo
 from graphopt.pipeline.explanation import Explanation, NodeReport, RuleReport, explain
 from graphopt.pipeline.finding import Found, find
@@ -14,6 +15,7 @@ from graphopt.pipeline.verification import error_of, undecided, verify
 from graphopt.rewrite import find_rules
 
 __all__ = [
+    "Bench",
     "Demo",
     "Explanation",
     "Found",
@@ -24,6 +26,8 @@ __all__ = [
     "Result",
     "Rewrite",
     "RuleReport",
+    "Series",
+    "bench",
     "count_meanings",
     "demo",
     "error_of",

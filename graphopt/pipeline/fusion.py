@@ -3,36 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from graphopt.errors import GraphoptError, InconclusiveError, RuntimeCrash, UsageError, near
-from graphopt.ir import Model, Source, load, save
+from graphopt.errors import UsageError, near
+from graphopt.ir import Source, load, save
 from graphopt.ir.save import External, check_output
+from graphopt.pipeline.attempt import UNVERIFIED, attempted
 from graphopt.pipeline.meanings import count_ops
 from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimize, optimized
-from graphopt.pipeline.result import Conviction, Result, Rewrite
-from graphopt.pipeline.verification import Inputs, arrays, error_of, libraries
+from graphopt.pipeline.result import Result
+from graphopt.pipeline.verification import Inputs, arrays, libraries
 from graphopt.pipeline.watch import Watch
-from graphopt.pipeline.witness import Witness, convictions
-from graphopt.rewrite import Limits, Trace, find_rules
-from graphopt.rewrite.engine import SiteKey
-from graphopt.rewrite.rule import STAGES
+from graphopt.pipeline.witness import Witness
+from graphopt.rewrite import Limits, find_rules
 from graphopt.runtime import Runner
 from graphopt.targets import Target, target_named, with_functions
-from graphopt.verify import NOBODY, Blamed, Checker, Options, Search, Verdict, Verification, key_of, rulings
+from graphopt.verify import Checker, Options
 from graphopt.verify.failures.cases import folder_for_cases
-
-_ROUNDS = 8
-"""How often a model is checked before it is given up: each time but the last guilty sites are taken back."""
-_WHOLESALE = 2
-"""The last times, all that touched what fails is taken back: each of many rules may be wrong, one behind the other."""
-
-_UNVERIFIED = "--allow-unverified writes the model all the same"
 
 
 def fuse(
@@ -108,7 +99,7 @@ def fuse(
     checker = Checker(original, options)
     witness = Witness(rewrite, rewriting, chosen.rules, runs_on, promises, kept) if kept is not None else None
     with checker if verify != "off" else nullcontext() as active:
-        attempt = _attempt(rewrite, active, witness, watch, progress, "" if allow_unverified else _UNVERIFIED)
+        attempt = attempted(rewrite, active, witness, watch, progress, "" if allow_unverified else UNVERIFIED)
     attempt.trace.failures[:0] = chosen.failures
     written = None
     if output is not None and not dry_run and attempt.acceptable(allow_unverified):
@@ -146,74 +137,3 @@ def target_for(name: str, emit_functions: bool = False) -> Target:
         with Runner() as runner:
             name = "ort-cuda" if "cuda" in runner.available_providers() else "ort-cpu"
     return with_functions(target_named(name)) if emit_functions else target_named(name)
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """A rewritten model, and what the check says of it; `guilty` are sites of earlier attempts that are not in it, and
-    `blamed` says so with what was kept."""
-
-    model: Model
-    trace: Trace
-    verdict: Verdict
-    guilty: tuple[Blamed, ...] = ()
-    blamed: tuple[Conviction, ...] = ()
-    verification: Verification | None = None
-    error: GraphoptError | None = None
-
-    def acceptable(self, unverified: bool) -> bool:
-        """Whether the model may be published; `unverified` if also when the check could not decide."""
-        return self.error is None or (unverified and self.verdict not in ("equal", "unequal"))
-
-    @property
-    def rewrites(self) -> tuple[Rewrite, ...]:
-        found = self.verification or Verification(self.verdict, "regions")
-        sites = zip(self.trace.sites, rulings(found, self.trace), strict=True)
-        guilty = (Rewrite(b.site.rule, b.site.root, b.site.nodes, "unequal", b.layer, True) for b in self.guilty)
-        return (*guilty, *(Rewrite(s.rule, s.root, s.nodes, *ruling) for s, ruling in sites))
-
-
-def _attempt(
-    rewrite: Callable[..., tuple[Model, Trace]],
-    checker: Checker | None,
-    witness: Witness | None,
-    watch: Watch,
-    progress: Progress | None,
-    hint: str,
-) -> _Attempt:
-    """Rewrites and checks until what is left is equal, or nobody is found guilty of what is not.
-
-    `hint` says what may be done where the check cannot decide.
-    """
-    guilty: tuple[Blamed, ...] = ()
-    blamed: tuple[Conviction, ...] = ()
-    for left in reversed(range(_ROUNDS)):
-        without = partial(_rewritten, rewrite, watch)
-        known = [one.site for one in guilty]
-        model, trace = without(frozenset(map(key_of, known)))
-        if checker is None:
-            return _Attempt(model, trace, "skipped")
-        if progress is not None:
-            progress("verify", len(STAGES), len(STAGES) + 1)
-        try:
-            with watch("verify"):
-                verification = checker.check(model)
-                search = Search(model, trace, verification, known, without, checker)
-                found = search.guilty(wholesale=left <= _WHOLESALE) if left else []
-                blamed += tuple(convictions(found, witness, search))
-        except (InconclusiveError, RuntimeCrash) as error:
-            return _Attempt(model, trace, "inconclusive", guilty, blamed, error=error)
-        if not found:
-            break
-        guilty += tuple(found)
-    if search.cleared:
-        verification = replace(verification, reason=f"{verification.reason}; {NOBODY}")
-    error_found = error_of(verification, hint)
-    return _Attempt(model, trace, verification.verdict, guilty, blamed, verification, error_found)
-
-
-def _rewritten(
-    rewrite: Callable[..., tuple[Model, Trace]], watch: Watch, exclude: frozenset[SiteKey]
-) -> tuple[Model, Trace]:
-    with watch("rewrite"):
-        return rewrite(exclude=exclude)

@@ -9,9 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from graphopt.bench import Timing
+from graphopt.bench import Ratio
 from graphopt.errors import GraphoptError, UsageError
-from graphopt.pipeline import Demo, Explanation, Inspection, Result, page
+from graphopt.pipeline import Explanation, Inspection, Result, page
+from graphopt.pipeline.quantized import Quantized
+from graphopt.report.sites import groups, unfused
 from graphopt.rewrite import RuleSet
 from graphopt.verify import Verification
 
@@ -54,6 +56,43 @@ def fusion(result: Result) -> Report:
         "left_out": result.trace.left_out,
         "stopped": [{"rule": stop.rule, "root": stop.root, "reason": stop.reason} for stop in result.trace.stopped],
         "failures": [asdict(failure) for failure in result.trace.failures],
+        "verification": _verification(checked) if checked is not None else None,
+        "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
+    }
+
+
+def quantization(result: Quantized) -> Report:
+    """`graphopt quantize --json`; sizes are bytes, latencies times relative to the original, sensitivities in units of
+    the metric."""
+    checked = result.verification
+    return {
+        "schema": SCHEMA,
+        "command": "quantize",
+        "model": result.source,
+        "output": str(result.output) if result.output is not None else None,
+        "target": result.target,
+        "cpu": result.cpu,
+        "mode": result.mode,
+        "verdict": result.verdict,
+        "error": _error(result.error),
+        "errors": [_error(error) for error in result.errors],
+        "sites": [asdict(site) for site in result.sites],
+        "groups": [asdict(group) for group in groups(result.sites)],
+        "unfused": [asdict(one) for one in unfused(result.sites)],
+        "integer": {
+            "planned": result.integer_planned,
+            "running": result.integer_running,
+            "all": result.integer_all,
+            "share": result.integer_share,
+        },
+        "accuracy": asdict(result.accuracy) if result.accuracy is not None else None,
+        "size": {"before": result.size_before, "after": result.size_after},
+        "latency": ratio(result.latency) if result.latency is not None else None,
+        "latency_wall": ratio(result.latency_wall) if result.latency_wall is not None else None,
+        "observer": result.observer,
+        "samples": result.samples,
+        "steps": [asdict(step) for step in result.steps],
+        "notes": list(result.notes),
         "verification": _verification(checked) if checked is not None else None,
         "seconds": {stage: round(seconds, 4) for stage, seconds in result.seconds.items()},
     }
@@ -102,20 +141,20 @@ def rules(found: RuleSet) -> Report:
     return {"schema": SCHEMA, "command": "rules", "rules": rows, "failures": failures}
 
 
-def timing(found: Timing) -> Report:
-    """`graphopt bench --json`; seconds."""
-    return {"schema": SCHEMA, "command": "bench", **_timing(found)}
-
-
-def demo(found: Demo) -> Report:
-    """`graphopt demo --json`"""
-    timed = _timing(found.timing) if found.timing is not None else None
-    return fusion(found.fusion) | {"command": "demo", "latency": timed}
+def ratio(found: Ratio) -> Report:
+    """A ratio of times."""
+    return {
+        "ratio": found.ratio,
+        "interval": [found.low, found.high],
+        "pairs": found.pairs,
+        "speedup": 1 / found.ratio if found.ratio else None,
+        "difference": found.difference,
+    }
 
 
 def write(report: Report, destination: str) -> None:
     """Writes a report to a file, or to stdout for `-`. Raises: UsageError GO014 when the file cannot be written."""
-    text = json.dumps(_finite(report), indent=1, allow_nan=False) + "\n"
+    text = json.dumps(finite(report), indent=1, allow_nan=False) + "\n"
     if destination == "-":
         sys.stdout.write(text)
         return
@@ -123,6 +162,15 @@ def write(report: Report, destination: str) -> None:
         Path(destination).write_text(text)
     except OSError as error:
         raise UsageError("GO014", f"the report cannot be written: {error.strerror}", destination) from error
+
+
+def finite(value: Any) -> Any:
+    """`value` with null for what JSON has no number for."""
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _verification(found: Verification) -> Report:
@@ -143,37 +191,7 @@ def _verification(found: Verification) -> Report:
     }
 
 
-def _timing(found: Timing) -> Report:
-    models = [
-        {
-            "model": one.model,
-            "median": one.median,
-            "p90": one.p90,
-            "ratio": one.ratio.ratio,
-            "interval": [one.ratio.low, one.ratio.high],
-            "speedup": 1 / one.ratio.ratio,
-        }
-        for one in found.latencies
-    ]
-    return {
-        "models": models,
-        "shapes": found.shapes,
-        "runs": found.runs,
-        "threads": found.threads,
-        "provider": found.provider,
-    }
-
-
 def _error(error: GraphoptError | None) -> Report | None:
     if error is None:
         return None
     return {"code": error.code, "message": error.message, "where": error.where, "hint": error.hint}
-
-
-def _finite(value: Any) -> Any:
-    """`value` with null for what JSON has no number for."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

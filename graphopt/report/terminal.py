@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from graphopt.bench import Timing
-from graphopt.pipeline import Demo, Inspection, Port, Result, count_meanings, parts
+from graphopt.pipeline import Inspection, Port, Result, count_meanings, parts
 from graphopt.rewrite import CompiledRule
 from graphopt.verify import Comparison, Verdict, Verification
 from graphopt.verify.numbers.tolerance import K
@@ -22,18 +20,18 @@ _FEW = 12
 """Rows of a table that nobody asked to see whole."""
 
 _NUMERIC = frozenset(
-    {"count", "before", "after", "applied", "matched", "tried", "ms", "median", "p90", "ratio"}
+    {"count", "before", "after", "applied", "matched", "tried", "ms", "share"}
     | {"max abs", "noise floor", "in floors", "allowed", "cosine", "mismatches", "max rel", "rms", "ulp", "top-1"}
 )
 
 
 def fusion(result: Result, *, verbose: bool = False) -> RenderableType:
     """What `fuse` did, how it was checked, and where the time went."""
-    facts = _outcome(result)
+    facts = outcome(result)
     facts.add_row("model", result.source)
     facts.add_row("target", result.target)
     facts.add_row("written", str(result.output) if result.output is not None else "nothing")
-    return Group(*_changes(result, verbose), *_applied(result, verbose), facts, *_tests(result))
+    return Group(*changes(result, verbose), *_applied(result, verbose), facts, *_tests(result))
 
 
 def inspection(found: Inspection) -> RenderableType:
@@ -90,35 +88,6 @@ def pages(shown: Iterable[CompiledRule]) -> RenderableType:
     return Group(*map(rule, shown))
 
 
-def timing(found: Timing) -> RenderableType:
-    """Models timed side by side; the first is what the others are compared with."""
-    table = new_table("model", "median", "p90", "ratio", "95 % interval", "")
-    first = found.latencies[0]
-    names = [Path(one.model).name for one in found.latencies]
-    distinct = len(set(names)) == len(names)
-    for name, one in zip(names, found.latencies, strict=True):
-        ratio = one.ratio
-        compared = (
-            ("", "", "")
-            if one is first
-            else (f"{ratio.ratio:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}", _speedup(ratio.ratio))
-        )
-        table.add_row(
-            name if distinct else one.model, f"{one.median * 1000:.2f} ms", f"{one.p90 * 1000:.2f} ms", *compared
-        )
-    shapes = ", ".join(f"{name} ({', '.join(map(str, shape))})" for name, shape in found.shapes.items())
-    threads = f"{found.threads} thread" if found.threads == 1 else f"{found.threads} threads"
-    how = f"{found.runs} runs each, in turn, in onnxruntime's default session on {found.provider} with {threads}"
-    return Group(table, "", Text(f"{how}; inputs {shapes}", "dim"))
-
-
-def demo(found: Demo, *, verbose: bool = False) -> RenderableType:
-    """The whole of the demo."""
-    title = Text("A transformer of BERT-base's size, as an exporter writes it", "bold")
-    timed = ("", timing(found.timing)) if found.timing is not None else ()
-    return Group(title, "", *_changes(found.fusion, verbose), _outcome(found.fusion), *timed)
-
-
 def verdict_text(verdict: Verdict) -> Text:
     """A verdict in its colour."""
     return Text(verdict, _STYLES[verdict])
@@ -132,10 +101,7 @@ def size(count: int) -> str:
     return f"{count} bytes"
 
 
-# ---- parts -----------------------------------------------------------------------------------------------------------
-
-
-def _changes(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
+def changes(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
     """Meanings, and the ops whose number changed most."""
     before, after = result.ops_before, result.ops_after
     known = Counter(count_meanings(before)), Counter(result.fused)
@@ -166,7 +132,8 @@ def _applied(result: Result, verbose: bool) -> tuple[RenderableType, ...]:
     return (table, "") if fired else ()
 
 
-def _outcome(result: Result) -> Table:
+def outcome(result: Result) -> Table:
+    """How a fusion was checked, what was set aside, and where the time went."""
     facts = fact_grid()
     facts.add_row("check", _check(result))
     for name, text in _rolled_back(result):
@@ -237,10 +204,6 @@ def furthest(compared: Sequence[Comparison]) -> str:
 def allowed(one: Comparison) -> float:
     """How many noise floors an output may be apart."""
     return max(K, 2 * (one.reference_ratio or 0.0))
-
-
-def _speedup(ratio: float) -> Text:
-    return Text(f"{1 / ratio:.2f}x faster", "bold green" if ratio < 1 else "")
 
 
 def _port(port: Port) -> str:

@@ -24,11 +24,12 @@ class Builder:
 
     `op.Gelu(x, approximate="tanh")` returns the first output, `op.split(...)` all of them; those of another operation
     are `op.Name(..., outputs=3).node.outputs`; `op.const(array, like=x)` makes a constant of `x`'s element type.
-    `op.ms` and `op.ir` make contrib and internal operations.
+    `op.ms` and `op.ir` make contrib and internal operations, `op.since(13)` those of that opset at least.
     """
 
-    def __init__(self, graph: Graph, before: Node, domain: str = "") -> None:
+    def __init__(self, graph: Graph, before: Node, domain: str = "", oldest: int = 1) -> None:
         self._domain = domain
+        self._oldest = oldest
         self._graph = graph
         self._before = before
         self._made: list[Node] = []
@@ -52,8 +53,12 @@ class Builder:
     def ir(self) -> Builder:
         return self._in(IR_DOMAIN)
 
-    def _in(self, domain: str) -> Builder:
-        other = Builder(self._graph, self._before, domain)
+    def since(self, opset: int) -> Builder:
+        """The same, for standard operations in the form that they have from `opset` on."""
+        return self._in("", opset)
+
+    def _in(self, domain: str, oldest: int = 1) -> Builder:
+        other = Builder(self._graph, self._before, domain, oldest)
         other._made, other._constants = self._made, self._constants
         return other
 
@@ -174,7 +179,7 @@ class Builder:
                 hint = f"write op.const({value!r}, like=x)" if isinstance(value, (int, float)) else "give a Value"
                 raise Mistake(f"operand {slot + 1} of {name} is {value!r}", hint)
         self._graph.import_domain(domain)
-        version = _version(self._graph, domain, name)
+        version = max(_version(self._graph, domain, name), 1 if domain else self._oldest)
         slots = self._slots(signature(domain, name, version), list(map(self.here, inputs)), attrs)
         self._check_attributes(name, domain, version, attrs)
         if not domain and version < 8 and name in _ALIKE and len({v.shape for v in slots if v is not None}) > 1:

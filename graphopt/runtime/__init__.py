@@ -8,15 +8,28 @@ This is the only package that runs a model. It knows bytes, paths and arrays, an
 
 from __future__ import annotations
 
-from graphopt.runtime.protocol import PLACEHOLDER, PROVIDERS, Crash, External, Kernel, Port, RunError, Unavailable
+from graphopt.runtime.protocol import (
+    PLACEHOLDER,
+    PROVIDERS,
+    Clocked,
+    Crash,
+    External,
+    Kernel,
+    Memory,
+    Port,
+    RunError,
+    Unavailable,
+)
 from graphopt.runtime.runner import Runner, Session
 
 __all__ = [
     "PLACEHOLDER",
     "PROVIDERS",
+    "Clocked",
     "Crash",
     "External",
     "Kernel",
+    "Memory",
     "Port",
     "RunError",
     "Runner",

@@ -89,6 +89,23 @@ class Kernel(NamedTuple):
     floats: int = 0
 
 
+class Clocked(NamedTuple):
+    """Seconds that each of some runs took: `wall` by the clock, `cpu` of all threads of the process, user and system.
+
+    Where other processes take the cores, the clock runs on and CPU time does not.
+    """
+
+    wall: list[float]
+    cpu: list[float]
+
+
+class Memory(NamedTuple):
+    """Bytes of a process that are in memory: `now`, and at most since the last look."""
+
+    now: int
+    peak: int
+
+
 class Hello(NamedTuple):
     """The child's first message: onnxruntime's version."""
 
@@ -114,6 +131,7 @@ class Load:
     external: Mapping[str, External | Array] = field(default_factory=dict)
     base: Path | None = None
     profile: bool = False
+    written: bool = False
     entries: Mapping[str, str] = field(default_factory=dict)
     name: str = ""
     custom_ops: tuple[Path, ...] = ()

@@ -14,7 +14,19 @@ import numpy as np
 
 from graphopt.errors import GraphoptError, RuntimeCrash, UsageError
 from graphopt.runtime.child import Child, ChildDied
-from graphopt.runtime.protocol import PROVIDERS, Array, Crash, External, Hello, Kernel, Load, Opened, Port
+from graphopt.runtime.protocol import (
+    PROVIDERS,
+    Array,
+    Clocked,
+    Crash,
+    External,
+    Hello,
+    Kernel,
+    Load,
+    Memory,
+    Opened,
+    Port,
+)
 
 SPILL = 1 << 20
 """Bytes. In-memory initializers from this size on reach the child through a file that it maps."""
@@ -90,6 +102,7 @@ class Runner:
         external: Mapping[str, External | Array] | None = None,
         base: Path | None = None,
         profile: bool = False,
+        written: bool = False,
         entries: Mapping[str, str] | None = None,
         name: str = "",
     ) -> Session:
@@ -100,7 +113,8 @@ class Runner:
         EXTERNAL, location PLACEHOLDER (`*`), its dtype and shape; large ones are used where they lie, without a copy,
         when the model is bytes, `optimize` is off and there is no `base`, otherwise with one during creation. Shapes of
         large ones are not checked by onnxruntime. `base` is the folder of a bytes model's own external data.
-        `profile` records kernels. `entries` are session configuration entries, laid over ours; for example
+        `profile` records kernels; `written` keeps the graph that the optimizer makes. `entries` are session
+        configuration entries, laid over ours; for example
         `optimization.disable_specified_optimizers`, names separated by semicolons. Errors call the model `name`.
         """
         if provider not in PROVIDERS:
@@ -114,6 +128,7 @@ class Runner:
             dict(external or {}),
             base.absolute() if base is not None else None,
             profile,
+            written,
             dict(entries or {}),
             name,
             self.custom_ops,
@@ -123,16 +138,22 @@ class Runner:
     def time(
         self, sessions: Sequence[Session], feeds: Mapping[str, Any], *, runs: int, warmup: int
     ) -> list[list[float]]:
-        """Seconds of wall time of each of `runs` runs of each session, interleaved A B, B A, A B, … in one process.
+        """Seconds of wall time of each of `runs` runs of each session: what `clock` gives, without CPU time."""
+        return [one.wall for one in self.clock(sessions, feeds, runs=runs, warmup=warmup)]
+
+    def clock(self, sessions: Sequence[Session], feeds: Mapping[str, Any], *, runs: int, warmup: int) -> list[Clocked]:
+        """Seconds of each of `runs` runs of each session, interleaved A B, B A, A B, … in one process.
 
         All sessions get the same `feeds` and compute all their outputs. Sessions meant for comparison are loaded with
-        `optimize=True` and the same `threads`.
+        `optimize=True` and the same `threads`. Besides one run each, the first `warmup` rounds are not counted.
         """
         names = ", ".join(session.name for session in sessions)
         keys = [session._key() for session in sessions]
-        return cast(
-            list[list[float]], self._ask("time", keys, _plain(feeds), runs, warmup, doing="timing", where=names)
-        )
+        return cast(list[Clocked], self._ask("clock", keys, _plain(feeds), runs, warmup, doing="timing", where=names))
+
+    def resident(self) -> Memory:
+        """Memory of the child, as it is now and the most since the last look; the first look starts the child."""
+        return cast(Memory, self._ask("resident", doing="looking at memory", where=""))
 
     def _living(self) -> Child:
         if self._folder is None:
@@ -216,6 +237,12 @@ class Session:
         if not self._request.profile:
             raise ValueError("kernels() needs a session loaded with profile=True")
         return cast(list[Kernel], self._runner._ask("kernels", self._key(), doing="profiling", where=self.name))
+
+    def optimized(self) -> bytes:
+        """The model that onnxruntime's optimizer made, without its large weights; of one loaded with `written=True`."""
+        if not self._request.written:
+            raise ValueError("optimized() needs a session loaded with written=True")
+        return cast(bytes, self._runner._ask("optimized", self._key(), doing="reading", where=self.name))
 
     def close(self) -> None:
         """Free the session in the child. Used again, it is created again."""

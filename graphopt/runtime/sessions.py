@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import itertools
 import json
 import math
 import os
 import re
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,13 +20,16 @@ import numpy as np
 import onnxruntime as ort
 
 from graphopt.errors import GraphoptError, ModelError
+from graphopt.runtime.memory import give_back, resident
 from graphopt.runtime.protocol import (
     PLACEHOLDER,
     PROVIDERS,
     TF32,
+    Clocked,
     Hello,
     Kernel,
     Load,
+    Memory,
     Opened,
     Port,
     RunError,
@@ -50,6 +53,7 @@ class Loaded:
     session: ort.InferenceSession
     request: Load
     weights: list[ort.OrtValue]
+    optimized: bytes = b""
 
     def call(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None) -> Callable[[], list[Any]]:
         """A function that runs the session on `feeds` and returns `outputs` (None: all), in that order.
@@ -108,11 +112,12 @@ class Sessions:
             _register(options, request.custom_ops)
             weights = _attach(options, request, self._blank)
             providers = {provider: _provider_options(request.provider), PROVIDERS["cpu"]: {}}
-            session = ort.InferenceSession(model, options, list(providers.items()), enable_fallback=0)
+            with _written(options, request, self._scratch) as optimized:
+                session = ort.InferenceSession(model, options, list(providers.items()), enable_fallback=0)
         if provider not in session.get_providers():
             raise _unavailable(request.provider)
         key = next(self._keys)
-        self._loaded[key] = Loaded(session, request, weights)
+        self._loaded[key] = Loaded(session, request, weights, *optimized)
         return Opened(key, _ports(session.get_inputs()), _ports(session.get_outputs()))
 
     def run(self, key: int, feeds: Mapping[str, Any], outputs: Sequence[str] | None) -> list[Any]:
@@ -124,10 +129,16 @@ class Sessions:
         with _errors("run", self._loaded[key].request):
             return _kernels(self._loaded[key].session)
 
-    def time(self, keys: Sequence[int], feeds: Mapping[str, Any], runs: int, warmup: int) -> list[list[float]]:
-        seconds: list[list[float]] = [[] for _ in keys]
+    def optimized(self, key: int) -> bytes:
+        return self._loaded[key].optimized
+
+    def resident(self) -> Memory:
+        return resident()
+
+    def clock(self, keys: Sequence[int], feeds: Mapping[str, Any], runs: int, warmup: int) -> list[Clocked]:
+        clocked = [Clocked([], []) for _ in keys]
         calls = []
-        for key, taken in zip(keys, seconds, strict=True):
+        for key, taken in zip(keys, clocked, strict=True):
             with _errors("run", self._loaded[key].request):
                 call = self._loaded[key].call(feeds, None)
                 call()
@@ -137,21 +148,17 @@ class Sessions:
             for index in range(warmup + runs):
                 # Alternating the order cancels what a run leaves behind for the next one: cache, clock, heat.
                 for call, taken in calls if index % 2 == 0 else reversed(calls):
-                    start = time.perf_counter()
+                    cpu, start = time.process_time(), time.perf_counter()
                     call()
-                    taken.append(time.perf_counter() - start)
+                    taken.wall.append(time.perf_counter() - start)
+                    taken.cpu.append(time.process_time() - cpu)
         finally:
             gc.enable()
-        return [taken[warmup:] for taken in seconds]
+        return [Clocked(taken.wall[warmup:], taken.cpu[warmup:]) for taken in clocked]
 
     def close(self, key: int) -> None:
         del self._loaded[key]
-        if _trim is not None:
-            _trim(0)
-
-
-_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-"""Gives back to the system what was freed, which glibc keeps: of a run of a large model that is hundreds of MB."""
+        give_back()
 
 
 def _provider_options(provider: str) -> dict[str, str]:
@@ -195,6 +202,25 @@ def _options(request: Load, profile: Path) -> ort.SessionOptions:
     for name, value in (entries | dict(request.entries)).items():
         options.add_session_config_entry(name, value)
     return options
+
+
+@contextmanager
+def _written(options: ort.SessionOptions, request: Load, scratch: Path) -> Iterator[list[bytes]]:
+    """A list that gets the optimized model of the session that is created meanwhile, if the request wants it.
+
+    Its weights go to a file that is removed again: there is no way to write a model without.
+    """
+    optimized: list[bytes] = []
+    if not request.written:
+        yield optimized
+        return
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        path = Path(folder) / "optimized.onnx"
+        options.optimized_model_filepath = str(path)
+        options.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights")
+        options.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", str(SMALL))
+        yield optimized
+        optimized.append(path.read_bytes())
 
 
 def _register(options: ort.SessionOptions, libraries: Iterable[Path]) -> None:

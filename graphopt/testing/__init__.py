@@ -31,6 +31,7 @@ random inputs. Lines of `key: value`, under `rule:` for the file or under `[case
     opset: 17                of graphs without an opset line (20)
     keep-opset: yes          the opset must stay as it is
     assume: no-empty-rows    what the user promises of the inputs
+    plan: static smooth      what is quantized, and how (graphopt.testing.plans); the numbers may differ by its rounding
     dim N: 16                the size of a dimension (else several are run)
     feed ids: 0..31          the range of an input (else floats are normal, integers 0 or 1)
     no-run: why              the graph cannot be run

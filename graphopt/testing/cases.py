@@ -10,7 +10,11 @@ from pathlib import Path
 from graphopt.errors import ModelError, near
 
 _SECTION = re.compile(r"\[(case|out of|out|unchanged)(?: +(\w+))?\] *(.*)")
-_SETTING = re.compile(r"(rule|target|opset|keep-opset|assume|no-run|dim|feed)(?: +(\S+))?: *(.+)")
+_SETTING = re.compile(r"(rule|target|opset|keep-opset|assume|plan|no-run|dim|feed)(?: +(\S+))?: *(.+)")
+SCHEMES = {"static": 8, "dynamic": 8, "weights8": 8, "weights4": 4}
+"""What a plan may begin with, and the bits of weights."""
+WORDS = frozenset(("smooth", "bias", "output", "signed", "exact"))
+"""What a plan may say besides."""
 _RANGE = re.compile(r"(\S+?)\.\.(\S+)")
 
 
@@ -35,6 +39,7 @@ class Case:
     opset: int = 20
     keep_opset: bool = False
     assume: frozenset[str] = frozenset()
+    plan: str = ""
     dims: Mapping[str, int] = field(default_factory=dict)
     feeds: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     no_run: str = ""
@@ -151,6 +156,8 @@ class _Reader:
                     return replace(case, assume=frozenset({value}))
                 case "target":
                     return replace(case, target=value)
+                case "plan" if value.split()[0] in SCHEMES and set(value.split()[1:]) <= WORDS:
+                    return replace(case, plan=value)
                 case "no-run":
                     return replace(case, no_run=value)
         except ValueError:

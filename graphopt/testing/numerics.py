@@ -53,10 +53,13 @@ def _numbers(random: np.random.Generator, dtype: int, shape: list[int], limits: 
     return random.integers(int(low), int(high) + 1, shape).astype(kind)
 
 
-def difference(before: Model, after: Model, dims: Mapping[str, int], ranges: Ranges, runner: Runner) -> str:
+def difference(
+    before: Model, after: Model, dims: Mapping[str, int], ranges: Ranges, runner: Runner, rounding: float = 0.0
+) -> str:
     """How the outputs of two models differ on the same inputs; empty where they do not.
 
-    Raises: GraphoptError where onnxruntime does not run `before`.
+    With `rounding`, the root mean square of what they differ by may be as much, relative to that of the output. Raises:
+    GraphoptError where onnxruntime does not run `before`.
     """
     inputs = _inputs(before, dims, ranges)
     wanted = _outputs(before, inputs, runner, "before")
@@ -64,7 +67,7 @@ def difference(before: Model, after: Model, dims: Mapping[str, int], ranges: Ran
         found = _outputs(after, inputs, runner, "after")
     except GraphoptError as error:
         return f"{STUCK}: {error.message}"
-    return next(iter(_by_output(wanted, found, _coarsest(before)).values()), "")
+    return next(iter(_by_output(wanted, found, _coarsest(before), rounding=rounding).values()), "")
 
 
 def differences(before: Model, after: Model, runner: Runner, slack: float = 1.0) -> dict[str, str]:
@@ -102,11 +105,13 @@ def _by_output(
     found: Iterable[dict[str, Array]],
     least: Mapping[str, float],
     slack: float = 1.0,
+    rounding: float = 0.0,
 ) -> dict[str, str]:
     problems: dict[str, str] = {}
     for a, b in zip(wanted, found, strict=True):
         for name, x in a.items():
-            problem = _differs(name, x, b[name], least[name], slack)
+            y = b[name]
+            problem = _rounded(name, x, y, rounding) if rounding else _differs(name, x, y, least[name], slack)
             # A difference says more than that there is nothing to compare.
             if problem and NOTHING in problems.get(name, NOTHING):
                 problems[name] = problem
@@ -134,3 +139,13 @@ def _differs(name: str, a: Array, b: Array, least: float, slack: float) -> str:
         return f"output '{name}' differs by {apart:.3g}, {allowed:.3g} is allowed"
     same = np.array_equal(np.where(np.isfinite(x), 0, x), np.where(np.isfinite(y), 0, y), True)
     return "" if same else f"output '{name}' differs in its infinite elements or NaN"
+
+
+def _rounded(name: str, a: Array, b: Array, rounding: float) -> str:
+    if a.dtype != b.dtype or a.shape != b.shape:
+        return f"output '{name}' is {b.dtype}{list(b.shape)}, was {a.dtype}{list(a.shape)}"
+    x, y = a.astype(np.float64), b.astype(np.float64)
+    whole, apart = np.sqrt(np.mean(x**2)), np.sqrt(np.mean((x - y) ** 2))
+    if not whole:
+        return f"output '{name}' is zero: {NOTHING}"
+    return "" if apart <= rounding * whole else f"output '{name}' differs by {apart / whole:.3g} of its size"

@@ -15,11 +15,12 @@ from graphopt.ir.infer import infer
 from graphopt.ir.node import qualified
 from graphopt.ir.text import parse, to_text
 from graphopt.passes import remove_dead
-from graphopt.rewrite import CompiledRule, Context, Engine, Refusal, RuleSet, Trace
+from graphopt.rewrite import CompiledRule, Context, Engine, Plan, Refusal, RuleSet, Trace
 from graphopt.runtime import Runner
 from graphopt.targets import Target, target_named
 from graphopt.testing.cases import Case
 from graphopt.testing.numerics import Ranges, difference
+from graphopt.testing.plans import MadePlan, made_plan
 
 # A target without fused kernels: internal operators are run as their parts, so a rule never is its own reference.
 _PLAIN = Target("plain", 24, "cpu")
@@ -45,7 +46,8 @@ def run_case(case: Case, rules: Sequence[CompiledRule], runner: Runner | None = 
     """
     before = _graph(case)
     after = _graph(case)
-    trace = apply(after, RuleSet(tuple(rules)).select(only=case.rules).rules, case.target, case.keep_opset, case.assume)
+    chosen = RuleSet(tuple(rules)).select(only=case.rules).rules
+    trace = apply(after, chosen, case.target, case.keep_opset, case.assume, _plan(case))
     problem = _wrong_trace(case, rules, trace)
     if problem:
         return Outcome(problem)
@@ -72,10 +74,11 @@ def apply(
     target: str | Target = "",
     keep_opset: bool = False,
     assume: frozenset[str] = frozenset(),
+    plan: Plan | None = None,
 ) -> Trace:
     """Applies `rules` in place until none fires; without a target every kernel is there."""
     known = target_named(target) if isinstance(target, str) and target else target or None
-    engine = Engine(rules, Context(known, assume, keep_opset), explain=True)
+    engine = Engine(rules, Context(known, assume, keep_opset, plan), explain=True)
     engine.run(model)
     remove_dead(model)
     return engine.trace
@@ -117,14 +120,16 @@ def compare(
     runner: Runner,
     dims: Mapping[str, int] = MappingProxyType({}),
     ranges: Ranges = MappingProxyType({}),
+    rounding: float = 0.0,
 ) -> str:
     """How the numbers of two models differ; empty where they do not.
 
     Changes both: internal operators are lowered by those of `rules` that lower, and the opset is raised as they need.
-    Raises: GraphoptError where onnxruntime does not run `before`.
+    `rounding` is how far integers may be from floats: root mean squares, one relative to the other. Raises:
+    GraphoptError where onnxruntime does not run `before`.
     """
     problem = lowered(before, rules) or lowered(after, rules)
-    return problem or difference(before, after, dims, ranges, runner)
+    return problem or difference(before, after, dims, ranges, runner, rounding)
 
 
 def lowered(model: Model, rules: Sequence[CompiledRule]) -> str:
@@ -144,6 +149,10 @@ def _internal(model: Model) -> str:
 
 
 # ---- what cases say ------------------------------------------------------------------------------------------------
+
+
+def _plan(case: Case) -> MadePlan | None:
+    return made_plan(case.plan) if case.plan else None
 
 
 def _graph(case: Case) -> Model:
@@ -197,7 +206,8 @@ def _statements(model: Model, before: Model) -> str:
 
 
 def _wrong_numbers(case: Case, before: Model, after: Model, rules: Sequence[CompiledRule], runner: Runner) -> str:
+    plan = _plan(case)
     try:
-        return compare(before, after, rules, runner, case.dims, case.feeds)
+        return compare(before, after, rules, runner, case.dims, case.feeds, plan.tolerance if plan is not None else 0.0)
     except GraphoptError as error:
         return f"the graph does not run: {error.message}\n  hint: fix it, bind a dimension, or say `no-run: why`"

@@ -24,7 +24,7 @@ def given_feed(model: Model, inputs: Path | Mapping[str, Any], bound: Mapping[st
     Raises: UsageError GO018 for names, shapes or types that do not fit; ModelError GO024 for an unreadable file.
     """
     where = str(inputs) if isinstance(inputs, Path) else "inputs"
-    arrays: Mapping[str, Any] = _read(inputs) if isinstance(inputs, Path) else inputs
+    arrays: Mapping[str, Any] = read_arrays(inputs) if isinstance(inputs, Path) else inputs
     values = {node.output.name: node for node in model.graph.inputs if node.op == "Input"}
     for name in arrays:
         if name not in values:
@@ -40,7 +40,11 @@ def given_feed(model: Model, inputs: Path | Mapping[str, Any], bound: Mapping[st
     return Feed(GIVEN, 0, {**given, **defaults}, kinds)
 
 
-def _read(path: Path) -> dict[str, Array]:
+def read_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of an .npz file, by name; nothing is unpickled.
+
+    Raises: UsageError GO018 where there is no such file; ModelError GO024 where it cannot be read.
+    """
     hint = "write it with numpy.savez, one array for each input, by its name"
     try:
         archive = np.load(path, allow_pickle=False)

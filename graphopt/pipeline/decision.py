@@ -1,0 +1,136 @@
+"""What each product becomes: ranges and smoothing by the model's output, then levels within the budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from graphopt.ir import Model
+from graphopt.pipeline.candidates import Candidate, Candidates
+from graphopt.pipeline.quantized import Mode, Step
+from graphopt.pipeline.samples import Samples
+from graphopt.quantize.evaluate import Evaluator
+from graphopt.quantize.levels import Choice, grouped
+from graphopt.quantize.metric import Metric, Score
+from graphopt.quantize.recipes import Options, Recipes
+from graphopt.quantize.search import Decision, Found, Group, Level, Trial, cheapest, search, sensitivities
+from graphopt.quantize.sites import Site
+from graphopt.quantize.statistics import Statistics
+
+AIM = 0.001
+"""What `auto` may lose of its own accord."""
+_GAIN = 0.02
+"""The share of the loss that another way to observe must take away to be preferred."""
+_OBSERVERS = ("percentile-99.999", "percentile-99.99", "mse")
+_MOST_GROUPS = 24
+"""How many groups are restored one by one to see what they cost; of more, those with the most multiplications."""
+
+Tell = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Decided:
+    """What was decided: `recipes` and the level of each site, with what was tried on the way. `choices` are the levels
+    that there were, and `groups` what was decided together."""
+
+    recipes: Recipes
+    found: Found
+    groups: list[Group]
+    choices: Mapping[str, Choice]
+    steps: tuple[Step, ...]
+    score: Score
+
+
+@dataclass
+class Decider:
+    """Tries decisions on the search split. `observer` and `smooth` of `options` are looked for where they are not
+    given: `free` names them."""
+
+    candidates: Candidates
+    evaluator: Evaluator
+    metric: Metric
+    samples: Samples
+    sites: Sequence[Site]
+    statistics: Mapping[str, Statistics]
+    options: Options
+    free: frozenset[str]
+    prepare: Callable[[Model], None]
+    tell: Tell | None = None
+    steps: list[Step] = field(default_factory=list)
+    _scores: dict[tuple[Options, frozenset[tuple[str, Level]]], Score] = field(default_factory=dict)
+    _recipes: dict[Options, Recipes] = field(default_factory=dict)
+
+    def decide(self, mode: Mode, choices: Mapping[str, Choice], fixed: Decision, budget: float | None) -> Decided:
+        """The recipes and levels of `mode`; sites of `fixed` have the level that it says. `budget` is what may be lost;
+        None: `AIM` for `auto`, for the others whatever their cheapest levels lose."""
+        groups = grouped(self.sites, choices)
+        start = {**cheapest(groups), **fixed}
+        recipes = self._observed(start)
+        loss = self._loss(recipes, fixed)
+        if mode == "auto" or budget is not None:
+            found = search(groups, loss, AIM if budget is None else budget)
+        else:
+            found = Found(start, loss(start))
+            found.trials.append(Trial("all as asked for", found.loss, True))
+            largest = sorted(groups, key=lambda group: -group.cost)[:_MOST_GROUPS]
+            found.sensitivity = sensitivities(largest, start, loss, found.loss)
+        found.decision = {**found.decision, **fixed}
+        self.steps += [Step(trial.change, trial.loss, trial.kept) for trial in found.trials]
+        return Decided(recipes, found, groups, choices, tuple(self.steps), self._score(recipes, found.decision))
+
+    def build(self, recipes: Recipes, decision: Decision) -> Candidate:
+        """The candidate of a decision."""
+
+        def plan(model: Model) -> object:
+            self.prepare(model)
+            return recipes.plan(model, decision)
+
+        return self.candidates.build(plan)  # type: ignore[arg-type]
+
+    def _observed(self, decision: Decision) -> Recipes:
+        """The recipes under the options with which the model loses least: one option is changed at a time."""
+        static = any(level == "static" for level in decision.values())
+        best, least = self.options, self._lost(self.options, decision)
+        self.steps.append(Step(f"ranges by {best.observer}", least, True))
+        changes: list[dict[str, object]] = []
+        if "smooth" in self.free and any(level in ("static", "dynamic") for level in decision.values()):
+            changes.append({"smooth": 0.0})
+        if static and "correct" in self.free:
+            changes.append({"correct": not self.options.correct})
+        if static and "observer" in self.free:
+            changes += [{"observer": name} for name in _OBSERVERS]
+        for change in changes if self.statistics else ():
+            trial = replace(best, **change)  # type: ignore[arg-type]
+            now = self._lost(trial, decision)
+            kept = now < least * (1 - _GAIN)
+            self.steps.append(Step(", ".join(f"{name} {value}" for name, value in change.items()), now, kept))
+            if kept:
+                best, least = trial, now
+        return self._made(best)
+
+    def _lost(self, options: Options, decision: Decision) -> float:
+        return self._loss(self._made(options), {})(decision)
+
+    def _made(self, options: Options) -> Recipes:
+        if options not in self._recipes:
+            self._recipes[options] = Recipes(self.sites, self.statistics, options)
+        return self._recipes[options]
+
+    def _loss(self, recipes: Recipes, fixed: Decision) -> Callable[[Decision], float]:
+        def loss(decision: Decision) -> float:
+            score = self._score(recipes, {**decision, **fixed})
+            lost = self.metric.drop(score.mean, score.reference)
+            return lost if not math.isnan(lost) else math.inf
+
+        return loss
+
+    def _score(self, recipes: Recipes, decision: Decision) -> Score:
+        known = (recipes.options, frozenset(decision.items()))
+        if known not in self._scores:
+            candidate = self.build(recipes, decision)
+            self._scores[known] = self.evaluator.score(candidate.path, "search", self.samples.search)
+            candidate.discard()
+            if self.tell is not None:
+                self.tell("search", len(self._scores), len(self._scores) + 1)
+        return self._scores[known]

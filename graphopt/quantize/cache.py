@@ -1,0 +1,71 @@
+"""Calibrations that were done, or begun, before: kept in a folder, and taken up where they stopped."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from graphopt.errors import ModelError
+from graphopt.quantize.shards import Shard, read, save
+from graphopt.quantize.statistics import Statistics
+from graphopt.runtime import External
+
+_BLOCK = 1 << 24
+
+
+def cache_folder() -> Path:
+    """Where programs of this user keep what can be made again: $XDG_CACHE_HOME or ~/.cache, and `graphopt` in it."""
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "graphopt"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Statistics by `model`, a key of the model that is tapped (`model_key`), what is tapped, and the data.
+
+    They are written after every `every` batches, each file at once: processes that share `folder` do not meet. A file
+    that cannot be read, or a folder that cannot be written to, is none.
+    """
+
+    model: str
+    folder: Path = field(default_factory=cache_folder)
+    every: int = 16
+
+    def path(self, wanted: Mapping[str, Any], data: Iterable[str]) -> Path:
+        """The file for these taps and the keys of these batches."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (self.model, *(f"{name}: {one!r}" for name, one in wanted.items()), *data):
+            digest.update(len(part).to_bytes(8, "little") + part.encode())
+        return self.folder / f"calibration-{digest.hexdigest()}.npz"
+
+    def read(self, path: Path, names: Iterable[str]) -> tuple[dict[str, Statistics], int]:
+        """The statistics of the first so many batches; none of no batch where there is no such file."""
+        with suppress(ModelError):
+            found, about = read(path)
+            if isinstance(about.get("batches"), int) and list(found) == list(names):
+                return found, about["batches"]
+        return {}, 0
+
+    def write(self, path: Path, shard: Shard, batches: int) -> None:
+        with suppress(OSError):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save(path, shard, batches=batches)
+
+
+def model_key(model: bytes, external: Mapping[str, External]) -> str:
+    """A hash of a model and of the numbers that it has in files, wherever those lie. Raises: OSError."""
+    digest = hashlib.blake2b(model, digest_size=16)
+    for name, place in sorted(external.items()):
+        digest.update(f"({name}:{place.dtype}:{place.shape}".encode())
+        with place.path.open("rb") as file:
+            file.seek(place.offset)
+            left = place.length
+            while left > 0 and (block := file.read(min(left, _BLOCK))):
+                digest.update(block)
+                left -= len(block)
+    return digest.hexdigest()

@@ -1,0 +1,81 @@
+"""The metric of candidates over batches; what the float model gives is computed once."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from graphopt.quantize.data import Batch
+from graphopt.quantize.metric import Metric, Outputs, Samples, Score
+from graphopt.runtime import Runner, Session
+
+
+class Evaluator:
+    """Scores models against the float model, whose session is created without onnxruntime's optimizer.
+
+    The float model's outputs lie in a temporary folder, one file for each batch, so memory does not grow with their
+    number. A context manager.
+    """
+
+    def __init__(self, runner: Runner, reference: Path, metric: Metric, threads: int) -> None:
+        self._runner = runner
+        self._reference = reference
+        self._metric = metric
+        self._threads = threads
+        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
+        self._known: dict[str, tuple[Path, Samples]] = {}
+        self._session: Session | None = None
+        self._names: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        if self._session is not None:
+            self._session.close()
+        self._folder.cleanup()
+
+    def score(self, candidate: Path, split: str, batches: Iterable[Batch]) -> Score:
+        """The metric of `candidate`, in onnxruntime's default session, over `batches`, those of a split of that name.
+
+        Raises: RunError where the model does not run, ModelError GO143 without a sample.
+        """
+        values: Samples = []
+        best: Samples = []
+        with self._runner.load(candidate, optimize=True, threads=self._threads) as session:
+            for batch in batches:
+                reference, own = self._float(f"{split}-{batch.number}", batch)
+                best += own
+                values += self._metric.measure(reference, session.run(batch.feeds), batch.feeds)
+        return Score.of(self._metric, values, best)
+
+    def unoptimized(self, candidate: Path, batches: Iterable[Batch]) -> float:
+        """The metric between `candidate` with onnxruntime's optimizer and without it."""
+        values: Samples = []
+        with (
+            self._runner.load(candidate, optimize=True, threads=self._threads) as session,
+            self._runner.load(candidate, optimize=False, threads=self._threads) as plain,
+        ):
+            for batch in batches:
+                values += self._metric.measure(plain.run(batch.feeds), session.run(batch.feeds), batch.feeds)
+        return float(np.mean(values)) if values else float("nan")
+
+    def _float(self, name: str, batch: Batch) -> tuple[Outputs, Samples]:
+        """What the float model gives, and its own metric."""
+        if name not in self._known:
+            if self._session is None:
+                self._session = self._runner.load(self._reference, optimize=False, threads=self._threads)
+            outputs = self._session.run(batch.feeds)
+            kept = {key: value for key, value in outputs.items() if isinstance(value, np.ndarray)}
+            path = Path(self._folder.name) / f"{len(self._known)}.npz"
+            np.savez(path, *kept.values())
+            self._known[name] = path, self._metric.measure(outputs, outputs, batch.feeds)
+            self._names = list(kept)
+        path, own = self._known[name]
+        with np.load(path) as stored:
+            return {key: stored[f"arr_{index}"] for index, key in enumerate(self._names)}, own

@@ -1,0 +1,125 @@
+"""Rounding that makes good what it does: each weight is rounded so that it repairs what rounding others before did.
+
+The error of a layer with inputs of Gram matrix H = Σ xxᵀ is Σ d H dᵀ over its rows of weights, d = w − ŵ. With
+H = U Uᵀ, U upper triangular, that is ‖d U‖², and column j of d U holds d₀ … dⱼ only: to make it least, given those
+before,
+
+    ŵⱼ = round(wⱼ + Σ_{i<j} dᵢ Uᵢⱼ / Uⱼⱼ)
+
+which is GPTQ (Frantar et al. 2022, arXiv:2210.17323) without the inverse of H (the same steps: Chen et al. 2025,
+arXiv:2507.18553).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from graphopt.ir.tensor import Array
+from graphopt.quantize.grids import levels
+from graphopt.quantize.rounding import Rounded, fitted, in_groups, rounded
+
+_COLUMNS = 128
+
+
+def compensated(
+    rows: Array,
+    gram: Array,
+    bits: int,
+    block: int = 0,
+    symmetric: bool = True,
+    *,
+    damping: float = 0.01,
+    by_activation: bool = False,
+) -> Rounded:
+    """`rows` of weights (N, K) as integers, by the Gram matrix (K, K) of their inputs.
+
+    `damping` is what is added to the diagonal, as a share of its mean. `by_activation` rounds the columns of greatest
+    inputs first, with grids that are found beforehand; else a block's grid is found when it is its turn. Rounding to
+    the nearest, on the searched and on the plain grid, is what it is held against: the least error is returned.
+    """
+    found = [_nearest(rows, gram, bits, block, symmetric, search) for search in (False, True)]
+    factor = _factor(gram, damping, by_activation)
+    if factor is not None:
+        found.append(_repaired(rows, gram, *factor, bits, block, symmetric, found[1] if by_activation else None))
+    return min(found, key=lambda each: layer_error(rows - _values(each, block), gram))
+
+
+def layer_error(differences: Array, gram: Array) -> float:
+    """Σ d H dᵀ over the rows d (N, K) of `differences`: the squared error of the layer's outputs over all x."""
+    return float(np.einsum("nk,nk->", differences @ gram.astype(np.float32), differences, dtype=np.float64))
+
+
+def _nearest(rows: Array, gram: Array, bits: int, block: int, symmetric: bool, search: bool) -> Rounded:
+    scale, zero = fitted(rows, bits, block, symmetric, search=search, importance=gram.diagonal())
+    return rounded(rows, scale, zero, block, levels(bits, symmetric))
+
+
+def _factor(gram: Array, damping: float, by_activation: bool) -> tuple[Array, Array] | None:
+    """(order of the columns, U), float32; None where no damping makes the matrix definite."""
+    diagonal = gram.diagonal().astype(np.float64)
+    order = np.argsort(-diagonal, kind="stable") if by_activation else np.arange(len(gram))
+    mean = float(diagonal.mean())
+    if not np.isfinite(mean) or mean <= 0:
+        return None
+    # A = L Lᵀ of the matrix turned about both ways is U Uᵀ, turned back.
+    turned = gram[np.ix_(order[::-1], order[::-1])].astype(np.float64)
+    for share in (damping, 10 * damping, 100 * damping):
+        try:
+            lower = np.linalg.cholesky(turned + share * mean * np.eye(len(gram)))
+        except np.linalg.LinAlgError:
+            continue
+        return order, np.ascontiguousarray(lower[::-1, ::-1].astype(np.float32))
+    return None
+
+
+def _repaired(
+    rows: Array, gram: Array, order: Array, upper: Array, bits: int, block: int, symmetric: bool, fixed: Rounded | None
+) -> Rounded:
+    """Rounded column by column in `order`; on the grids of `fixed`, if given."""
+    limits = levels(bits, symmetric)
+    depth = rows.shape[1]
+    step = block or depth
+    importance = gram.diagonal()
+    weights = rows[:, order]
+    done = np.zeros_like(weights)
+    values = np.empty_like(weights)
+    scale, zero = (fixed.scale, fixed.zero) if fixed else _unfitted(rows, bits, block, symmetric, importance)
+    scale, zero = scale.copy(), zero.copy()
+    group_of = order // step
+    pull = upper / upper.diagonal()
+    for start in range(0, depth, _COLUMNS):
+        end = min(start + _COLUMNS, depth)
+        wanted = weights[:, start:end] + done[:, :start] @ pull[:start, start:end]
+        for column in range(start, end):
+            group = group_of[column]
+            if block and fixed is None and column % block == 0:
+                span = slice(column, min(column + block, depth))
+                moved = _best_real(weights, done, upper, span)
+                scale[:, group], zero[:, group] = (
+                    each[:, 0] for each in fitted(moved, bits, 0, symmetric, search=True, importance=importance[span])
+                )
+            target = wanted[:, column - start] + done[:, start:column] @ pull[start:column, column]
+            steps = np.clip(np.rint(target / scale[:, group]), limits[0] - zero[:, group], limits[1] - zero[:, group])
+            values[:, column] = steps + zero[:, group]
+            done[:, column] = weights[:, column] - steps * scale[:, group]
+    restored = np.empty_like(values)
+    restored[:, order] = values
+    return Rounded(restored, scale, zero)
+
+
+def _unfitted(rows: Array, bits: int, block: int, symmetric: bool, importance: Array) -> tuple[Array, Array]:
+    """Grids of whole rows; of blocks, those that are found later stand in."""
+    return fitted(rows, bits, block, symmetric, search=not block, importance=importance)
+
+
+def _best_real(weights: Array, done: Array, upper: Array, span: slice) -> Array:
+    """What the columns of `span` would best be, were they not rounded: those that make their part of d U zero."""
+    pushed = done[:, : span.start] @ upper[: span.start, span]
+    return weights[:, span] + np.linalg.solve(upper[span, span].T, pushed.T).T
+
+
+def _values(found: Rounded, block: int) -> Array:
+    """The numbers that the integers stand for (N, K)."""
+    groups = in_groups(found.values, block)
+    numbers: Array = (groups - found.zero[..., None]) * found.scale[..., None]
+    return numbers.reshape(len(found.values), -1)[:, : found.values.shape[1]]

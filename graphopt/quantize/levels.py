@@ -1,0 +1,69 @@
+"""What a site may become, from the cheapest to floats, and why not the rest."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from graphopt.quantize.search import Group, Level
+from graphopt.quantize.sites import Site
+
+Mode = Literal["auto", "dynamic", "static", "weight-only"]
+
+_PRODUCTS = ("MatMul", "Gemm")
+_CALIBRATED = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The levels that a site may have, the cheapest first, and why it has not what the mode asks for."""
+
+    levels: tuple[Level, ...]
+    reason: str = ""
+
+
+def choice(site: Site, mode: Mode, bits: int, refused: Callable[[str], str | None]) -> Choice:
+    """What `site` may become.
+
+    `refused` says why the activation of a name cannot have a grid; "" where it can, None where nobody looked at it.
+    """
+    if site.refusal:
+        return Choice(("float",), site.refusal)
+    weights: Level = "weights4" if bits == 4 else "weights8"
+    if site.op == "Gather":
+        return Choice(("weights8", "float"))
+    if site.op == "LSTM":
+        return (
+            Choice(("dynamic", "float")) if mode != "weight-only" else Choice(("float",), "an LSTM has no such kernel")
+        )
+    found = None if site.nested else refused(site.input)
+    if site.op in _CALIBRATED:
+        if mode in ("static", "auto") and found == "":
+            return Choice(("static", "float"))
+        return Choice(("float",), found or "convolutions need calibration, by --mode static or auto with --calib")
+    match mode:
+        case "weight-only":
+            return Choice((weights, "float"))
+        case "dynamic":
+            return Choice(("dynamic", "float"))
+    told = "it stands in a subgraph, which no calibration sees" if site.nested else found
+    if found == "":
+        return Choice(("static", "float") if mode == "static" else ("static", weights, "float"))
+    if site.nested or found is None:
+        return Choice(("dynamic", "float") if mode == "static" else ("dynamic", weights, "float"), told or "")
+    # A range that no grid serves spoils one found at run time as well.
+    return Choice(("float",) if mode == "static" else (weights, "float"), found)
+
+
+def grouped(sites: Sequence[Site], choices: Mapping[str, Choice]) -> list[Group]:
+    """The sites that are decided together: of equal structure, and with the same choice; those without are left out."""
+    together: defaultdict[tuple[str, tuple[Level, ...]], list[Site]] = defaultdict(list)
+    for site in sites:
+        if len(choices[site.name].levels) > 1:
+            together[site.group, choices[site.name].levels].append(site)
+    return [
+        Group(found[0].name, tuple(site.name for site in found), float(sum(site.macs for site in found)), levels)
+        for (_, levels), found in together.items()
+    ]

@@ -1,0 +1,302 @@
+"""Which kernel really runs each product with constant weights: of the optimized graph, with its time from a profile.
+
+    with Runner() as runner:
+        proof = prove(runner, model, [Planned("y", "MatMul", "w", "static")], feeds=[feed])
+    proof.share                  # of all products with constant weights, planned or not
+
+What a written model says is no proof: onnxruntime decides at load which QuantizeLinear and DequantizeLinear become
+integer kernels, and says nothing where it leaves a product of floats behind them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from onnx import inliner
+
+from graphopt.quantize.kernels import Computed, kernels_of
+from graphopt.quantize.products import TABLES, Product, Products, number, subgraphs
+from graphopt.quantize.unfused import why_float
+from graphopt.runtime import External, Runner
+
+Kind = Literal["integer", "weights", "float", "unknown"]
+"""`integer`: integers are multiplied, with kernels of their own; `weights`: the weights are integers, blocks of the
+activation are rounded inside the kernel or not at all; `float`; `unknown`: no node was found that computes it."""
+
+INTEGER = {
+    *("MatMulIntegerToFloat", "MatMulInteger", "DynamicQuantizeMatMul", "QLinearMatMul", "QGemm", "QAttention"),
+    *("QLinearConv", "QLinearConvTranspose", "ConvInteger", "DynamicQuantizeLSTM"),
+}
+"""Kernels of integers, in any domain."""
+
+_BYTES = 4
+"""The accuracy level from which MatMulNBits multiplies bytes: it rounds blocks of the activation itself."""
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A product that is to run on integers.
+
+    `name` is that of the value in which it ends in the written model, behind the names of what holds its scope; `op`
+    and `weight`, the name of its weights, are those of the float model; `scheme` is `static`, `dynamic` or `weights`.
+    """
+
+    name: str
+    op: str
+    weight: str
+    scheme: str
+
+
+@dataclass(frozen=True)
+class Run:
+    """What became of one product. `scheme` is empty for one that was not planned.
+
+    `kernel` is the operator that runs it, with its domain unless standard; empty where none was found. `micros` are
+    microseconds for each run of the profile, None where it did not run. `reason` says why it is not as planned, or what
+    else there is to know.
+    """
+
+    name: str
+    op: str
+    weight: str
+    scheme: str
+    kernel: str
+    kind: Kind
+    reason: str = ""
+    micros: float | None = None
+
+    @property
+    def integer(self) -> bool:
+        """Whether it runs on integers as it was planned: of a scheme for activations, weights alone do not count."""
+        return self.kind == "integer" or (self.kind == "weights" and self.scheme in ("weights", ""))
+
+
+@dataclass(frozen=True)
+class Proof:
+    """What became of every product with constant weights: of those planned, in their order, and then of the others."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def planned(self) -> int:
+        return sum(bool(run.scheme) for run in self.runs)
+
+    @property
+    def running(self) -> int:
+        """How many of the planned ones run as planned."""
+        return sum(run.integer for run in self.runs if run.scheme)
+
+    @property
+    def all(self) -> int:
+        """How many products with constant weights there are; tables are none."""
+        return len(self._products)
+
+    @property
+    def share(self) -> float:
+        """Of all products with constant weights, those on integers; 0 where there are none."""
+        return sum(run.integer for run in self._products) / max(1, self.all)
+
+    @property
+    def unfused(self) -> tuple[Run, ...]:
+        """The planned ones that do not run as planned, with their reasons."""
+        return tuple(run for run in self.runs if run.scheme and not run.integer)
+
+    @property
+    def _products(self) -> list[Run]:
+        return [run for run in self.runs if run.op not in TABLES]
+
+
+@dataclass(frozen=True)
+class Drift:
+    """How far one output of onnxruntime's optimized model is from that of the model as written.
+
+    `largest` is the largest absolute difference, `share` that over the rms of the output as written; infinite where one
+    has a number and the other has not.
+    """
+
+    output: str
+    cosine: float
+    largest: float
+    share: float
+
+
+def prove(
+    runner: Runner,
+    model: bytes | Path,
+    sites: Sequence[Planned],
+    *,
+    feeds: Iterable[Mapping[str, Any]] = (),
+    external: Mapping[str, External | Any] | None = None,
+    base: Path | None = None,
+    entries: Mapping[str, str] | None = None,
+    threads: int = 1,
+) -> Proof:
+    """What runs each product of a written model in onnxruntime's default session. `feeds` are run once each for times.
+
+    `model`, `external`, `base` and `entries` are those of `Runner.load`. Raises: what that, and running, raises.
+    """
+    proto, base = _named(model, base)
+    written = Products(proto)
+    options: dict[str, Any] = {"external": external, "base": base, "entries": entries, "threads": threads}
+    runs = list(feeds)
+    with runner.load(
+        proto.SerializeToString(), optimize=True, profile=bool(runs), written=True, name=str(_label(model)), **options
+    ) as session:
+        made = onnx.ModelProto.FromString(session.optimized())
+        for feed in runs:
+            session.run(feed)
+        micros: dict[tuple[str, str], float] = {}
+        for kernel in session.kernels() if runs else ():
+            micros[kernel.node, kernel.op] = micros.get((kernel.node, kernel.op), 0.0) + kernel.micros / len(runs)
+    computed = kernels_of(written, Products(made))
+    return _proof(written, computed, sites, micros, bool(runs))
+
+
+def drift(
+    runner: Runner,
+    model: bytes | Path,
+    feeds: Iterable[Mapping[str, Any]],
+    *,
+    external: Mapping[str, External | Any] | None = None,
+    base: Path | None = None,
+    threads: int = 1,
+) -> list[Drift]:
+    """How far onnxruntime's default session is from one without optimizer, for each output, over all `feeds`."""
+    options: dict[str, Any] = {"external": external, "base": base, "threads": threads}
+    sums: dict[str, _Sums] = {}
+    with (
+        runner.load(model, optimize=False, **options) as plain,
+        runner.load(model, optimize=True, **options) as fast,
+    ):
+        for feed in feeds:
+            expected, found = plain.run(feed), fast.run(feed)
+            for name, array in expected.items():
+                if isinstance(array, np.ndarray) and array.dtype.kind in "biuf":
+                    sums.setdefault(name, _Sums()).add(array, found[name])
+    return [total.drift(name) for name, total in sums.items()]
+
+
+class _Sums:
+    """What is summed over feeds for one output."""
+
+    def __init__(self) -> None:
+        self._products = self._expected = self._found = self._largest = 0.0
+        self._count = 0
+
+    def add(self, expected: Any, found: Any) -> None:
+        a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
+        numbers = np.isfinite(a) & np.isfinite(b)
+        if a.shape != b.shape or not np.array_equal(a[~numbers], b[~numbers], equal_nan=True):
+            self._largest = math.inf
+            return
+        a, b = a[numbers], b[numbers]
+        self._products += float(a @ b)
+        self._expected += float(a @ a)
+        self._found += float(b @ b)
+        self._largest = max(self._largest, float(np.abs(a - b).max(initial=0.0)))
+        self._count += a.size
+
+    def drift(self, name: str) -> Drift:
+        norms = math.sqrt(self._expected * self._found)
+        cosine = self._products / norms if norms else float(self._expected == self._found)
+        rms = math.sqrt(self._expected / max(1, self._count))
+        share = self._largest / rms if rms else (math.inf if self._largest else 0.0)
+        return Drift(name, cosine, self._largest, share)
+
+
+def _named(model: bytes | Path, base: Path | None) -> tuple[onnx.ModelProto, Path | None]:
+    """A model whose nodes have names of their own, by which profiles call them, and the folder of its weights."""
+    if isinstance(model, bytes):
+        proto = onnx.ModelProto.FromString(model)
+    else:
+        proto, base = onnx.load(model, load_external_data=False), base or model.absolute().parent
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto)
+    taken: set[str] = set()
+    graphs = [proto.graph]
+    for graph in graphs:
+        for node in graph.node:
+            if not node.name or node.name in taken:
+                node.name = f"{node.op_type}.{len(taken)}"
+            taken.add(node.name)
+            graphs += subgraphs(node)
+    return proto, base
+
+
+def _label(model: bytes | Path) -> str:
+    return "the quantized model" if isinstance(model, bytes) else str(model)
+
+
+def _proof(
+    written: Products,
+    computed: Mapping[Product, Computed],
+    sites: Sequence[Planned],
+    micros: Mapping[tuple[str, str], float],
+    timed: bool,
+) -> Proof:
+    runs, planned = [], set[Product]()
+    for site in sites:
+        product = _place(written, site)
+        if product is None or product in planned:
+            text = "the written model has no product with constant weights that ends in this value"
+            runs.append(Run(site.name, site.op, site.weight, site.scheme, "", "unknown", text))
+        else:
+            planned.add(product)
+            runs.append(_run(written, product, computed[product], site, micros, timed))
+    for product in written.all:
+        if product not in planned:
+            own = Planned(product.name, product.node.op_type, product.weights[-1], "")
+            runs.append(_run(written, product, computed[product], own, micros, timed))
+    return Proof(tuple(runs))
+
+
+def _place(written: Products, site: Planned) -> Product | None:
+    """The product that ends in a planned value: the one that makes it, or that which is behind scales and biases."""
+    found = written.behind(site.name)
+    if found is not None:
+        return found
+    named = [product for product in written.all if site.weight in product.weights]
+    return named[0] if len(named) == 1 else None
+
+
+def _run(
+    written: Products,
+    product: Product,
+    found: Computed,
+    site: Planned,
+    micros: Mapping[tuple[str, str], float],
+    timed: bool,
+) -> Run:
+    if found.product is None:
+        text = "no node of the optimized graph computes it: it was folded, or merged with another"
+        return Run(site.name, site.op, site.weight, site.scheme, "", "unknown", text)
+    node, kind = found.product.node, _kind(found.product)
+    taken = micros.get((node.name, node.op_type))
+    reasons = []
+    if kind == "float" and not site.scheme:
+        reasons.append("not planned")
+    elif kind == "float":
+        reasons.append(f"stays float: {why_float(written, product, found, site.scheme)}")
+    elif kind == "weights" and site.scheme in ("static", "dynamic"):
+        reasons.append(f"only its weights are integers: {why_float(written, product, found, site.scheme)}")
+    elif node.op_type == "MatMulNBits":
+        level = number(node, "accuracy_level", 0)
+        reasons.append("multiplies bytes" if level == _BYTES else "multiplies floats")
+    if timed and taken is None:
+        reasons.append("did not run on these inputs")
+    kernel = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    return Run(site.name, site.op, site.weight, site.scheme, kernel, kind, "; ".join(reasons), taken)
+
+
+def _kind(made: Product) -> Kind:
+    op = made.node.op_type
+    if op in INTEGER:
+        return "integer"
+    # A table is read as it is, or dequantized as a whole in each run.
+    return "weights" if op == "MatMulNBits" or (op in TABLES and len(made.weights) == 1) else "float"

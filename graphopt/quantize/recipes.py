@@ -1,0 +1,211 @@
+"""How each site is computed at each level: grids from what was observed, weights rounded, computed once and shared."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from graphopt.ir import Model, Value
+from graphopt.ir.tensor import Array
+from graphopt.quantize.correction import static_correction
+from graphopt.quantize.cpu import Cpu
+from graphopt.quantize.grids import activation_grid
+from graphopt.quantize.histogram import Histogram
+from graphopt.quantize.integer_paths import integer_paths
+from graphopt.quantize.observers import observed_range
+from graphopt.quantize.search import Decision, Level
+from graphopt.quantize.sites import Site, find_sites, key
+from graphopt.quantize.smooth import ALPHAS, Products, Smoothing, search_smoothing
+from graphopt.quantize.statistics import Statistics
+from graphopt.quantize.weights import Method, dequantized, integers
+from graphopt.rewrite import Grid, Integers, Recipe
+
+_SMOOTHED = ("MatMul", "Gemm")
+_CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What holds for all sites: the processor and the dialect, how ranges are observed, how weights are rounded
+    (`block` of them share a scale at 4 bits), `smooth`: the exponent by which outliers of activations are moved into
+    the weights, None to search for it, 0 to leave them, `correct`: whether what rounding takes away on average is
+    added."""
+
+    cpu: Cpu
+    target: str = "ort-cpu"
+    observer: str = "min-max"
+    method: Method = "nearest"
+    block: int = 32
+    smooth: float | None = None
+    correct: bool = True
+
+    @property
+    def signed(self) -> bool:
+        """Whether activations are int8 around zero, as TensorRT, CUDA and arm have kernels for."""
+        return self.cpu == "arm" or self.target in ("tensorrt", "ort-cuda")
+
+
+class Recipes:
+    """The recipes of `sites` under one set of options; `statistics` are those of activations, by name."""
+
+    def __init__(
+        self,
+        sites: Sequence[Site],
+        statistics: Mapping[str, Statistics],
+        options: Options,
+    ) -> None:
+        self.sites = {site.name: site for site in sites}
+        self.options = options
+        self._statistics = statistics
+        self._readers: defaultdict[str, list[Site]] = defaultdict(list)
+        for site in sites:
+            self._readers[site.input].append(site)
+        self._known: dict[tuple[str, Level], Recipe] = {}
+        self._smoothing: dict[str, Smoothing | None] = {}
+        self._grids: dict[str, Grid] = {}
+
+    def plan(self, model: Model, decision: Decision) -> DecidedPlan:
+        """The plan that computes each site of `model`, fused and not yet lowered, at the level of `decision`."""
+        static = [site for site in find_sites(model) if decision.get(site.name) == "static"]
+        images = any(site.op in _CONVOLUTIONS for site in static)
+        return DecidedPlan(self, decision, frozenset(integer_paths(model, static) if images else ()))
+
+    def of(self, site: Site, level: Level) -> Recipe | None:
+        """The recipe of one site at one level; None where it stays float."""
+        if level == "float":
+            return None
+        if (site.name, level) not in self._known:
+            self._known[site.name, level] = self._made(site, level)
+        return self._known[site.name, level]
+
+    def smoothing(self, site: Site) -> Smoothing | None:
+        """By what the activation of a site is divided, which its other readers share; None where by nothing."""
+        observed = self._statistics.get(site.input)
+        if observed is None or self.options.smooth == 0 or site.op not in _SMOOTHED:
+            return None
+        if site.input not in self._smoothing:
+            readers = [one for one in self._readers[site.input] if one.op in _SMOOTHED and not one.refusal]
+            self._smoothing[site.input] = self._searched(observed, readers)
+        return self._smoothing[site.input]
+
+    def range(self, site: Site) -> tuple[float, float] | None:
+        """The range that the activation of a site has, divided by what smooths it; None where nothing was observed."""
+        observed = self._statistics.get(site.input)
+        if observed is None:
+            return None
+        return observed_range(_divided(observed, self.smoothing(site)), self.options.observer)
+
+    def grid(self, name: str) -> Grid:
+        """The grid of an activation as it stands."""
+        if name not in self._grids:
+            self._grids[name] = self._observed(self._statistics[name])
+        return self._grids[name]
+
+    def _observed(self, observed: Statistics) -> Grid:
+        return self._activation(*observed_range(observed, self.options.observer, symmetric=self.options.signed))
+
+    def _activation(self, low: float, high: float) -> Grid:
+        signed = self.options.signed
+        return activation_grid(low, high, "int8" if signed else "uint8", symmetric=signed)
+
+    def _searched(self, observed: Statistics, readers: Sequence[Site]) -> Smoothing | None:
+        weights = [_matrix(site.weights.numpy(), site) for site in readers]
+        products = Products(observed.rows, weights, observed.low, observed.high, grid=self._whole)
+        found = search_smoothing(products, ALPHAS if self.options.smooth is None else (self.options.smooth,))
+        return found if found.alpha is not None else None
+
+    def _whole(self, low: Array, high: Array) -> Grid:
+        return self._activation(float(low.min()), float(high.max()))
+
+    def _made(self, site: Site, level: Level) -> Recipe:
+        if level in ("weights8", "weights4"):
+            return self._weights(site, 8 if level == "weights8" else 4)
+        smoothing = self.smoothing(site)
+        factors = smoothing.factors if smoothing is not None else None
+        weights = self._channels(site, factors)
+        if level == "dynamic":
+            return Recipe("dynamic", weights, smooth=factors)
+        observed = self._statistics[site.input]
+        grid = self.grid(site.input) if smoothing is None else self._observed(_divided(observed, smoothing))
+        bias = None
+        if self.options.correct and site.op in _SMOOTHED:
+            exact, found = _matrix(site.weights.numpy(), site), _matrix(dequantized(weights), site)
+            bias = static_correction(observed.rows, exact, found, grid, factors)
+        return Recipe("static", weights, input=grid, smooth=factors, bias=bias)
+
+    def _channels(self, site: Site, factors: Array | None) -> Integers:
+        # Without VNNI sums of two products overflow 16 bits unless weights have seven.
+        bits = 7 if self.options.cpu == "x86" and self.options.target == "ort-cpu" else 8
+        observed = self._statistics.get(site.input)
+        method = self.options.method if site.op in _SMOOTHED and observed is not None else "nearest"
+        gram = observed.gram if observed is not None else None
+        return integers(
+            site.weights,
+            axis=site.channels,
+            bits=bits,
+            smooth=factors,
+            method=method if gram is not None or method != "gptq" else "nearest",
+            gram=gram,
+            name=site.weights_name,
+        )
+
+    def _weights(self, site: Site, bits: int) -> Recipe:
+        if bits == 8:
+            return Recipe("weights", integers(site.weights, axis=site.channels, name=site.weights_name))
+        observed = self._statistics.get(site.input)
+        gram = observed.gram if observed is not None else None
+        method: Method = "gptq" if gram is not None else "nearest"
+        made = integers(
+            site.weights,
+            axis=site.axis,
+            bits=4,
+            block=self.options.block,
+            symmetric=False,
+            method=method,
+            gram=gram,
+            name=site.weights_name,
+        )
+        return Recipe("weights", made)
+
+
+@dataclass(frozen=True)
+class DecidedPlan:
+    """A `rewrite.Plan`: each site as `decision` says; the activations `kept` stay integer between two operators."""
+
+    recipes: Recipes
+    decision: Decision
+    kept: frozenset[str]
+
+    def recipe(self, root: Value) -> Recipe | None:
+        site = self.recipes.sites.get(key(root))
+        return self.recipes.of(site, self.decision.get(site.name, "float")) if site is not None else None
+
+    def grid(self, value: Value) -> Grid | None:
+        name = key(value)
+        return self.recipes.grid(name) if name in self.kept else None
+
+
+def _divided(observed: Statistics, smoothing: Smoothing | None) -> Statistics:
+    """The statistics of an activation whose channels are divided by the factors of `smoothing`.
+
+    The distribution is that of the sampled rows: no more is known of how the channels come together.
+    """
+    if smoothing is None:
+        return observed
+    factors = smoothing.factors
+    rows = observed.rows / factors
+    return replace(
+        observed,
+        low=observed.low / factors,
+        high=observed.high / factors,
+        total=observed.total / factors,
+        rows=rows,
+        histogram=Histogram.of(rows),
+        gram=None,
+    )
+
+
+def _matrix(weights: Array, site: Site) -> Array:
+    """Weights of a product as (K, N)."""
+    return weights.T if site.axis == 1 else weights
