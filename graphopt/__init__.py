@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from graphopt.errors import GraphoptError
     from graphopt.ir import Value
-    from graphopt.pipeline import Result, bench, explain, find, fuse, load, save, verify
+    from graphopt.pipeline import Quantized, Result, bench, explain, find, fuse, load, quantize, save, verify
     from graphopt.rewrite import Expr, Ops, Rule, const
 
 __version__ = "0.1.0"
@@ -21,6 +21,7 @@ __all__ = [
     "Expr",
     "GraphoptError",
     "Ops",
+    "Quantized",
     "Result",
     "Rule",
     "Value",
@@ -30,6 +31,7 @@ __all__ = [
     "find",
     "fuse",
     "load",
+    "quantize",
     "save",
     "verify",
 ]
@@ -38,7 +40,8 @@ _HOME = {
     "GraphoptError": "graphopt.errors",
     "Value": "graphopt.ir",
     **dict.fromkeys(["Expr", "Ops", "Rule", "const"], "graphopt.rewrite"),
-    **dict.fromkeys(["Result", "bench", "explain", "find", "fuse", "load", "save", "verify"], "graphopt.pipeline"),
+    **dict.fromkeys(["Quantized", "Result", "bench", "explain", "find", "fuse"], "graphopt.pipeline"),
+    **dict.fromkeys(["load", "quantize", "save", "verify"], "graphopt.pipeline"),
 }
 
 

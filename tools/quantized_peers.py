@@ -3,9 +3,9 @@
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -51,86 +51,104 @@ class Data:
 
 
 Build = Callable[[Path, Path, Data], None]
-"""Writes the quantized model: source, output, data to calibrate on."""
+"""Writes a quantized model: source, output, data to calibrate on. Raises whatever it fails with."""
 
 
-def graphopt(source: Path, output: Path, data: Data, *arguments: str) -> None:
-    """Through the command line, on the split `calib`. Raises: RuntimeError with what it says when it fails."""
-    command = [Path(sys.executable).with_name("graphopt"), "quantize", source, "-o", output, "--quiet", *arguments]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {' '.join(done.stderr.split())[:300]}")
+def graphopt(*arguments: str, calibrated: bool = True) -> Build:
+    """`graphopt quantize` with these arguments, on the split `calib`."""
+
+    def build(source: Path, output: Path, data: Data) -> None:
+        calib = ["--calib", data.path("calib")] if calibrated else []
+        program = Path(sys.executable).with_name("graphopt")
+        run(program, "quantize", source, "-o", output, "--quiet", *calib, *arguments)
+
+    return build
 
 
-def calibrated(source: Path, output: Path, data: Data, *arguments: str) -> None:
-    """The same with data."""
-    graphopt(source, output, data, "--calib", str(data.path("calib")), *arguments)
+def ort_dynamic(**options: Any) -> Build:
+    """onnxruntime's dynamic quantization."""
+
+    def build(source: Path, output: Path, data: Data) -> None:
+        with prepared(source) as model:
+            quantize_dynamic(model, output, **options)
+
+    return build
 
 
-def ort_dynamic(source: Path, output: Path, data: Data, **options: Any) -> None:
-    with prepared(source) as model:
-        quantize_dynamic(model, output, **options)
+def ort_static(constant: bool = False, **options: Any) -> Build:
+    """onnxruntime's static quantization; `constant` leaves out products of two activations."""
+
+    def build(source: Path, output: Path, data: Data) -> None:
+        feeds = list(data.feeds("calib", 1))
+        if options.get("calibrate_method", CalibrationMethod.MinMax) != CalibrationMethod.MinMax:
+            feeds = padded(feeds)  # its histograms fail on feeds of several shapes
+        with prepared(source) as model:
+            left_out = products_of_activations(model) if constant else []
+            quantize_static(model, output, Reader(feeds), nodes_to_exclude=left_out, **options)
+
+    return build
 
 
-def ort_static(source: Path, output: Path, data: Data, prepare: bool = True, **options: Any) -> None:
-    """`prepare` runs onnxruntime's own preparation first; histograms need feeds of one shape."""
-    ragged = options.get("calibrate_method", CalibrationMethod.MinMax) == CalibrationMethod.MinMax
-    feeds = list(data.feeds("calib", 1))
-    if not prepare:
-        quantize_static(source, output, Reader(feeds if ragged else padded(feeds)), **options)
-        return
-    with prepared(source) as model:
-        quantize_static(model, output, Reader(feeds if ragged else padded(feeds)), **options)
+def ort_blocks(bits: int, block: int) -> Build:
+    """onnxruntime's quantizer of weights in blocks, round to nearest; the kernel multiplies bytes."""
 
+    def build(source: Path, output: Path, data: Data) -> None:
+        quantizer = MatMulNBitsQuantizer(onnx.load(source), bits=bits, block_size=block, accuracy_level=4)
+        quantizer.process()
+        quantizer.model.save_model_to_file(str(output))
 
-def ort_blocks(source: Path, output: Path, data: Data, bits: int, block: int, level: int | None = 4) -> None:
-    """MatMulNBits by onnxruntime's quantizer, round to nearest."""
-    quantizer = MatMulNBitsQuantizer(onnx.load(source), bits=bits, block_size=block, accuracy_level=level)
-    quantizer.process()
-    quantizer.model.save_model_to_file(str(output))
+    return build
 
 
 def ort_fused_dynamic(source: Path, output: Path, data: Data) -> None:
-    """What onnxruntime's own optimizer for transformers makes, quantized per channel."""
+    """What onnxruntime's own optimizer makes of a transformer, quantized per channel."""
     from onnxruntime.transformers import optimizer
 
     with tempfile.TemporaryDirectory() as name:
         fused = Path(name) / "fused.onnx"
         model = optimizer.optimize_model(str(source), model_type="bert", num_heads=0, hidden_size=0, opt_level=0)
         model.save_model_to_file(str(fused))
-        quantize_dynamic(fused, output, per_channel=True, op_types_to_quantize=["MatMul", "Attention"])
+        # Types of values are not inferred through its fused operators.
+        quantize_dynamic(fused, output, per_channel=True, extra_options={"DefaultTensorType": onnx.TensorProto.FLOAT})
 
 
-def nncf(source: Path, output: Path, data: Data, *, python: str) -> None:
-    """In another interpreter. Raises: RuntimeError with what it says when it fails."""
-    script = Path(__file__).with_name("quantized_nncf.py")
-    command = [python, str(script), str(source), str(output), str(data.path("calib"))]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def nncf(python: str) -> Build:
+    """NNCF, in the interpreter that has it."""
+
+    def build(source: Path, output: Path, data: Data) -> None:
+        run(python, Path(__file__).with_name("quantized_nncf.py"), source, output, data.path("calib"))
+
+    return build
+
+
+def run(*command: str | Path) -> None:
+    """Runs a program. Raises: RuntimeError with the end of what it says when it fails."""
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise RuntimeError(f"exit code {done.returncode}: {' '.join(done.stderr.split())[-300:]}")
+        raise RuntimeError(f"exit code {done.returncode}: {' '.join(done.stderr.split())[-400:]}")
 
 
-class prepared:  # noqa: N801
-    """A copy of a model with onnxruntime's preparation for quantization, in a folder that goes away."""
+@contextmanager
+def prepared(source: Path) -> Iterator[Path]:
+    """A copy of a model after onnxruntime's own preparation for quantization."""
+    with tempfile.TemporaryDirectory() as name:
+        target = Path(name) / "prepared.onnx"
+        # Symbolic shape inference fails on some exports; the rest is what finds more products.
+        quant_pre_process(source, target, skip_symbolic_shape=True)
+        yield target
 
-    def __init__(self, source: Path) -> None:
-        self._source = source
-        self._folder = tempfile.TemporaryDirectory()
 
-    def __enter__(self) -> Path:
-        target = Path(self._folder.name) / "prepared.onnx"
-        # Symbolic shape inference fails on some of the exports, and nothing here needs it.
-        quant_pre_process(self._source, target, skip_symbolic_shape=True)
-        return target
-
-    def __exit__(self, *_: object) -> None:
-        self._folder.cleanup()
+def products_of_activations(path: Path) -> list[str]:
+    """The names of the MatMul nodes without a constant operand."""
+    graph = onnx.load(path).graph
+    constant = {tensor.name for tensor in graph.initializer}
+    return [node.name for node in graph.node if node.op_type == "MatMul" and not constant & set(node.input)]
 
 
 class Reader(CalibrationDataReader):
     """Feeds, one after the other."""
 
-    def __init__(self, feeds: list[Feed]) -> None:
+    def __init__(self, feeds: Sequence[Feed]) -> None:
         self._feeds = iter(feeds)
 
     def get_next(self) -> Feed | None:
@@ -138,37 +156,48 @@ class Reader(CalibrationDataReader):
         return next(self._feeds, None)
 
 
-def padded(feeds: list[Feed]) -> list[Feed]:
+def padded(feeds: Sequence[Feed]) -> list[Feed]:
     """Feeds filled up with zeros, which masks hide, to one shape."""
     largest = {name: np.max([feed[name].shape for feed in feeds], axis=0) for name in feeds[0]}
-    return [
-        {
-            name: np.pad(array, [(0, int(size) - have) for size, have in zip(largest[name], array.shape, strict=True)])
-            for name, array in feed.items()
-        }
-        for feed in feeds
-    ]
+    return [{name: grown(array, largest[name]) for name, array in feed.items()} for feed in feeds]
 
 
-UNSIGNED: Mapping[str, Any] = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8}
-CONSTANT: Mapping[str, Any] = {"MatMulConstBOnly": True}
-PRODUCTS: Mapping[str, Any] = {
-    **UNSIGNED,
-    "per_channel": True,
-    "op_types_to_quantize": ["MatMul", "Gemm", "Conv"],
-    "extra_options": {**CONSTANT, "OpTypesToExcludeOutputQuantization": ["MatMul"]},
+def grown(array: np.ndarray[Any, Any], shape: Sequence[int]) -> np.ndarray[Any, Any]:
+    """The array with zeros behind it."""
+    return np.pad(array, [(0, int(size) - have) for size, have in zip(shape, array.shape, strict=True)])
+
+
+U8S8: Mapping[str, Any] = {"activation_type": QuantType.QUInt8, "weight_type": QuantType.QInt8, "per_channel": True}
+PRODUCTS: Mapping[str, Any] = {"op_types_to_quantize": ["MatMul", "Gemm", "Conv"]}
+INPUTS_ONLY: Mapping[str, Any] = {**PRODUCTS, "extra_options": {"OpTypesToExcludeOutputQuantization": ["MatMul"]}}
+
+BEST_STATIC: dict[str, Build] = {
+    "all operators": ort_static(**U8S8),
+    "products": ort_static(constant=True, **PRODUCTS, **U8S8),
+    "inputs only": ort_static(constant=True, **INPUTS_ONLY, **U8S8),
+    "inputs only, percentile": ort_static(
+        constant=True, **INPUTS_ONLY, **U8S8, calibrate_method=CalibrationMethod.Percentile
+    ),
 }
-HISTOGRAM: Mapping[str, Any] = {"calibrate_method": CalibrationMethod.Percentile}
+"""Settings of onnxruntime's static quantization of which the best on `search` is shown: uint8 × int8 per channel, of
+all operators, of products with constant weights, or of what these read."""
 
-MODES: dict[str, Build] = {
-    "graphopt auto": partial(lambda *a, **k: calibrated(*a, "--mode", "auto", **k)),
-    "graphopt static": partial(lambda *a, **k: calibrated(*a, "--mode", "static", **k)),
-    "graphopt dynamic": partial(lambda *a, **k: graphopt(*a, "--mode", "dynamic", **k)),
-    "graphopt weight-only": partial(lambda *a, **k: calibrated(*a, "--mode", "weight-only", **k)),
+OURS: dict[str, Build] = {
+    "graphopt auto": graphopt("--mode", "auto"),
+    "graphopt static": graphopt("--mode", "static"),
+    "graphopt dynamic": graphopt("--mode", "dynamic", calibrated=False),
+    "graphopt weight-only": graphopt("--mode", "weight-only"),
 }
 ORT: dict[str, Build] = {
-    "onnxruntime dynamic, defaults": partial(ort_dynamic),
-    "onnxruntime dynamic, per channel": partial(ort_dynamic, per_channel=True, extra_options=dict(CONSTANT)),
-    "onnxruntime static, defaults (S8S8)": partial(ort_static, prepare=False),
-    "onnxruntime static, U8S8": partial(ort_static, prepare=False, **UNSIGNED),
+    "onnxruntime dynamic": ort_dynamic(),
+    "onnxruntime dynamic, per channel": ort_dynamic(per_channel=True, extra_options={"MatMulConstBOnly": True}),
+    "onnxruntime static": ort_static(),
+    "onnxruntime static U8S8": ort_static(activation_type=QuantType.QUInt8),
 }
+FUSED: dict[str, Build] = {"onnxruntime fused, dynamic per channel": ort_fused_dynamic}
+
+
+def blocks(block: int) -> dict[str, Build]:
+    """Weights of 4 bits in blocks: ours and onnxruntime's."""
+    ours = ("--mode", "weight-only", "--weight-bits", "4", "--block", str(block))
+    return {f"graphopt 4 bit / {block}": graphopt(*ours), f"onnxruntime 4 bit / {block}": ort_blocks(4, block)}

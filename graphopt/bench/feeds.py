@@ -34,9 +34,10 @@ def feeds_for(
     """Arrays by input name, without those that have a default.
 
     `dims` and `shapes` (by input) bind symbolic dimensions; of the others those that lead a shape are 1, the rest
-    `length`, unless the graph says how large they are then. Masks let everything through; `seed` draws the rest. Types of values are inferred
-    where the model does not say them. Raises: UsageError GO016 and GO018 for names and sizes that do not fit, GO110 for
-    shapes of inputs that are given; InconclusiveError GO017 for an input that cannot be made.
+    `length`, unless the graph says how large they are then. Masks let everything through; `seed` draws the rest. Types
+    of values are inferred where the model does not say them. Raises: UsageError GO016 and GO018 for names and sizes
+    that do not fit, GO110 for shapes of inputs that are given; InconclusiveError GO017 for an input that cannot be
+    made.
     """
     check_names(model, dims)
     infer(model)

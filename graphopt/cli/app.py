@@ -18,6 +18,7 @@ from graphopt.cli.demo import demo
 from graphopt.cli.explain import explain
 from graphopt.cli.fuse import fuse
 from graphopt.cli.inspect import inspect
+from graphopt.cli.quantize import quantize
 from graphopt.cli.rules import rules
 from graphopt.cli.usage import usage_error
 from graphopt.cli.verify import verify
@@ -43,7 +44,7 @@ def graphopt() -> None:
     """A compiler for ONNX graphs: recover, fuse, lower, and prove that nothing changed but speed."""
 
 
-for _command in (fuse, verify, explain, inspect, rules, bench, demo):
+for _command in (fuse, quantize, verify, explain, inspect, rules, bench, demo):
     graphopt.add_command(_command)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from graphopt.cli.options import checking, deciding, only, screen
+from graphopt.cli.options import checking, deciding, only, screen, writing
 from graphopt.cli.screen import Screen
 
 
@@ -16,25 +16,7 @@ from graphopt.cli.screen import Screen
 @click.option("-o", "--output", metavar="PATH", help="Where to write; default: MODEL's stem with .fused.onnx.")
 @only
 @deciding
-@click.option(
-    "--verify",
-    type=click.Choice(["off", "sites", "full"]),
-    default="sites",
-    show_default=True,
-    help="Check every region that a rewrite touched, whole runs as well, or nothing.",
-)
-@click.option(
-    "--external-data",
-    "external",
-    type=click.Choice(["never", "auto", "always"]),
-    default="auto",
-    show_default=True,
-    help="How weights are written; auto keeps the input's way. What lies in a file beside the output stays there, "
-    "but for never.",
-)
-@click.option("--in-place", is_flag=True, help="Allow the output to be the input.")
-@click.option("--allow-unverified", is_flag=True, help="Write although the check could not decide.")
-@click.option("--dry-run", is_flag=True, help="Do everything but write.")
+@writing
 @checking
 @screen
 def fuse(screen: Screen, model: str, output: str | None, dims: tuple[tuple[str, int], ...], **options: Any) -> int:

@@ -128,11 +128,37 @@ _keep = click.option(
     help="Keep what failed in this folder: the inputs that show it; of a rule, the smallest model and a test as well.",
 )
 
+_verify = click.option(
+    "--verify",
+    type=click.Choice(["off", "sites", "full"]),
+    default="sites",
+    show_default=True,
+    help="Check every region that a rewrite touched, whole runs as well, or nothing.",
+)
+_external = click.option(
+    "--external-data",
+    "external",
+    type=click.Choice(["never", "auto", "always"]),
+    default="auto",
+    show_default=True,
+    help="How weights are written; auto keeps the input's way. What lies in a file beside the output stays there, "
+    "but for never.",
+)
+_in_place = click.option("--in-place", is_flag=True, help="Allow the output to be the input.")
+_allow_unverified = click.option("--allow-unverified", is_flag=True, help="Write although the check could not decide.")
+_dry_run = click.option("--dry-run", is_flag=True, help="Do everything but write.")
+
 deciding = all_of(_disable, _rules, _target, _emit_functions, _keep_opset, _keep_functions, _assume, _max_new_weights)
 """What decides which rules fire."""
 
 checking = all_of(_dims, _inputs, _providers, _timeout, _memory, _custom_ops, _keep)
 """How models are run to be checked."""
+
+running = all_of(_dims, _timeout, _memory, _custom_ops)
+"""How models are run where other flags say on what."""
+
+writing = all_of(_verify, _external, _in_place, _allow_unverified, _dry_run)
+"""What must hold for a rewritten model to be written, and how it is."""
 
 timing = all_of(_dims, _inputs, _provider, _timeout, _memory)
 """How models are run to be timed."""

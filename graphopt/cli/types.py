@@ -55,6 +55,41 @@ class NamedShape(click.ParamType[tuple[str, tuple[int, ...]]]):
         return name, tuple(map(int, shape.split(",")))
 
 
+class Smooth(click.ParamType[float | str]):
+    """`auto`, `off`, or an exponent from 0 to 1."""
+
+    name = "auto|off|alpha"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float | str:
+        if value in ("auto", "off"):
+            return value
+        try:
+            number = float(value)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number <= 1:
+            self.fail(f"'{value}' is not auto, off, or a number from 0 to 1", param, ctx)
+        return number
+
+
+class Choose(click.ParamType[tuple[str, str]]):
+    """`PATTERN=SCHEME`, as (pattern, scheme)."""
+
+    name = "pattern=scheme"
+
+    def convert(
+        self, value: str | tuple[str, str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        pattern, _, scheme = value.rpartition("=")
+        if not pattern or not scheme:
+            self.fail(f"'{value}' is not PATTERN=SCHEME, such as '*down_proj*=weights8'", param, ctx)
+        return pattern, scheme
+
+
 SIZE = Size()
+SMOOTH = Smooth()
+CHOOSE = Choose()
 BINDING = Binding()
 NAMED_SHAPE = NamedShape()

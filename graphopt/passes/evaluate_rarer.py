@@ -49,6 +49,23 @@ def _mod(node: Node, operands: Operands) -> Array | None:
     return np.mod(a, b) if whole else None
 
 
+def _quantize(node: Node, operands: Operands) -> Array | None:
+    """To bytes, on one grid or on one for each slice along `axis`: weights of a model that was trained with them."""
+    x, scale, zero = given(operands, 0), given(operands, 1), optional(operands, 2)
+    kind = np.dtype(np.uint8) if zero is None else zero.dtype
+    if not x.dtype == scale.dtype == np.float32 or kind.itemsize > 1 or not np.isfinite(x).all():
+        return None
+    if scale.ndim > 1 or not (scale > 0).all() or node.attr("block_size", 0) or node.attr("output_dtype", 0):
+        return None
+    along = [1] * x.ndim
+    if scale.size > 1:
+        along[node.attr("axis", 1)] = scale.size
+    moved = np.zeros(scale.shape, np.float32) if zero is None else zero.astype(np.float32)
+    limits, moved = np.iinfo(kind), moved.reshape(along)
+    steps = np.rint(x / scale.reshape(along))
+    return (np.clip(steps, limits.min - moved, limits.max - moved) + moved).astype(kind)
+
+
 def _size(node: Node, operands: Operands) -> Array:
     return np.array(given(operands, 0).size, np.int64)
 
@@ -108,6 +125,7 @@ TABLE: Final[Mapping[str, Evaluation]] = {
     "ReduceMin": _reduction(np.min),
     "ReduceProd": _reduction(np.prod),
     "ReduceSum": _reduction(np.sum),
+    "QuantizeLinear": _quantize,
     "Relu": _relu,
     "Size": _size,
     "Tile": _tile,

@@ -13,7 +13,7 @@ from graphopt.ir.node import Node, Value
 from graphopt.ir.schema import is_random, signature
 from graphopt.ir.tensor import Tensor
 
-_BY_VALUE = 4096
+_BY_VALUE = 65_536
 """Constants up to this many bytes are compared by value, larger ones by where they are."""
 
 

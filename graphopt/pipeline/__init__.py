@@ -9,6 +9,8 @@ from graphopt.pipeline.fusion import fuse
 from graphopt.pipeline.inspection import Inspection, Port, inspect
 from graphopt.pipeline.meanings import count_meanings
 from graphopt.pipeline.optimize import Progress
+from graphopt.pipeline.quantization import quantize
+from graphopt.pipeline.quantized import Quantized
 from graphopt.pipeline.result import Result, Rewrite
 from graphopt.pipeline.rulebook import page, parts
 from graphopt.pipeline.verification import error_of, undecided, verify
@@ -23,6 +25,7 @@ __all__ = [
     "NodeReport",
     "Port",
     "Progress",
+    "Quantized",
     "Result",
     "Rewrite",
     "RuleReport",
@@ -39,6 +42,7 @@ __all__ = [
     "load",
     "page",
     "parts",
+    "quantize",
     "save",
     "undecided",
     "verify",

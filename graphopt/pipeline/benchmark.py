@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from graphopt.bench import (
@@ -24,8 +22,9 @@ from graphopt.bench import (
     time_models,
 )
 from graphopt.bench.feeds import LENGTHS, batch_of, feeds_for
+from graphopt.bench.shapes import Dims, Shapes
 from graphopt.errors import UsageError
-from graphopt.ir import Model, load
+from graphopt.ir import Model, Source, load
 from graphopt.pipeline.optimize import Progress
 from graphopt.pipeline.verification import Inputs, arrays
 from graphopt.runtime import RunError
@@ -56,7 +55,7 @@ class Series:
 
 @dataclass(frozen=True)
 class Bench:
-    """What models cost, by their files; `series` has one entry for each set of shapes, `sizes` one for each model.
+    """What `models` cost, by their files or numbers; `series` is one for each set of shapes, `sizes` for each model.
 
     `profiled` says whether the profiles of the observations were asked for: else they come from one run.
     """
@@ -68,10 +67,10 @@ class Bench:
 
 
 def bench(
-    models: Sequence[str | os.PathLike[str]],
+    models: Sequence[Source],
     *,
-    dims: Mapping[str, Sequence[int]] | None = None,
-    shapes: Mapping[str, Sequence[tuple[int, ...]]] | None = None,
+    dims: Dims | None = None,
+    shapes: Shapes | None = None,
     inputs: Inputs | None = None,
     runs: int = 30,
     warmup: int = WARMUP,
@@ -94,16 +93,17 @@ def bench(
         raise UsageError("GO001", "there is no model to run")
     sets = shape_sets(dims or {}, shapes or {})
     loaded = [load(model) for model in models]
-    known = {"threads": threads or cores(), "provider": provider, "timeout": timeout, "memory": memory}
+    names = tuple(str(model.path or f"model {number}") for number, model in enumerate(loaded, 1))
+    known: dict[str, Any] = {"threads": threads or cores(), "provider": provider, "timeout": timeout, "memory": memory}
     made = []
     for index, bound in enumerate(sets):
         if progress is not None:
             progress("time", index, len(sets))
-        feeds, timing = _timed(loaded, bound, inputs, {"runs": runs, "warmup": warmup, **known})
+        feeds, timing = _timed(loaded, bound, inputs, {"names": names, "runs": runs, "warmup": warmup, **known})
         if progress is not None:
             progress("memory and providers", index, len(sets))
         made.append(_series(loaded, feeds, timing, {"runs": PROFILED if profile else 1, **known}))
-    return Bench(tuple(map(str, models)), tuple(map(size_of, loaded)), tuple(made), profile)
+    return Bench(names, tuple(map(size_of, loaded)), tuple(made), profile)
 
 
 def _timed(
@@ -123,7 +123,7 @@ def _timed(
             break
         tried.append(shapes)
         try:
-            return feeds, time_models(_paths(models), feeds, **options)
+            return feeds, time_models([model.path or model for model in models], feeds, **options)
         except RunError as error:
             if error.phase != "run":
                 raise
@@ -136,13 +136,9 @@ def _series(models: Sequence[Model], feeds: Feeds, timing: Timing, options: dict
     seen: list[Observation] = []
     cosines: list[float | None] = []
     reference: dict[str, Any] | None = None
-    for path in _paths(models):
-        observation, outputs = observe(path, feeds, **options)
+    for name, model in zip((one.model for one in timing.latencies), models, strict=True):
+        observation, outputs = observe(model.path or model, feeds, name=name, **options)
         reference = outputs if reference is None else reference
         seen.append(observation)
         cosines.append(cosine(outputs, reference))
     return Series(timing, batch_of(models[0], feeds), tuple(seen), tuple(cosines))
-
-
-def _paths(models: Sequence[Model]) -> list[Path]:
-    return [model.path for model in models if model.path is not None]

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from graphopt.bench import Latency, cores, size_of, time_models
 from graphopt.errors import GraphoptError, ModelError, UnequalError, UsageError, near
 from graphopt.ir import Model, Source, load, save
+from graphopt.ir.infer import infer
 from graphopt.ir.save import External, check_output
 from graphopt.pipeline.attempt import UNVERIFIED, attempted
 from graphopt.pipeline.candidates import Candidate, Candidates, Tapped
@@ -77,6 +78,7 @@ def quantize(
     only: Iterable[str] = (),
     disable: Iterable[str] = (),
     rules: Iterable[str] = (),
+    emit_functions: bool = False,
     keep_opset: bool = False,
     keep_functions: Iterable[str] = (),
     assume: Iterable[str] = (),
@@ -109,7 +111,7 @@ def quantize(
     """
     watch = Watch()
     chosen = find_rules(rules).select(only, disable)
-    runs_on = target_for("ort-cuda" if target == "tensorrt" else target)
+    runs_on = target_for("ort-cuda" if target == "tensorrt" else target, emit_functions)
     promises = promises_named(assume)
     measure = metric_named(metric)
     processor = _processor(cpu)
@@ -144,7 +146,9 @@ def quantize(
         candidates = Candidates(rewriting, folder, frozenset(key_of(one.site) for one in attempt.guilty))
         samples = samples_for(original, calib, batch=calib_batch, skip_bad=skip_bad, dims=dims or {})
         reference = _on_disk(original, folder)
-        evaluator = stack.enter_context(Evaluator(runner, reference, measure, threads or cores()))
+        infer(original)
+        padding = masks(original, [value.name for value in original.graph.outputs])
+        evaluator = stack.enter_context(Evaluator(runner, reference, measure, threads or cores(), padding))
         job = _Job(original, reference, candidates, samples, evaluator, measure, runner, watch, progress)
         settings = Options(processor, target, observer=observer or "min-max", block=block, smooth=_alpha(smooth))
         free = frozenset(
@@ -268,7 +272,7 @@ class _Job:
                 held.mean,
                 held.worst,
                 held.samples,
-                decided.score.mean,
+                None if self.samples.made else decided.score.mean,
                 self.samples.made,
                 self.evaluator.unoptimized(final.path, [next(iter(self.samples.holdout))]),
             )

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from graphopt.errors import ModelError
+from graphopt.ir import Model, Tensor, dtypes
+from graphopt.ir.encode import initializers, model_without_weights
 from graphopt.quantize.shards import Shard, read, save
 from graphopt.quantize.statistics import Statistics
-from graphopt.runtime import External
-
-_BLOCK = 1 << 24
 
 
 def cache_folder() -> Path:
@@ -57,15 +56,21 @@ class Cache:
             save(path, shard, batches=batches)
 
 
-def model_key(model: bytes, external: Mapping[str, External]) -> str:
-    """A hash of a model and of the numbers that it has in files, wherever those lie. Raises: OSError."""
-    digest = hashlib.blake2b(model, digest_size=16)
-    for name, place in sorted(external.items()):
-        digest.update(f"({name}:{place.dtype}:{place.shape}".encode())
-        with place.path.open("rb") as file:
-            file.seek(place.offset)
-            left = place.length
-            while left > 0 and (block := file.read(min(left, _BLOCK))):
-                digest.update(block)
-                left -= len(block)
+def model_key(model: Model) -> str:
+    """A hash of a model with the numbers of its constants, wherever those lie; it reads them all.
+
+    Raises: ModelError as `Tensor.numpy`.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(model_without_weights(model).SerializeToString(deterministic=True))
+    for scope in model.scopes():
+        for name, tensor in initializers(scope):
+            digest.update(f"({name}:{tensor.dtype}:{tensor.shape}".encode())
+            digest.update(_content(tensor))
     return digest.hexdigest()
+
+
+def _content(tensor: Tensor) -> bytes | memoryview:
+    if tensor.dtype == dtypes.STRING:
+        return tensor.to_proto("").SerializeToString()
+    return tensor.raw() or tensor.numpy().tobytes()

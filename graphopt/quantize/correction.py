@@ -1,4 +1,4 @@
-"""Bias correction (Nagel et al. 2019, arXiv:1906.04721): what rounding takes away on average goes back into the bias."""
+"""Bias correction (Nagel et al. 2019, arXiv:1906.04721): what rounding takes away on average goes back."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +12,7 @@ import numpy as np
 
 from graphopt.quantize.data import Batch
 from graphopt.quantize.metric import Metric, Outputs, Samples, Score
+from graphopt.quantize.padding import Mask
 from graphopt.runtime import Runner, Session
 
 
@@ -19,14 +20,18 @@ class Evaluator:
     """Scores models against the float model, whose session is created without onnxruntime's optimizer.
 
     The float model's outputs lie in a temporary folder, one file for each batch, so memory does not grow with their
-    number. A context manager.
+    number. What stands at places that are padding, as `padding` says of outputs, does not count: models compute
+    anything there. A context manager.
     """
 
-    def __init__(self, runner: Runner, reference: Path, metric: Metric, threads: int) -> None:
+    def __init__(
+        self, runner: Runner, reference: Path, metric: Metric, threads: int, padding: Mapping[str, Mask] | None = None
+    ) -> None:
         self._runner = runner
         self._reference = reference
         self._metric = metric
         self._threads = threads
+        self._padding = padding or {}
         self._folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
         self._known: dict[str, tuple[Path, Samples]] = {}
         self._session: Session | None = None
@@ -51,7 +56,7 @@ class Evaluator:
             for batch in batches:
                 reference, own = self._float(f"{split}-{batch.number}", batch)
                 best += own
-                values += self._metric.measure(reference, session.run(batch.feeds), batch.feeds)
+                values += self._measured(reference, session.run(batch.feeds), batch)
         return Score.of(self._metric, values, best)
 
     def unoptimized(self, candidate: Path, batches: Iterable[Batch]) -> float:
@@ -62,8 +67,21 @@ class Evaluator:
             self._runner.load(candidate, optimize=False, threads=self._threads) as plain,
         ):
             for batch in batches:
-                values += self._metric.measure(plain.run(batch.feeds), session.run(batch.feeds), batch.feeds)
+                values += self._measured(plain.run(batch.feeds), session.run(batch.feeds), batch)
         return float(np.mean(values)) if values else float("nan")
+
+    def _measured(self, reference: Outputs, candidate: Outputs, batch: Batch) -> Samples:
+        return self._metric.measure(self._unpadded(reference, batch), self._unpadded(candidate, batch), batch.feeds)
+
+    def _unpadded(self, outputs: Outputs, batch: Batch) -> Outputs:
+        """The outputs, with zeros where there is padding."""
+        found = dict(outputs)
+        for name, mask in self._padding.items():
+            array = outputs.get(name)
+            kept = mask.kept(batch.feeds, array.shape) if isinstance(array, np.ndarray) else None
+            if kept is not None and array is not None:
+                found[name] = np.where(kept.reshape(*kept.shape, *[1] * (array.ndim - kept.ndim)), array, 0)
+        return found
 
     def _float(self, name: str, batch: Batch) -> tuple[Outputs, Samples]:
         """What the float model gives, and its own metric."""
@@ -74,7 +92,7 @@ class Evaluator:
             kept = {key: value for key, value in outputs.items() if isinstance(value, np.ndarray)}
             path = Path(self._folder.name) / f"{len(self._known)}.npz"
             np.savez(path, *kept.values())
-            self._known[name] = path, self._metric.measure(outputs, outputs, batch.feeds)
+            self._known[name] = path, self._measured(outputs, outputs, batch)
             self._names = list(kept)
         path, own = self._known[name]
         with np.load(path) as stored:

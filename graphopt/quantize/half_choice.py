@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
@@ -132,7 +133,7 @@ def _range_reason(node: Node, floats: list[Value], results: list[Value], reach: 
             return Reason("large" if found.peak > LARGEST else "small", f"'{value.name}' {found.reason}")
         peak, floor = reach.peak(value), reach.floor(value)
         if found is None and _over(peak, limit):
-            return Reason("large", f"nothing holds '{value.name}'" if peak == float("inf") else _reaches(value, peak))
+            return Reason("large", f"nothing bounds '{value.name}'" if peak == math.inf else _reaches(value, peak))
         if floor is not None and floor < SMALLEST_NORMAL:
             return Reason("small", f"'{value.name}' may be as small as {floor:.2g}")
     scores = _scores(node, reach) if node.op == "Attention" and node.domain in ("", IR_DOMAIN) else None

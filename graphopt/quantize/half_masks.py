@@ -41,11 +41,12 @@ class Masks:
         """Gives `node`, an attention that becomes half, its mask as halves."""
         q = node.inputs[0]
         assert q is not None
-        peak = self.reach.peak(mask)
-        swallowed = peak is not None and peak > LARGEST and not self.assume_rows and not never_empty(mask)
-        if swallowed and node.domain == IR_DOMAIN:
+        peak, form = self.reach.peak(mask), self.clamped(mask)
+        fills = peak is not None and peak > LARGEST and node.domain == IR_DOMAIN
+        # The proof is one for halves: to it, −1e9 is as good a number as any in float32.
+        if fills and not self.assume_rows and not never_empty(form):
             node.graph.set_input(node, 0, self._zeroed(node, q, mask))
-        node.graph.set_input(node, MASK_SLOT, self.clamped(mask))
+        node.graph.set_input(node, MASK_SLOT, form)
 
     def clamped(self, mask: Value, depth: int = _DEEP) -> Value:
         """`mask` as halves, for readers in its scope."""

@@ -79,8 +79,9 @@ def fit(tensor: Tensor) -> Fit:
         vanished += int(np.count_nonzero((half == 0) & (chunk != 0)))
         # In float64: the squares of what is too small for half precision are too small for float32.
         wide = chunk.astype(np.float64)
-        total += float(np.square(wide).sum())
-        lost += float(np.square(wide - half).sum())
+        total += float(wide @ wide)
+        wide -= half
+        lost += float(wide @ wide)
     return Fit(peak, vanished, math.sqrt(lost / total) if total else 0.0)
 
 

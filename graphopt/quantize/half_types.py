@@ -57,6 +57,9 @@ class Types:
     def _half(self, value: Value) -> Value:
         if value.dtype == dtypes.FLOAT16:
             return value
+        widened = value.node.input(0) if value.node.is_op("Cast") else None
+        if widened is not None and widened.dtype == dtypes.FLOAT16:
+            return widened
         if value not in self._halves:
             tensor, stem = value.tensor, f"{value.name}_half"
             constant = None if tensor is None else value.node.graph.add_constant(half_tensor(tensor), stem)

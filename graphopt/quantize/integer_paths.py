@@ -42,20 +42,36 @@ def integer_paths(model: Model, sites: Iterable[Site]) -> set[str]:
     and back. What only moves numbers, or cuts them, has the grid of what it reads, and gets none of its own. MatMul
     and Gemm write floats: rounding what they make costs more than it saves.
     """
-    products = {id(site.root.node): site.op for site in sites}
-    images = {which for which, op in products.items() if op in _IMAGES}
+    sites = list(sites)
+    products = {id(site.root.node) for site in sites}
+    images = {id(site.root.node) for site in sites if writes_integers(site.root.node)}
     nodes = {id(node): node for node in model.graph.ops() if _can(node, images)}
     while True:
         written = {id(_end(node)) for node in nodes.values()}
         lost = [
             which
             for which, node in nodes.items()
-            if which not in images and not (_reads(node, written) and _is_read(node, products.keys() | nodes.keys()))
+            if which not in images and not (_reads(node, written) and _is_read(node, products | nodes.keys()))
         ]
         if not lost:
             return {key(_end(node)) for node in nodes.values()}
         for which in lost:
             del nodes[which]
+
+
+def writes_integers(node: Node) -> bool:
+    """Whether a product has a kernel that writes integers: a convolution, or a transposed one whose windows do not
+    meet, which is a convolution of single places, on images of known height and width."""
+    if node.op != "ConvTranspose" or node.domain:
+        return node.is_op("Conv")
+    image, weights = node.input(0), node.input(1)
+    if image is None or weights is None or image.shape is None or weights.shape is None or len(weights.shape) != 4:
+        return False
+    moved = any(node.attr("pads", ())) or any(node.attr("output_padding", ())) or node.attr("output_shape") is not None
+    spread = node.attr("group", 1) != 1 or any(step != 1 for step in node.attr("dilations", ()))
+    apart = list(weights.shape[2:]) == list(node.attr("strides", (1, 1)))
+    known = all(isinstance(size, int) for size in image.shape[2:])
+    return apart and known and not (moved or spread) and node.attr("auto_pad", "NOTSET") in ("NOTSET", "VALID")
 
 
 def _can(node: Node, images: set[int]) -> bool:

@@ -11,7 +11,7 @@ integer kernels, and says nothing where it leaves a product of floats behind the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,8 +20,10 @@ import numpy as np
 import onnx
 from onnx import inliner
 
+from graphopt.ir import Value
 from graphopt.quantize.kernels import Computed, kernels_of
-from graphopt.quantize.products import TABLES, Product, Products, number, subgraphs
+from graphopt.quantize.products import TABLES, WEIGHTS, Product, Products, number, subgraphs
+from graphopt.quantize.sites import Site, key
 from graphopt.quantize.unfused import why_float
 from graphopt.runtime import External, Runner
 
@@ -39,18 +41,24 @@ _BYTES = 4
 """The accuracy level from which MatMulNBits multiplies bytes: it rounds blocks of the activation itself."""
 
 
+_FAR = 8
+"""Among how many values behind a product it is looked for, in a model that has its own no more."""
+
+
 @dataclass(frozen=True)
 class Planned:
     """A product that is to run on integers.
 
-    `name` is that of the value in which it ends in the written model, behind the names of what holds its scope; `op`
-    and `weight`, the name of its weights, are those of the float model; `scheme` is `static`, `dynamic` or `weights`.
+    `name` is that of the value in which it ends, behind the names of what holds its scope; `op` and `weight`, the name
+    of its weights, are those of the float model; `scheme` is `static`, `dynamic`, `weights`, or empty for one that is
+    to stay float. Where the written model has no such value, `ends` are those made from it in turn.
     """
 
     name: str
     op: str
     weight: str
     scheme: str
+    ends: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,12 +103,12 @@ class Proof:
     @property
     def all(self) -> int:
         """How many products with constant weights there are; tables are none."""
-        return len(self._products)
+        return len(self.products)
 
     @property
     def share(self) -> float:
         """Of all products with constant weights, those on integers; 0 where there are none."""
-        return sum(run.integer for run in self._products) / max(1, self.all)
+        return sum(run.integer for run in self.products) / max(1, self.all)
 
     @property
     def unfused(self) -> tuple[Run, ...]:
@@ -108,8 +116,9 @@ class Proof:
         return tuple(run for run in self.runs if run.scheme and not run.integer)
 
     @property
-    def _products(self) -> list[Run]:
-        return [run for run in self.runs if run.op not in TABLES]
+    def products(self) -> tuple[Run, ...]:
+        """What became of products, without tables."""
+        return tuple(run for run in self.runs if run.op not in TABLES)
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,11 @@ class Drift:
     cosine: float
     largest: float
     share: float
+
+
+def planned(site: Site, scheme: str) -> Planned:
+    """A site of a fused model, which lowering may merge with what reads it."""
+    return Planned(site.name, site.op, site.weights_name, scheme, tuple(_ends(site.root)))
 
 
 def prove(
@@ -186,7 +200,7 @@ class _Sums:
     """What is summed over feeds for one output."""
 
     def __init__(self) -> None:
-        self._products = self._expected = self._found = self._largest = 0.0
+        self.products = self._expected = self._found = self._largest = 0.0
         self._count = 0
 
     def add(self, expected: Any, found: Any) -> None:
@@ -196,7 +210,7 @@ class _Sums:
             self._largest = math.inf
             return
         a, b = a[numbers], b[numbers]
-        self._products += float(a @ b)
+        self.products += float(a @ b)
         self._expected += float(a @ a)
         self._found += float(b @ b)
         self._largest = max(self._largest, float(np.abs(a - b).max(initial=0.0)))
@@ -204,7 +218,7 @@ class _Sums:
 
     def drift(self, name: str) -> Drift:
         norms = math.sqrt(self._expected * self._found)
-        cosine = self._products / norms if norms else float(self._expected == self._found)
+        cosine = self.products / norms if norms else float(self._expected == self._found)
         rms = math.sqrt(self._expected / max(1, self._count))
         share = self._largest / rms if rms else (math.inf if self._largest else 0.0)
         return Drift(name, cosine, self._largest, share)
@@ -240,29 +254,49 @@ def _proof(
     micros: Mapping[tuple[str, str], float],
     timed: bool,
 ) -> Proof:
-    runs, planned = [], set[Product]()
+    runs, places = [], _places(written, sites)
     for site in sites:
-        product = _place(written, site)
-        if product is None or product in planned:
+        product = places.get(site)
+        if product is None:
             text = "the written model has no product with constant weights that ends in this value"
             runs.append(Run(site.name, site.op, site.weight, site.scheme, "", "unknown", text))
         else:
-            planned.add(product)
             runs.append(_run(written, product, computed[product], site, micros, timed))
+    taken = set(places.values())
     for product in written.all:
-        if product not in planned:
+        if product not in taken:
             own = Planned(product.name, product.node.op_type, product.weights[-1], "")
             runs.append(_run(written, product, computed[product], own, micros, timed))
     return Proof(tuple(runs))
 
 
-def _place(written: Products, site: Planned) -> Product | None:
-    """The product that ends in a planned value: the one that makes it, or that which is behind scales and biases."""
-    found = written.behind(site.name)
-    if found is not None:
-        return found
-    named = [product for product in written.all if site.weight in product.weights]
-    return named[0] if len(named) == 1 else None
+def _places(written: Products, sites: Sequence[Planned]) -> dict[Planned, Product]:
+    """The products that end in planned values: those that make them, or that are behind scales and biases.
+
+    One that ends in the value itself is nobody else's, so these are looked for first, and then those that end further on.
+    """
+    found: dict[Planned, Product] = {}
+    taken = set[Product]()
+    for step in range(1 + max((len(site.ends) for site in sites), default=0)):
+        for site in sites:
+            names = (site.name, *site.ends)
+            if site in found or step >= len(names):
+                continue
+            product = written.behind(names[step])
+            if product is not None and product not in taken:
+                found[site] = product
+                taken.add(product)
+    return found
+
+
+def _ends(root: Value) -> Iterator[str]:
+    """The values made from a product's one after the other, nearest first, up to what else multiplies."""
+    graph, waiting = root.node.graph, [root]
+    for value in waiting:
+        for reader, _ in graph.consumers(value):
+            if reader.op not in WEIGHTS and len(reader.outputs) == 1 and len(waiting) < _FAR:
+                waiting.append(reader.output)
+                yield key(reader.output)
 
 
 def _run(

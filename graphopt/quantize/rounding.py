@@ -9,8 +9,8 @@ import numpy as np
 from graphopt.ir.tensor import Array
 from graphopt.quantize.grids import levels, weight_grid
 
-# How far the range of a group is narrowed in search of the least error.
-_SHARES = (1.0, 0.96, 0.92, 0.88, 0.84, 0.8, 0.75, 0.7, 0.65, 0.6, 0.5)
+# How far the range of a group is narrowed, or widened, in search of the least error.
+_SHARES = (1.0, 1.05, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)
 # Few enough numbers to stay in a core's cache through all candidates.
 _ELEMENTS = 1 << 17
 
@@ -91,12 +91,12 @@ def _searched(groups: Array, low: Array, high: Array, weight: Array, bits: int, 
 
 def _candidates(low: Array, high: Array, bits: int, symmetric: bool) -> list[tuple[Array, Array]]:
     """Grids of narrower ranges: (scale, zero point)."""
-    shares = [share for share in _SHARES if bits < 8 or share > 0.7]
+    shares = [share for share in _SHARES if bits < 8 or share >= 0.8]
     found = [weight_grid(low * share, high * share, bits, symmetric) for share in shares]
     first, last = levels(bits, symmetric)
     if symmetric and first != -last:
         # The other sign: the side of the smaller reach gets the level more.
-        found += [(-scale * (-first / last), zero) for scale, zero in found[:4]]
+        found += [(scale * first / last, zero) for scale, zero in found[:5]]
     if not symmetric:
         found += [
             (scale, np.clip(zero + move, first, last).astype(np.float32)) for scale, zero in found for move in (-1, 1)

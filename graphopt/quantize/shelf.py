@@ -6,7 +6,6 @@ import math
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
 from typing import IO
 
 import numpy as np
@@ -21,7 +20,6 @@ class Shelf:
     """A temporary file that arrays are put into; it goes with the process."""
 
     def __init__(self) -> None:
-        self._stack = ExitStack()
         self._file: IO[bytes] | None = None
         self._lock = threading.Lock()
 
@@ -36,7 +34,7 @@ class Shelf:
         with self._lock:
             try:
                 if self._file is None:
-                    self._file = self._stack.enter_context(tempfile.TemporaryFile(prefix="graphopt-"))
+                    self._file = _new_file()
                 offset = self._file.seek(0, 2)
                 self._file.write(array.reshape(-1).view(np.uint8).data)
             except OSError as error:
@@ -65,3 +63,7 @@ class Shelf:
             self._file.seek(offset)
             self._file.readinto(data.view(np.uint8).data)  # type: ignore[attr-defined]
         return data.reshape(shape)
+
+
+def _new_file() -> IO[bytes]:
+    return tempfile.TemporaryFile(prefix="graphopt-")

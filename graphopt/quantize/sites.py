@@ -18,21 +18,25 @@ _PLAIN = {
     *("Slice", "Split", "Dropout", "DequantizeLinear", "QuantizeLinear"),
 }
 """Operators that move values, which say nothing of what a product is for."""
+_FINISHES = ("Add", "Relu", "Clip")
+"""Operators that rules may take in one with a product."""
 _FEW = 6
-"""How many plain operators in a row are looked through."""
+"""How many such operators in a row are looked through."""
 
 
 @dataclass(frozen=True, eq=False)
 class Site:
     """One product of an activation with constant weights, in a model that is fused and not yet lowered.
 
-    `name` is that of the value it makes, behind the names of what holds its scope; `input` the activation's. `weights`
+    `name` is that of the value it makes, behind the names of what holds its scope; `ends` those of what is made of it by
+    sums and cuts alone as well, of which one is in every model that computes it. `input` is the activation's. `weights`
     are summed over `axis`, and `channels` is the axis of output channels. `macs` are the multiplications of one row of
     the activation (of one place of an image). `group` names the sites of equal structure, of which the first gives the
     name. `refusal` says why the site stays as it is, whatever was asked for; empty where it need not.
     """
 
     name: str
+    ends: tuple[str, ...]
     op: str
     root: Value
     input: str
@@ -43,19 +47,6 @@ class Site:
     channels: int
     group: str
     refusal: str = ""
-
-    @property
-    def ends(self) -> tuple[str, ...]:
-        """The names of what a rule may make in one with the product: its result, with a constant bias, cut by a Relu."""
-        names, value = [self.name], self.root
-        prefix = self.name.removesuffix(value.name)
-        for _ in range(2):
-            readers = value.node.graph.consumers(value)
-            if len(readers) != 1 or not _finishes(*readers[0]):
-                break
-            value = readers[0][0].output
-            names.append(prefix + value.name)
-        return tuple(names)
 
     @property
     def nested(self) -> bool:
@@ -126,6 +117,7 @@ def _site(node: Node, embed: bool) -> Iterator[Site]:
     axis, channels = _axes(node, tensor)
     yield Site(
         key(node.output),
+        _ends(node.output),
         node.op,
         node.output,
         key(_resolved(activation)),
@@ -137,6 +129,18 @@ def _site(node: Node, embed: bool) -> Iterator[Site]:
         "",
         _refusal(node, activation, tensor),
     )
+
+
+def _ends(value: Value) -> tuple[str, ...]:
+    prefix = key(value).removesuffix(value.name)
+    names = [value.name]
+    for _ in range(_FEW):
+        readers = value.node.graph.consumers(value)
+        if len(readers) != 1 or readers[0][0].op not in _FINISHES or readers[0][0].domain:
+            break
+        value = readers[0][0].output
+        names.append(value.name)
+    return tuple(prefix + name for name in names)
 
 
 def _resolved(value: Value) -> Value:
@@ -204,10 +208,6 @@ def _behind(value: Value) -> Iterator[str]:
             else:
                 # Operands of a sum may stand either way round.
                 yield reader.op if reader.op in ("Add", "Mul") else f"{reader.op} {slot}"
-
-
-def _finishes(node: Node, slot: int) -> bool:
-    return not node.domain and (node.op in ("Relu", "Clip") or (node.op == "Add" and _with_constant(node, slot)))
 
 
 def _with_constant(node: Node, slot: int) -> bool:

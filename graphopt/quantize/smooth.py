@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -22,11 +23,11 @@ from graphopt.quantize.grids import activation_grid, levels, on_grid
 from graphopt.quantize.rounding import fitted, rounded
 from graphopt.rewrite.plan import Grid, Scheme
 
-ALPHAS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+ALPHAS = (0.5, 0.7, 0.9)
 _STEPS = 60
 _RATE = 0.05
-# Maxima are taken as norms of this order, so that those close to the greatest have a say.
-_ORDER = 24
+# Maxima are taken as norms of order 2⁴, so that those close to the greatest have a say.
+_DOUBLINGS = 4
 # So much less error than without is wanted: below, the difference may be the rows'.
 _GAIN = 0.98
 _LARGEST = 1e4
@@ -66,17 +67,20 @@ class Products:
     grid: Callable[[Array, Array], Grid] | None = None
 
     def error(self, factors: Array) -> float:
-        """How far the products of rounded operands are from the exact ones: Σ (ŷ − y)² / Σ y², the mean over products."""
+        """How far the products of rounded operands are from the exact ones: Σ (ŷ − y)² / Σ y², their mean."""
         x = (self.rows / factors).astype(np.float32)
         if self.scheme != "weights":
             make = self.grid or _whole_range
             x = on_grid(x, make(self.low / factors, self.high / factors))
         found = []
-        for weights in self.weights:
-            exact = self.rows @ weights
+        for weights, exact in zip(self.weights, self._exact, strict=True):
             error = x @ self._rounded(weights, factors) - exact
             found.append(float(np.square(error).sum()) / (float(np.square(exact).sum()) or 1.0))
         return float(np.mean(found))
+
+    @cached_property
+    def _exact(self) -> list[Array]:
+        return [self.rows @ weights for weights in self.weights]
 
     def _rounded(self, weights: Array, factors: Array) -> Array:
         smoothed = np.ascontiguousarray((weights * factors[:, None]).T, np.float32)
@@ -91,7 +95,8 @@ class Products:
 def search_smoothing(products: Products, alphas: Sequence[float] = ALPHAS) -> Smoothing:
     """The factors that make the products' error least; all 1 unless it becomes smaller by 2 %.
 
-    Factors have a geometric mean of 1 and lie between 1e-4 and 1e4. Channels that were always zero have 1.
+    One α alone is taken as it is; of several, the best is where the way down begins. Factors have a geometric mean of 1
+    and lie between 1e-4 and 1e4. Channels that were always zero have 1.
     """
     none = np.ones(products.rows.shape[1], np.float32)
     plain = products.error(none)
@@ -99,7 +104,7 @@ def search_smoothing(products: Products, alphas: Sequence[float] = ALPHAS) -> Sm
     if not found:
         return Smoothing(none, None, plain, plain)
     best = min(found, key=lambda each: each[0])
-    if products.scheme != "weights":
+    if products.scheme != "weights" and len(alphas) > 1:
         lower = _downhill(products, best[2] if best[0] < plain else none)
         best = min(best, (products.error(lower), best[1], lower), key=lambda each: each[0])
     if not best[0] < _GAIN * plain:
@@ -133,7 +138,8 @@ def _usable(factors: Array, alive: Array) -> Array:
         return np.ones(len(factors), np.float32)
     logs = np.where(alive, np.log(np.where(alive, factors, 1)), 0)
     logs = np.where(alive, logs - logs[alive].mean(), 0)
-    return np.exp(np.clip(logs, -np.log(_LARGEST), np.log(_LARGEST))).astype(np.float32)
+    found: Array = np.exp(np.clip(logs, -np.log(_LARGEST), np.log(_LARGEST))).astype(np.float32)
+    return found
 
 
 def _downhill(products: Products, factors: Array) -> Array:
@@ -189,6 +195,9 @@ class _Expected:
 def _norm(values: Array) -> tuple[Array, Array]:
     """The maximum along the last axis, nearly, and by how much of itself it grows with the log of each value."""
     greatest = np.maximum(values.max(axis=-1, keepdims=True), np.finfo(np.float32).tiny)
-    shares = (values / greatest) ** _ORDER
-    total = shares.sum(axis=-1, keepdims=True)
-    return greatest * np.maximum(total, 1.0) ** (1 / _ORDER), shares / np.maximum(total, 1.0)
+    shares = values / greatest
+    for _ in range(_DOUBLINGS):
+        np.square(shares, out=shares)
+    total = np.maximum(shares.sum(axis=-1, keepdims=True), 1.0)
+    shares /= total
+    return greatest * total ** (0.5**_DOUBLINGS), shares

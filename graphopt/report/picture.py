@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KINDS: Final = (".png", ".svg")
 
 # Okabe and Ito's, which stay apart for colour-blind readers.
-_COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_COLORS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999")
 _INK: Final = "#333333"
 _PAPER: Final = "#ffffff"
 _LARGEST: Final = 900.0

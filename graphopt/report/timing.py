@@ -72,7 +72,8 @@ def shapes_of(found: Timing) -> str:
     by_shape: dict[tuple[int, ...], list[str]] = {}
     for name, shape in found.shapes.items():
         by_shape.setdefault(shape, []).append(name)
-    return "; ".join(f"{', '.join(names)} ({', '.join(map(str, shape))})" for shape, names in by_shape.items())
+    said = (f"{', '.join(names)} ({', '.join(map(str, shape))})" for shape, names in by_shape.items())
+    return "; ".join(said) or "none"
 
 
 def unit_of(seconds: float) -> tuple[str, float]:

@@ -1,4 +1,4 @@
-"""What quantization decided, in the words in which rules are told: on which grid a value lies, how a product is computed.
+"""What quantization decided, as rules are told: on which grid a value lies, how a product is computed.
 
 A rule of stage `quantize` asks `ctx.recipe(root)` and `ctx.grid(value)` and places nodes; where the numbers come from
 is none of its business.
@@ -34,9 +34,9 @@ class Grid:
 class Integers:
     """Constant weights as integers: (values − zero_point) · scale.
 
-    `values` has the shape of the weights, int8, uint8, int4 or uint4. Without `block`, `scale` and `zero_point` are (C,)
-    along `axis`, the axis of output channels, or () for the whole tensor. With it, `scale` has the shape of the weights
-    but for `axis`, the axis that is summed over, where one scale serves `block` elements (the last block may be
+    `values` has the shape of the weights, int8, uint8, int4 or uint4. Without `block`, `scale` and `zero_point` are
+    (C,) along `axis`, the axis of output channels, or () for the whole tensor. With it, `scale` has the shape of the
+    weights but for `axis`, the axis that is summed over, where one scale serves `block` elements (the last block may be
     shorter). No `zero_point` is zero. Large tensors are computed when they are read.
     """
 
@@ -52,9 +52,9 @@ class Recipe:
     """How one product of an activation x with constant weights is computed.
 
     `weights` are in the layout of the operand that they replace. `input` is the grid of x, of scheme `static` only;
-    `output` that of the result, where it is to stay integer. `smooth` (K,) divides x before all else along the axis that
-    is summed over; `weights` are multiplied by it already. `bias` (N,) is added to the result: what rounding the weights
-    took away on average. `accuracy_level` is that of MatMulNBits (4: the products are of int8, 0: of floats).
+    `output` that of the result, where it is to stay integer. `smooth` (K,) divides x before all else along the axis
+    that is summed over; `weights` are multiplied by it already. `bias` (N,) is added to the result: what rounding the
+    weights took away on average. `accuracy_level` is that of MatMulNBits (4: the products are of int8, 0: of floats).
     """
 
     scheme: Scheme

@@ -2,7 +2,7 @@
 
 `plan: static smooth bias` names a scheme (static, dynamic, weights8, weights4) and what else recipes have: `smooth`,
 activations are smoothed; `bias`, results are corrected; `output`, they are rounded to a grid; `signed`, activations are
-int8 and symmetric; `exact`, MatMulNBits computes with floats.
+int8 and symmetric; `positive`, they are not negative; `exact`, MatMulNBits computes with floats.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from graphopt.testing.cases import SCHEMES
 
 BLOCK = 16
 
-_SLOTS = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1, "Gather": 0}
+_SLOTS = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1, "LSTM": 1, "Gather": 0}
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class MadePlan:
         """The grid of every activation."""
         if "signed" in self.words:
             return Grid(np.array(np.float32(8 / 127)), np.array(np.int8(0)))
-        return Grid(np.array(np.float32(24 / 255)), np.array(np.uint8(85)))
+        return Grid(np.array(np.float32(24 / 255)), np.array(np.uint8(0 if "positive" in self.words else 85)))
 
     def recipe(self, root: Value) -> Recipe | None:
         slot = _SLOTS.get(root.node.op)
@@ -103,6 +103,8 @@ def _axes(root: Value, rank: int) -> tuple[int, int]:
             return 1, 0
         case "ConvTranspose":
             return 0, 1
+        case "LSTM":
+            return 2, 1
     return rank - 2, rank - 1
 
 

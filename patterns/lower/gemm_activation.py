@@ -1,7 +1,8 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Rule, kernel, like
+from graphopt.patterns.lower.products import is_quantized
+from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Reason, Rule, kernel, like
 
 
 class GemmActivation(Rule):
@@ -10,7 +11,7 @@ class GemmActivation(Rule):
     Why: the activation is applied while the result is in the cache.
     Before: Relu(Gemm(a, b, c)); also Tanh, Sigmoid, LeakyRelu, Elu, HardSigmoid, Softplus, Softsign
     After: com.microsoft.FusedGemm(a, b, c, activation="Relu")
-    Safety: the same formulas; the kernel is for float32.
+    Safety: the same formulas; the kernel is for float32. A quantized product has another kernel.
     """
 
     stage = "lower"
@@ -29,6 +30,9 @@ class GemmActivation(Rule):
         y = op.Gemm(a, b, c, others=others)
         plain = op.Relu(y) | op.Tanh(y) | op.Sigmoid(y) | op.Softplus(y) | op.Softsign(y)
         return plain | op.LeakyRelu(y, alpha=alpha) | op.Elu(y, alpha=alpha) | op.HardSigmoid(y, alpha=alpha, beta=beta)
+
+    def where(self, a: Value, b: Value) -> Reason:
+        return not is_quantized(a, b) or "a quantized product"
 
     def rewrite(
         self,

@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.patterns.lower.products import fused_matmul
+from graphopt.patterns.lower.products import fused_matmul, is_quantized
 from graphopt.rewrite import Attrs, Builder, Expr, Number, Ops, Reason, Rule, kernel, like
 
 Matrices = Annotated[Value, like(rank=(2, 3, 4, 5), dtype="float32")]
@@ -13,8 +13,8 @@ class ScaleIntoMatMul(Rule):
     Why: the kernel has a factor of its own; a pass over the operand goes.
     Before: (k·a)·b, or a·(k·b)
     After: com.microsoft.FusedMatMul(a, b, alpha=k)
-    Safety: the same product; k is a finite number. A scaled operand that others read stays. In float16 the scale may be
-    what keeps the product from overflowing.
+    Safety: the same product; k is a finite number. A scaled operand that others read stays, and so does a quantized
+    product. In float16 the scale may be what keeps the product from overflowing.
     """
 
     stage = "lower"
@@ -26,7 +26,9 @@ class ScaleIntoMatMul(Rule):
         fused = op.ms.FusedMatMul(op.scaled(a, k), b, others=others)
         return plain | fused | op.ms.FusedMatMul(a, op.scaled(b, k), others=others)
 
-    def where(self, k: float) -> Reason:
+    def where(self, a: Value, b: Value, k: float) -> Reason:
+        if is_quantized(a, b):
+            return "a quantized product"
         return abs(k) < float("inf") or f"the factor is {k}"
 
     def rewrite(self, op: Builder, a: Value, b: Value, k: float, others: Attrs | None) -> Value:

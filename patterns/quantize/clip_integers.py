@@ -1,5 +1,5 @@
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import back, bounds, grid_of, integers_of, nearest
+from graphopt.patterns.quantize.integers import Integers, Scale, Zero, back, bounds, grid_of, integers_of, nearest
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule
 
 
@@ -15,7 +15,7 @@ class ClipIntegers(Rule):
     stage = "quantize"
     keeps_inner = True
 
-    def pattern(self, op: Ops, x: Value, s: Value, z: Value, low: Attr, high: Attr) -> Expr:
+    def pattern(self, op: Ops, x: Integers, s: Scale, z: Zero, low: Attr, high: Attr) -> Expr:
         y = op.DequantizeLinear(x, s, z)
         return op.Relu(y) | op.Clip(y, min=low, max=high)
 

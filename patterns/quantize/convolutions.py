@@ -6,7 +6,7 @@ import numpy as np
 
 from graphopt.ir import Tensor, Value
 from graphopt.ir.tensor import Array
-from graphopt.patterns.quantize.integers import absorbs, grid_of
+from graphopt.patterns.quantize.integers import alone, computed, grid_of
 from graphopt.patterns.quantize.products import on_grid
 from graphopt.rewrite import Builder, Context, Grid, Integers, Reason, Recipe, numbers_of
 
@@ -16,29 +16,24 @@ _LARGEST_BIAS = 2**30
 
 def wanted(ctx: Context, root: Value) -> Reason:
     """Whether the plan computes the convolution in `root`, with the Relu or Clip after it, on grids."""
-    recipe = ctx.recipe(convolution(root))
+    recipe = ctx.recipe(computed(root))
     if recipe is None:
         return "the plan leaves it as it is"
     if recipe.scheme != "static" or recipe.weights.block or recipe.weights.zero_point is not None:
         return "a convolution has an integer kernel for static grids and symmetric weights only"
     if recipe.smooth is not None:
         return "the channels of an image are scaled by what is before it"
-    grid = output_grid(ctx, root, recipe)
-    return absorbs(grid, root) if grid is not None else "the plan does not keep the result on a grid"
-
-
-def convolution(root: Value) -> Value:
-    """The result of the convolution itself, which the plan knows."""
-    inner = root.node.inputs[0]
-    return inner if root.node.op in ("Relu", "Clip") and inner is not None else root
+    if output_grid(ctx, root, recipe) is None:
+        return "the plan does not keep the result on a grid"
+    return alone(ctx, root)
 
 
 def output_grid(ctx: Context, root: Value, recipe: Recipe) -> Grid | None:
     """The grid of the result, with the Relu or Clip after it."""
-    return ctx.grid(root) or (recipe.output if root is convolution(root) else None)
+    return ctx.grid(root) or (recipe.output if root is computed(root) else None)
 
 
-def image_of(op: Builder, x: Value, recipe: Recipe) -> tuple[Value, Grid]:
+def on_input_grid(op: Builder, x: Value, recipe: Recipe) -> tuple[Value, Grid]:
     """The image that a convolution reads, on a grid: the one that it lies on already, else that of the recipe."""
     known = grid_of(x)
     if known is not None:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from graphopt.ir import Tensor, Value
 from graphopt.patterns.quantize.products import on_grid
-from graphopt.rewrite import Builder, Context, Grid, Reason, constant_of
+from graphopt.rewrite import Builder, Context, Grid, Reason, const, constant_of, like
 from graphopt.rewrite.facts import attribute
 
 _BYTES = ("uint8", "int8")
+
+Integers = Annotated[Value, like(dtype=_BYTES)]
+Scale = Annotated[Value, const(rank=0, dtype="float32")]
+Zero = Annotated[Value, const(rank=0, dtype=_BYTES)]
 
 
 def grid_of(x: Value) -> Grid | None:
@@ -32,6 +36,13 @@ def integers_of(x: Value) -> Value:
     return integers
 
 
+def image_of(root: Value) -> Value:
+    """What an operator reads, with the Relu or Clip after it left aside."""
+    image = computed(root).node.inputs[0]
+    assert image is not None
+    return image
+
+
 def back(op: Builder, q: Value, x: Value) -> Value:
     """The numbers of integers on the grid of `x`."""
     return op.DequantizeLinear(q, *x.node.inputs[1:3])
@@ -43,8 +54,16 @@ def on_grids(*operands: Value) -> Reason:
     return apart is None or f"{apart.name} is not on a grid of bytes"
 
 
+def computed(root: Value) -> Value:
+    """What a Relu or a Clip cuts, else the value itself."""
+    inner = root.node.inputs[0]
+    return inner if root.node.op in ("Relu", "Clip") and inner is not None else root
+
+
 def kept(ctx: Context, root: Value) -> Reason:
     """Whether a value stays integer, and is not rounded yet."""
+    if computed(root) is not root and computed(root).uses > 1:
+        return "what is cut is read elsewhere as well"
     readers = root.node.graph.consumers(root)
     if readers and all(reader.is_op("QuantizeLinear") for reader, _ in readers):
         return "the result is rounded already"
@@ -54,11 +73,19 @@ def kept(ctx: Context, root: Value) -> Reason:
     return grid.axis is None or "the grid of an activation is one for all channels"
 
 
+def alone(ctx: Context, root: Value) -> Reason:
+    """Whether no Relu or Clip after a value, which gets the grid in its place, goes with it."""
+    readers = root.node.graph.consumers(root)
+    cuts = len(readers) == root.uses == 1 and readers[0][0].op in ("Relu", "Clip")
+    taken = cuts and ctx.grid(readers[0][0].output) is not None
+    return not taken or f"it goes with the {readers[0][0].op} after it"
+
+
 def result(op: Builder, ctx: Context, root: Value, y: Value) -> Value:
-    """`y` rounded to the grid of the value that it replaces."""
+    """`y`, cut as `root` is, rounded to the grid of the value that it replaces."""
     grid = ctx.grid(root)
     assert grid is not None
-    return on_grid(op, y, grid)
+    return on_grid(op, cut(op, y, root, grid), grid)
 
 
 def ends(grid: Grid) -> tuple[float, float]:
@@ -81,15 +108,15 @@ def bounds(root: Value) -> tuple[float, float] | None:
     return -np.inf if low is None else low, np.inf if high is None else high
 
 
-def absorbs(grid: Grid, root: Value) -> Reason:
-    """Whether rounding to `grid` cuts where the Relu or Clip `root` does, so that it need not: to half a step."""
-    cut = bounds(root)
-    if cut is None:
-        return "the bounds are not constants"
+def cut(op: Builder, y: Value, root: Value, grid: Grid) -> Value:
+    """`y` with the Relu or Clip of `root`; itself where rounding to `grid` cuts there anyway, to half a step."""
+    within = bounds(root)
     low, high = ends(grid)
     half = float(grid.scale) / 2
-    within = cut[0] - half <= low and high <= cut[1] + half
-    return within or f"the grid from {low:g} to {high:g} is wider than {root.node.op}"
+    if within is not None and within[0] - half <= low and high <= within[1] + half:
+        return y
+    node = root.node
+    return op.Relu(y) if node.op == "Relu" else op.Clip(y, *node.inputs[1:], **node.attrs)
 
 
 def nearest(number: float, grid: Grid) -> Any:
@@ -110,3 +137,23 @@ def rounded_constant(op: Builder, c: Value, like: Grid) -> Value:
     zero = np.clip(np.rint(limits.min - low / float(scale)), limits.min, limits.max)
     q = np.clip(np.rint(numbers / float(scale)) + zero, limits.min, limits.max).astype(kind)
     return op.DequantizeLinear(op.const(q), op.const(scale, name="scale"), op.const(kind.type(zero), name="zero_point"))
+
+
+def from_zero(high: float, like: Grid) -> Grid:
+    """The grid from 0 to `high`, of integers of one type with another."""
+    kind = like.zero_point.dtype
+    return Grid(np.array(high / 255, np.float32), np.array(np.iinfo(kind).min, kind))
+
+
+def hard_gate(op: Builder, x: Value, alpha: float, beta: float) -> Value:
+    """min(max(α·x + β, 0), 1) of an image on a grid, on the grid from 0 to 1, for α > 0.
+
+    The sum of x and β/α is rounded to the grid from 0 to 1/α, which cuts it, and its integers are read as from 0 to 1.
+    """
+    grid = grid_of(x)
+    assert grid is not None
+    summed, unit = (from_zero(high, grid) for high in (1 / alpha, 1.0))
+    y = op.Add(x, rounded_constant(op, op.const(beta / alpha, like=x), grid))
+    zero = op.const(unit.zero_point, name="zero_point")
+    q = op.QuantizeLinear(y, op.const(summed.scale, name="scale"), zero)
+    return op.DequantizeLinear(q, op.const(unit.scale, name="scale"), zero)

@@ -1,5 +1,5 @@
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import back, grid_of, integers_of
+from graphopt.patterns.quantize.integers import Integers, Scale, Zero, back, grid_of, integers_of
 from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule
 
 
@@ -17,7 +17,7 @@ class MoveIntegers(Rule):
     stage = "quantize"
     keeps_inner = True
 
-    def pattern(self, op: Ops, x: Value, s: Value, z: Value, others: Attrs) -> Expr:
+    def pattern(self, op: Ops, x: Integers, s: Scale, z: Zero, others: Attrs) -> Expr:
         y = op.DequantizeLinear(x, s, z)
         pooled = op.MaxPool(y, others=others) | op.ReduceMax(y, ..., others=others)
         resized = (

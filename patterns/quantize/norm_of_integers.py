@@ -4,7 +4,8 @@ import numpy as np
 
 from graphopt.ir import Tensor, Value
 from graphopt.patterns.quantize.convolutions import biased
-from graphopt.patterns.quantize.integers import absorbs, grid_of, kept, on_grids, result
+from graphopt.patterns.quantize.integers import Integers as Bytes
+from graphopt.patterns.quantize.integers import Scale, Zero, alone, grid_of, image_of, kept, on_grids, result
 from graphopt.patterns.quantize.products import as_floats
 from graphopt.rewrite import (
     Attr,
@@ -18,11 +19,9 @@ from graphopt.rewrite import (
     Rule,
     all_of,
     const,
-    like,
     numbers_of,
 )
 
-Floats = Annotated[Value, like(dtype="float32", rank=(3, 4, 5))]
 Vector = Annotated[Value, const(rank=1, dtype="float32")]
 
 
@@ -32,16 +31,19 @@ class NormOfIntegers(Rule):
     Why: as a convolution of each channel by itself, with a kernel of one weight, it has an integer kernel.
     Before: act(γ·(dq(x) − μ)/√(σ² + ε) + β), with k = γ/√(σ² + ε)
     After: dq(q(Conv(dq(x), dq(±127), dq(b)))), of one group for each channel, scales |k|/127, and b for β − k·μ
-    Safety: the plan says so. Each weight is exact: a scale of its own. The grid of the result is not wider than act by
-    more than half a step.
+    Safety: the plan says so. Each weight is exact: a scale of its own. An act that cuts more than half a step
+    away from the ends of the grid stays.
     """
 
     stage = "quantize"
+    keeps_inner = True
 
     def pattern(
         self,
         op: Ops,
-        x: Floats,
+        x: Bytes,
+        s: Scale,
+        z: Zero,
         gamma: Vector,
         beta: Vector,
         mean: Vector,
@@ -51,25 +53,25 @@ class NormOfIntegers(Rule):
         low: Attr,
         high: Attr,
     ) -> Expr:
-        y = op.BatchNormalization(x, gamma, beta, mean, variance, epsilon=epsilon, momentum=momentum)
+        image = op.DequantizeLinear(x, s, z)
+        y = op.BatchNormalization(image, gamma, beta, mean, variance, epsilon=epsilon, momentum=momentum)
         return op.Relu(y) | op.Clip(y, min=low, max=high) | y
 
-    def where(self, ctx: Context, root: Value, x: Value) -> Reason:
-        grid = ctx.grid(root)
-        return all_of(on_grids(x), kept(ctx, root), grid is None or absorbs(grid, root))
+    def where(self, ctx: Context, root: Value) -> Reason:
+        return all_of(kept(ctx, root), alone(ctx, root), on_grids(image_of(root)))
 
     def rewrite(
         self,
         op: Builder,
         ctx: Context,
         root: Value,
-        x: Value,
         gamma: Value,
         beta: Value,
         mean: Value,
         variance: Value,
         epsilon: float,
     ) -> Value | None:
+        x = image_of(root)
         grid = grid_of(x)
         if grid is None:
             return None

@@ -1,7 +1,7 @@
 import numpy as np
 
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import back, ends, grid_of, integers_of, nearest
+from graphopt.patterns.quantize.integers import Integers, Scale, Zero, back, ends, grid_of, integers_of, nearest
 from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Reason, Rule
 
 
@@ -18,7 +18,7 @@ class PadIntegers(Rule):
     keeps_inner = True
 
     def pattern(
-        self, op: Ops, x: Value, s: Value, z: Value, pads: Attr, axes: Attr, filler: Attr, others: Attrs
+        self, op: Ops, x: Integers, s: Scale, z: Zero, pads: Attr, axes: Attr, filler: Attr, others: Attrs
     ) -> Expr:
         return op.Pad(op.DequantizeLinear(x, s, z), pads=pads, axes=axes, constant_value=filler, others=others)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ _BLOCKED = 21
 """The opset from which on DequantizeLinear has blocks, and 4 bits."""
 
 
-def linear(op: Ops, x: Expr, w: Expr, c: Expr, turned: Expr) -> Expr:
+def linear(op: Ops, x: Any, w: Any, c: Any, turned: Any) -> Expr:
     """A product with a matrix, and what Gemm adds to it."""
     return op.MatMul(x, w) | op.Gemm(x, w, c, transB=turned)
 
@@ -94,7 +95,9 @@ def is_integer_product(y: Value) -> Reason:
     weights = node.input(1)
     match node.op:
         case "MatMul" if weights is not None and weights.node.is_op("DequantizeLinear"):
-            return constant_of(weights.node.inputs[0]) is not None or "both of its operands are activations"
+            integers = weights.node.input(0)
+            known = integers is not None and constant_of(integers) is not None
+            return known or "both of its operands are activations"
         case "Mul" if any(_sums_integers(value) for value in node.inputs):
             return True
         case "MatMulNBits":

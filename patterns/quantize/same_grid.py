@@ -1,4 +1,5 @@
 from graphopt.ir import Value
+from graphopt.patterns.quantize.integers import Integers, Scale, Zero
 from graphopt.rewrite import Attr, Expr, Ops, Rule
 
 
@@ -14,7 +15,7 @@ class SameGrid(Rule):
     stage = "quantize"
     keeps_inner = True
 
-    def pattern(self, op: Ops, q: Value, s: Value, z: Value, axis: Attr) -> Expr:
+    def pattern(self, op: Ops, q: Integers, s: Scale, z: Zero, axis: Attr) -> Expr:
         return op.QuantizeLinear(op.DequantizeLinear(q, s, z, axis=axis), s, z, axis=axis)
 
     def rewrite(self, q: Value) -> Value:

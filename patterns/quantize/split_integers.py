@@ -1,5 +1,5 @@
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import back, grid_of, integers_of
+from graphopt.patterns.quantize.integers import Integers, Scale, Zero, back, grid_of, integers_of
 from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule
 
 
@@ -15,7 +15,7 @@ class SplitIntegers(Rule):
     stage = "quantize"
     keeps_inner = True
 
-    def pattern(self, op: Ops, x: Value, s: Value, z: Value, others: Attrs) -> tuple[Expr, ...]:
+    def pattern(self, op: Ops, x: Integers, s: Scale, z: Zero, others: Attrs) -> tuple[Expr, ...]:
         halves = op.Split(op.DequantizeLinear(x, s, z), ..., others=others)
         return halves[0], halves[1]
 

@@ -1,7 +1,8 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.patterns.quantize.convolutions import biased, convolution, image_of, output_grid, wanted
+from graphopt.patterns.quantize.convolutions import biased, on_input_grid, output_grid, wanted
+from graphopt.patterns.quantize.integers import computed, cut
 from graphopt.patterns.quantize.products import as_floats, on_grid
 from graphopt.rewrite import Attr, Attrs, Builder, Context, Expr, Ops, Reason, Rule, const, like
 
@@ -18,7 +19,7 @@ class StaticConv(Rule):
     Before: act(Conv(x, W, b)), with grids (s, z) of x and (t, u) of the result, scales S of the channels of W
     After: dq(q(Conv(dq(q(x)), dq(W'), dq(b')))), W' = round(W / S), b' = round(b / (s·S)) as int32
     Safety: the plan says so. A channel whose bias does not fit into 31 bits, as one of which all weights are as good as
-    zero, gets a larger S. The grid of the result is not wider than act by more than half a step.
+    zero, gets a larger S. An act that cuts more than half a step away from the ends of the grid stays.
     """
 
     stage = "quantize"
@@ -33,10 +34,10 @@ class StaticConv(Rule):
         return wanted(ctx, root)
 
     def rewrite(self, op: Builder, ctx: Context, root: Value, x: Value, b: Value | None, others: Attrs) -> Value | None:
-        recipe = ctx.recipe(convolution(root))
+        recipe = ctx.recipe(computed(root))
         grid = output_grid(ctx, root, recipe) if recipe is not None else None
         if recipe is None or grid is None:
             return None
-        image, input_grid = image_of(op, x, recipe)
+        image, input_grid = on_input_grid(op, x, recipe)
         weights, bias = biased(op, b, recipe, input_grid)
-        return on_grid(op, op.Conv(image, as_floats(op, weights), bias, **others), grid)
+        return on_grid(op, cut(op, op.Conv(image, as_floats(op, weights), bias, **others), root, grid), grid)

@@ -4,7 +4,8 @@ from typing import Annotated
 import numpy as np
 
 from graphopt.ir import Tensor, Value
-from graphopt.patterns.quantize.convolutions import biased, convolution, image_of, output_grid, wanted
+from graphopt.patterns.quantize.convolutions import biased, on_input_grid, output_grid, wanted
+from graphopt.patterns.quantize.integers import computed, cut
 from graphopt.patterns.quantize.products import as_floats
 from graphopt.rewrite import (
     Attr,
@@ -52,16 +53,16 @@ class StaticConvTranspose(Rule):
         return all_of(_side_by_side(w, others), known or "height and width are not known", wanted(ctx, root))
 
     def rewrite(self, op: Builder, ctx: Context, root: Value, x: Value, w: Value, b: Value | None) -> Value | None:
-        recipe = ctx.recipe(convolution(root))
+        recipe = ctx.recipe(computed(root))
         grid = output_grid(ctx, root, recipe) if recipe is not None else None
         if recipe is None or grid is None or x.shape is None or w.shape is None:
             return None
-        image, input_grid = image_of(op, x, recipe)
+        image, input_grid = on_input_grid(op, x, recipe)
         _, channels, rows, columns = (int(str(size)) for size in w.shape)
         tiled = None if b is None else op.const(np.tile(numbers_of(b), rows * columns), like=b)
         weights, bias = biased(op, tiled, _at_places(recipe, rows * columns), input_grid)
         scale, zero = op.const(grid.scale, name="scale"), op.const(grid.zero_point, name="zero_point")
-        q = op.QuantizeLinear(op.Conv(image, as_floats(op, weights), bias), scale, zero)
+        q = op.QuantizeLinear(cut(op, op.Conv(image, as_floats(op, weights), bias), root, grid), scale, zero)
         height, width = (int(str(size)) for size in x.shape[2:])
         q = op.Reshape(op.Transpose(q, perm=[0, 2, 3, 1]), op.ints(0, height, width, rows, columns * channels))
         q = op.Reshape(op.Transpose(q, perm=[0, 1, 3, 2, 4]), op.ints(0, height * rows, width * columns, channels))

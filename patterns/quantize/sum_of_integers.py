@@ -1,10 +1,21 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import absorbs, grid_of, kept, on_grids, result, rounded_constant
-from graphopt.rewrite import Attr, Builder, Context, Expr, Ops, Reason, Rule, all_of, constant_of, like
+from graphopt.patterns.quantize.integers import (
+    Integers,
+    Scale,
+    Zero,
+    alone,
+    computed,
+    grid_of,
+    kept,
+    on_grids,
+    result,
+    rounded_constant,
+)
+from graphopt.rewrite import Attr, Builder, Context, Expr, Ops, Reason, Rule, all_of, const, constant_of
 
-Floats = Annotated[Value, like(dtype="float32")]
+Constant = Annotated[Value, const(dtype="float32")]
 
 
 class SumOfIntegers(Rule):
@@ -14,28 +25,41 @@ class SumOfIntegers(Rule):
     gates and excitations keep a network from going back to floats.
     Before: act(dq(a) + dq(b)); also Mul, and one operand that is constant
     After: dq(q(dq(a) + dq(b))), the grid of the result being the plan's; a constant has a grid of its own
-    Safety: the plan says so, and both operands are on grids already. The grid of the result is not wider than act by
-    more than half a step.
+    Safety: the plan says so. An act that cuts more than half a step away from the ends of the grid stays.
     """
 
     stage = "quantize"
+    keeps_inner = True
 
-    def pattern(self, op: Ops, a: Floats, b: Floats, low: Attr, high: Attr) -> Expr:
-        y = op.Add(a, b) | op.Mul(a, b)
+    def pattern(
+        self,
+        op: Ops,
+        a: Integers,
+        s: Scale,
+        z: Zero,
+        low: Attr,
+        high: Attr,
+        b: Integers | None = None,
+        t: Scale | None = None,
+        u: Zero | None = None,
+        c: Constant | None = None,
+    ) -> Expr:
+        first, second = op.DequantizeLinear(a, s, z), op.DequantizeLinear(b, t, u) | c
+        y = op.Add(first, second) | op.Mul(first, second)
         return op.Relu(y) | op.Clip(y, min=low, max=high) | y
 
-    def where(self, ctx: Context, root: Value, a: Value, b: Value) -> Reason:
-        operands = [x for x in (a, b) if constant_of(x) is None]
-        reason = all_of(kept(ctx, root), on_grids(*operands))
-        grid = ctx.grid(root)
-        return reason if grid is None or reason is not True else absorbs(grid, root)
+    def where(self, ctx: Context, root: Value) -> Reason:
+        images = [x for x in _operands(root) if constant_of(x) is None]
+        return all_of(kept(ctx, root), alone(ctx, root), on_grids(*images))
 
-    def rewrite(self, op: Builder, ctx: Context, root: Value, a: Value, b: Value) -> Value | None:
-        grid = grid_of(a) or grid_of(b)
+    def rewrite(self, op: Builder, ctx: Context, root: Value) -> Value | None:
+        first, second = _operands(root)
+        grid = grid_of(first) or grid_of(second)
         if grid is None:
             return None
-        first, second = (rounded_constant(op, x, grid) if constant_of(x) is not None else x for x in (a, b))
-        inner = root.node.inputs[0] if root.node.op in ("Relu", "Clip") else root
-        assert inner is not None
-        y = op.Add(first, second) if inner.node.op == "Add" else op.Mul(first, second)
-        return result(op, ctx, root, y)
+        a, b = (rounded_constant(op, x, grid) if constant_of(x) is not None else x for x in (first, second))
+        return result(op, ctx, root, op.Add(a, b) if computed(root).node.op == "Add" else op.Mul(a, b))
+
+
+def _operands(root: Value) -> list[Value]:
+    return [x for x in computed(root).node.inputs if x is not None]

@@ -1,13 +1,18 @@
-from typing import Annotated
-
-import numpy as np
-
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import grid_of, kept, on_grids, result, rounded_constant
+from graphopt.patterns.quantize.integers import (
+    Integers,
+    Scale,
+    Zero,
+    from_zero,
+    grid_of,
+    hard_gate,
+    image_of,
+    kept,
+    on_grids,
+    result,
+)
 from graphopt.patterns.quantize.products import on_grid
-from graphopt.rewrite import Builder, Context, Expr, Grid, Ops, Reason, Rule, all_of, like
-
-Floats = Annotated[Value, like(dtype="float32")]
+from graphopt.rewrite import Builder, Context, Expr, Ops, Reason, Rule, all_of
 
 
 class SwishOfIntegers(Rule):
@@ -21,32 +26,23 @@ class SwishOfIntegers(Rule):
     """
 
     stage = "quantize"
+    keeps_inner = True
 
-    def pattern(self, op: Ops, x: Floats) -> Expr:
-        return op.Swish(x) | op.HardSwish(x)
+    def pattern(self, op: Ops, x: Integers, s: Scale, z: Zero) -> Expr:
+        y = op.DequantizeLinear(x, s, z)
+        return op.Swish(y) | op.HardSwish(y)
 
-    def where(self, ctx: Context, root: Value, x: Value) -> Reason:
-        return all_of(kept(ctx, root), on_grids(x))
+    def where(self, ctx: Context, root: Value) -> Reason:
+        return all_of(kept(ctx, root), on_grids(image_of(root)))
 
-    def rewrite(self, op: Builder, ctx: Context, root: Value, x: Value) -> Value | None:
+    def rewrite(self, op: Builder, ctx: Context, root: Value) -> Value | None:
+        x = image_of(root)
         grid = grid_of(x)
         if grid is None:
             return None
-        gate = on_grid(op, op.Sigmoid(x), _from_zero(1.0, grid)) if root.node.op == "Swish" else _hard(op, x, grid)
+        gate = (
+            on_grid(op, op.Sigmoid(x), from_zero(1.0, grid))
+            if root.node.op == "Swish"
+            else hard_gate(op, x, 1 / 6, 0.5)
+        )
         return result(op, ctx, root, op.Mul(x, gate))
-
-
-def _from_zero(high: float, like: Grid) -> Grid:
-    """The grid from 0 to `high`, of integers of one type with another."""
-    kind = like.zero_point.dtype
-    return Grid(np.array(high / 255, np.float32), np.array(np.iinfo(kind).min, kind))
-
-
-def _hard(op: Builder, x: Value, grid: Grid) -> Value:
-    """min(max(x + 3, 0), 6) / 6"""
-    three = rounded_constant(op, op.const(3.0, like=x), grid)
-    cut, unit = _from_zero(6.0, grid), _from_zero(1.0, grid)
-    q = op.QuantizeLinear(
-        op.Add(x, three), op.const(cut.scale, name="scale"), op.const(cut.zero_point, name="zero_point")
-    )
-    return op.DequantizeLinear(q, op.const(unit.scale, name="scale"), op.const(unit.zero_point, name="zero_point"))

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Timer
-from typing import Any, BinaryIO
+from select import select
+from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
@@ -24,7 +24,7 @@ _FLAGS = (
     "--remote-debugging-pipe",
 )
 _PATIENCE = 60.0
-"""Seconds after which a browser is ended, whatever it is at."""
+"""Seconds in which a browser says something."""
 _ON_3_AND_4 = (
     "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
 )
@@ -39,9 +39,10 @@ def find() -> str | None:
 class Tab:
     """One page. `events` are those of the protocol since the page was opened."""
 
-    def __init__(self, to: BinaryIO, back: BinaryIO) -> None:
+    def __init__(self, to: int, back: int) -> None:
         self.events: list[dict[str, Any]] = []
         self._to, self._back = to, back
+        self._unread = b""
         self._id = 0
         self._session: dict[str, str] = {}
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -53,8 +54,7 @@ class Tab:
         """What a method of the protocol gives. Raises: RuntimeError where it fails, EOFError where the browser ends."""
         self._id += 1
         message = {"id": self._id, "method": method, "params": parameters, **self._session}
-        self._to.write(json.dumps(message).encode() + b"\0")
-        self._to.flush()
+        os.write(self._to, json.dumps(message).encode() + b"\0")
         while (answer := self._read()).get("id") != self._id:
             self.events.append(answer)
         if "error" in answer:
@@ -94,13 +94,15 @@ class Tab:
         path.write_bytes(base64.b64decode(shot["data"]))
 
     def _read(self) -> dict[str, Any]:
-        read = bytearray()
-        while (byte := self._back.read(1)) != b"\0":
-            if not byte:
-                raise EOFError("the browser ended")
-            read += byte
-        message: dict[str, Any] = json.loads(read)
-        return message
+        while b"\0" not in self._unread:
+            told, _, _ = select([self._back], [], [], _PATIENCE)
+            read = os.read(self._back, 1 << 20) if told else b""
+            if not read:
+                raise EOFError("the browser ended, or says nothing any more")
+            self._unread += read
+        message, _, self._unread = self._unread.partition(b"\0")
+        parsed: dict[str, Any] = json.loads(message)
+        return parsed
 
 
 @contextmanager
@@ -112,12 +114,10 @@ def browser(program: str, folder: Path) -> Iterator[Tab]:
     process = subprocess.Popen(command, pass_fds=(read, write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     os.close(read)
     os.close(write)
-    end = Timer(_PATIENCE, process.kill)
-    end.start()
     try:
-        with open(to, "wb") as sent, open(back, "rb") as received:
-            yield Tab(sent, received)
+        yield Tab(to, back)
     finally:
-        end.cancel()
+        os.close(to)
+        os.close(back)
         process.terminate()
         process.wait()

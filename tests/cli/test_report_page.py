@@ -20,6 +20,9 @@ from graphopt.report.html import page, write
 from . import browser
 from .made_quantized import HOSTILE, large, minilm, troubled
 
+# One worker starts one browser for all tests here.
+pytestmark = pytest.mark.xdist_group("browser")
+
 ROWS = "Array.from(document.querySelectorAll('#sites tbody tr'))"
 SHOWN = f"{ROWS}.filter(row => row.offsetHeight)"
 
@@ -153,7 +156,7 @@ def test_ten_thousand_sites_do_not_hang_it(tab: browser.Tab, tmp_path: Path) -> 
     tab.open(tmp_path / "report.html")
     assert click(tab, 8) == "descending"
     assert tab.run(f"{SHOWN}.length") == 500
-    assert time.perf_counter() - begin < 10
+    assert time.perf_counter() - begin < 30
     assert tab.run(f"{ROWS}.length") == 10_000
     assert tab.run("document.getElementById('count').value") == "500 of 10,000 sites"
 

@@ -9,9 +9,15 @@ from graphopt.rewrite.registry import BUILT_IN
 from graphopt.testing import check_rule
 
 RULES = [type(rule.rule) for rule in built_in_rules() if type(rule.rule).__module__.startswith(BUILT_IN)]
+OF_INTEGERS = {
+    *("TransposeOfIntegers", "IntegerGemm", "IntegerProduct", "IntegerProductBias", "IntegerProductDynamic"),
+    *(rule.__name__ for rule in RULES if rule.stage == "quantize" and rule.__name__ != "SmoothIntoNorm"),
+}
+"""Rules that ask a plan, or read bytes: the generators make neither, cases do."""
+CHECKED = [rule for rule in RULES if rule.__name__ not in OF_INTEGERS]
 
 
-@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+@pytest.mark.parametrize("rule", CHECKED, ids=lambda rule: rule.__name__)
 def test_rule(rule: type[Rule]) -> None:
     report = check_rule(rule)
     print(report)

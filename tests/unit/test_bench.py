@@ -30,7 +30,8 @@ from graphopt.bench.observed import Footprint, op_times
 from graphopt.bench.paired import FEWEST, Ratio
 from graphopt.errors import ModelError, UsageError
 from graphopt.ir import load
-from graphopt.report.timing import difference
+from graphopt.pipeline import bench
+from graphopt.report.timing import difference, shapes_of
 from graphopt.runtime import Kernel, RunError
 from graphopt.runtime.sessions import Sessions
 
@@ -124,10 +125,13 @@ def test_the_kth_values_make_the_kth_set_and_single_ones_hold_in_all() -> None:
         ShapeSet({"batch": 8, "length": 128}, {"ids": (3, 4)}),
     ]
     assert shape_sets({}, {}) == [ShapeSet({}, {})]
+    assert shape_sets({"batch": 8}, {"ids": (1, 2), "scalar": ()}) == [
+        ShapeSet({"batch": 8}, {"ids": (1, 2), "scalar": ()})
+    ]
 
 
 def test_sets_that_do_not_go_together_are_refused() -> None:
-    with pytest.raises(UsageError, match="'--shape ids' is given 3 times, '--dim batch' 2 times") as raised:
+    with pytest.raises(UsageError, match="'--dim batch' is given 2 times, where there are 3 sets") as raised:
         shape_sets({"batch": [1, 8]}, {"ids": [(1,), (2,), (3,)]})
     assert raised.value.code == "GO110"
 
@@ -274,6 +278,21 @@ def test_a_model_is_timed_wherever_it_is(tmp_path: Path) -> None:
     assert [one.model for one in found.latencies] == names
     assert found.shapes == {"x": (1, 1000)}
     assert all(one.wall.median > 0 and one.cpu.median > 0 for one in found.latencies)
+
+
+def test_protos_are_benched_by_number() -> None:
+    protos = [weighted(1), model("(float[N, 1000] x) => (y) { y = Neg(x) }")]
+    found = bench(protos, dims={"N": [2]}, runs=1, threads=1)
+    assert found.models == ("model 1", "model 2")
+    assert [one.model for one in found.series[0].timing.latencies] == ["model 1", "model 2"]
+    assert found.sizes[0].weights == 1_000_000
+    assert abs(found.sizes[0].disk - protos[0].ByteSize()) < 200
+    assert found.series[0].cosines == (1.0, None)
+
+
+def test_a_model_without_inputs_is_benched() -> None:
+    found = bench([model("() => (float[2] y) { y = Constant<value = float[2] {1, 2}>() }")], runs=1)
+    assert shapes_of(found.series[0].timing) == "none"
 
 
 def test_cpu_time_tells_who_works_less() -> None:

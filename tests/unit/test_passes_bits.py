@@ -134,6 +134,13 @@ def rarer() -> Iterator[Case]:
         yield op, [SHAPED % 7 + 1, np.array([1, -1])], {"keepdims": 0}, opset
         yield op, [SHAPED[:1, :1] % 7 + 1], {}, opset
     yield "ReduceSum", [SHAPED], {"axes": [2]}, 11
+    halves = (np.arange(64, dtype=np.float32).reshape(8, 8) - 30) * np.float32(0.05)
+    for x, kind in itertools.product((WIDE.astype(np.float32), halves), (np.int8, np.uint8)):
+        yield "QuantizeLinear", [x, np.float32(0.1), kind(3)], {}, 10
+        for axis in (0, 1, -1):
+            scales = np.linspace(0.01, 7, 8, dtype=np.float32)
+            yield "QuantizeLinear", [x, scales, np.arange(8).astype(kind)], {"axis": axis}, 13
+    yield "QuantizeLinear", [halves, np.float32(0.1)], {}, 13
 
 
 with np.errstate(over="ignore"):

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from graphopt.errors import GraphoptError, ModelError, RuntimeCrash
-from graphopt.ir import Model
+from graphopt.ir import Model, load
+from graphopt.ir import save as save_model
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
 from graphopt.quantize.cache import Cache, cache_folder, model_key
@@ -22,7 +23,7 @@ from graphopt.quantize.data import Batches, calibration_data
 from graphopt.quantize.padding import Mask, masks
 from graphopt.quantize.shards import merge
 from graphopt.quantize.statistics import Statistics
-from graphopt.runtime import External, RunError, Runner
+from graphopt.runtime import RunError, Runner
 from graphopt.verify.parts import part
 from graphopt.verify.weights import Weights
 
@@ -308,14 +309,16 @@ def test_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def test_the_key_of_a_model_is_of_its_numbers_wherever_they_lie(tmp_path: Path) -> None:
-    def key(numbers: bytes, offset: int = 0, model: bytes = b"model") -> str:
-        path = tmp_path / f"weights{offset}"
-        path.write_bytes(b"-" * offset + numbers + b"more")
-        return model_key(model, {"w": External(path, offset, len(numbers), np.dtype("f4"), (len(numbers) // 4,))})
-
-    assert key(b"12345678") == key(b"12345678", offset=7)
-    assert key(b"12345678") != key(b"12345679")
-    assert key(b"12345678") != key(b"12345678", model=b"another")
+    text = "opset 17\n(x: float32[N, 64]) -> (y) { w = float32[64, 64] random(1) y = MatMul(x, w) }"
+    model = parse(text)
+    (tmp_path / "other").mkdir()
+    save_model(model, tmp_path / "m.onnx", external="never")
+    save_model(parse(text), tmp_path / "other" / "n.onnx", external="always")
+    keys = {model_key(load(path)) for path in (tmp_path / "m.onnx", tmp_path / "other" / "n.onnx")}
+    assert len(keys) == 1
+    for other in (text.replace("random(1)", "random(2)"), text.replace("MatMul(x, w)", "Add(x, w)")):
+        save_model(parse(other), tmp_path / "o.onnx", external="always")
+        assert model_key(load(tmp_path / "o.onnx")) not in keys
 
 
 def test_errors_keep_their_class_and_code() -> None:

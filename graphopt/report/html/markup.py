@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 _VOID = frozenset({"circle", "col", "input", "line", "path", "rect"})
@@ -32,7 +33,7 @@ def join(*parts: object) -> Markup:
 
 def breakable(name: str) -> Markup:
     """A name of a graph, whose scopes may stand on lines of their own."""
-    return Markup(escape(name).replace("/", "/<wbr>"))
+    return Markup(re.sub(r"(?<=\w)/(?=\w)", "/<wbr>", escape(name)))
 
 
 def _attribute(key: str, value: object) -> str:

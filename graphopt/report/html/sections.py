@@ -30,7 +30,12 @@ def header(report: Report) -> Markup:
         element("button", id="theme", type="button", hidden=True),
         element("h1", Path(report["model"]).name),
         element("p", ". ".join(_summary(report)), ".", class_="lead"),
-        element("p", verdict, _listed(report["mode"], report["target"], report["cpu"], written), class_="how"),
+        element(
+            "p",
+            verdict,
+            _listed(f"mode {report['mode']}", f"{report['target']} on {report['cpu']}", written),
+            class_="how",
+        ),
     )
 
 
@@ -130,7 +135,7 @@ def colophon(report: Report) -> Markup:
 
 def _summary(report: Report) -> Iterator[str]:
     """Sentences without their stops."""
-    gains = [_shown(report["latency"])] if report["latency"] else []
+    gains = [_shown(report["latency"]).replace("difference", "difference in speed")] if report["latency"] else []
     before, after = report["size"]["before"], report["size"]["after"]
     if before:
         gains.append(f"{percent(abs(1 - after / before))} {'smaller' if after <= before else 'larger'}")
