@@ -60,7 +60,7 @@ def graphopt(*arguments: str, calibrated: bool = True) -> Build:
     def build(source: Path, output: Path, data: Data) -> None:
         calib = ["--calib", data.path("calib")] if calibrated else []
         program = Path(sys.executable).with_name("graphopt")
-        run(program, "quantize", source, "-o", output, "--quiet", *calib, *arguments)
+        run(program, "quantize", source, "-o", output, "--quiet", "--allow-slower", *calib, *arguments)
 
     return build
 

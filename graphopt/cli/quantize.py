@@ -60,6 +60,9 @@ _data = all_of(
     ),
     click.option("--calib-batch", type=click.IntRange(min=1), help="Samples of FILE.npz in one batch; default: 1."),
     click.option("--skip-bad", is_flag=True, help="Leave bad batches out, and name them, rather than to stop."),
+    click.option(
+        "--cache/--no-cache", default=True, show_default=True, help="Keep what calibration found for another run."
+    ),
 )
 _conditions = all_of(
     click.option(

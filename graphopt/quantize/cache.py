@@ -72,5 +72,5 @@ def model_key(model: Model) -> str:
 
 def _content(tensor: Tensor) -> bytes | memoryview:
     if tensor.dtype == dtypes.STRING:
-        return tensor.to_proto("").SerializeToString()
+        return bytes(tensor.to_proto("").SerializeToString())
     return tensor.raw() or tensor.numpy().tobytes()

@@ -28,10 +28,10 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to observe of a value: channels along `axis`, whether with a Gram matrix, and the mask that says which of
-    its places are padding."""
+    """What to observe of a value: channels along `axis` (None: it is one channel as a whole), whether with a Gram
+    matrix, and the mask that says which of its places are padding."""
 
-    axis: int = -1
+    axis: int | None = -1
     gram: bool = False
     mask: Mask | None = None
 
@@ -109,7 +109,11 @@ class _Run:
         self.sizes[name] = max(self.sizes.get(name, 0), np.asarray(value).nbytes / _elements(batch))
         wanted = self.wanted[name]
         kept = wanted.mask.kept(batch.feeds, np.shape(value)) if wanted.mask is not None else None
-        one = Statistics.of(value, wanted.axis, int(batch.key[:16], 16), wanted.gram, kept)
+        seed = int(batch.key[:16], 16)
+        if wanted.axis is None:
+            one = Statistics.of(np.reshape(value, (-1, 1)), -1, seed)
+        else:
+            one = Statistics.of(value, wanted.axis, seed, wanted.gram, kept)
         self.found[name] = self.found[name].merge(one) if name in self.found else one
 
     def _groups(self, batch: Batch) -> Iterator[list[str]]:

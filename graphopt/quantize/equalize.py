@@ -107,13 +107,18 @@ def _rescale(pair: Pair, reach: Array | None) -> None:
 
 
 def _scales(reach: Array, share: Array, alone: bool) -> Array:
-    """s of each channel; 1 where nothing is known of one."""
-    known = (reach > 0) & (share > 0) & np.isfinite(reach)
+    """s of each channel; of one that was always zero, or that nobody reads, so that it is like the others where it is
+    read, or made."""
     s = np.ones(len(reach))
-    if known.any():
-        wanted = np.log(reach[known]) if alone else np.log(reach[known] / share[known]) / 2
-        limit = np.log(_WIDEST)
-        s[known] = np.exp(np.clip(wanted - np.median(wanted), -limit, limit))
+    made, read = (reach > 0) & np.isfinite(reach), share > 0
+    known = made & read
+    if not known.any():
+        return s
+    wanted = np.log(reach[known]) if alone else np.log(reach[known] / share[known]) / 2
+    limit = np.log(_WIDEST)
+    s[known] = np.exp(np.clip(wanted - np.median(wanted), -limit, limit))
+    s[read & ~made] = np.median(s[known] * share[known]) / share[read & ~made]
+    s[made & ~read] = reach[made & ~read] / np.median(reach[known] / s[known])
     return s
 
 

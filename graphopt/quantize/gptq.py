@@ -28,20 +28,42 @@ def compensated(
     block: int = 0,
     symmetric: bool = True,
     *,
+    count: int = 0,
     damping: float = 0.01,
     by_activation: bool = False,
 ) -> Rounded:
     """`rows` of weights (N, K) as integers, by the Gram matrix (K, K) of their inputs.
 
+    `count` is over how many inputs that was summed: the fewer, the less of their correlations is believed (0: all).
     `damping` is what is added to the diagonal, as a share of its mean. `by_activation` rounds the columns of greatest
     inputs first, with grids that are found beforehand; else a block's grid is found when it is its turn. Rounding to
     the nearest, on the searched and on the plain grid, is what it is held against: the least error is returned.
     """
+    if count:
+        gram = shrunk(gram, count)
     found = [_nearest(rows, gram, bits, block, symmetric, search) for search in (False, True)]
     factor = _factor(gram, damping, by_activation)
     if factor is not None:
         found.append(_repaired(rows, gram, *factor, bits, block, symmetric, found[1] if by_activation else None))
     return min(found, key=lambda each: layer_error(rows - _values(each, block), gram))
+
+
+def shrunk(gram: Array, count: int) -> Array:
+    """The Gram matrix of `count` rows with its correlations as much smaller as few rows have made them too large.
+
+    Oracle approximating shrinkage (Chen et al. 2010, arXiv:0907.4698), of correlations towards none: they are
+    multiplied by 1 − ρ, ρ = min(1, ((1 − 2/K) tr C² + K²) / ((n + 1 − 2/K) (tr C² − K))). Without it the errors that a
+    layer makes on other inputs grow, while those on the inputs that were seen become small.
+    """
+    size = np.sqrt(np.maximum(gram.diagonal(), 0).astype(np.float64))
+    size = np.where(size > 0, size, 1.0)
+    depth = len(gram)
+    square = float(np.square(gram / size / size[:, None], dtype=np.float64).sum())
+    excess = (count + 1 - 2 / depth) * (square - depth)
+    share = min(1.0, ((1 - 2 / depth) * square + depth**2) / excess) if excess > 0 else 1.0
+    found: Array = ((1 - share) * gram).astype(np.float32)
+    np.fill_diagonal(found, gram.diagonal())
+    return found
 
 
 def layer_error(differences: Array, gram: Array) -> float:

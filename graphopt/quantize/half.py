@@ -86,7 +86,7 @@ def to_half(
         casts=_count_casts(model) - casts,
         bytes_before=before,
         bytes_after=_constant_bytes(model),
-        vanished=sum(fit.vanished for value, fit in choice.reach.fits.items() if not fit.reason),
+        vanished=sum(fit.vanished for value, fit in choice.reach.fits.items() if types.has_half(value)),
     )
 
 

@@ -39,6 +39,7 @@ MOVERS: Final = VIEWS | {
 }
 """Operators whose results are at most as large as their first operand."""
 _LARGEST_OF: Final = frozenset({"Max", "Min", "Concat", "ScatterND", "ScatterElements", "Pad"})
+_MEASURED: Final = dtypes.INTEGERS | {dtypes.FLOAT, dtypes.FLOAT16, dtypes.DOUBLE}
 _BOUNDED: Final = frozenset(
     {
         *("Softmax", "Hardmax", "Sigmoid", "HardSigmoid", "Tanh", "Erf", "Softsign", "Sin", "Cos", "Sign"),
@@ -108,7 +109,7 @@ class Reach:
     def fit(self, value: Value) -> Fit | None:
         """How the constant `value` is in half precision; None where it is no constant."""
         value = value.resolved
-        if value not in self.fits and (tensor := value.tensor) is not None:
+        if value not in self.fits and (tensor := value.tensor) is not None and tensor.dtype in _MEASURED:
             self.fits[value] = fit(tensor)
         return self.fits.get(value)
 
@@ -261,7 +262,9 @@ def _cast(node: Node, reach: Reach) -> float | None:
 
 def _filled(node: Node, reach: Reach) -> float | None:
     value = node.attr("value")
-    return fit(value).peak if isinstance(value, Tensor) else 0.0
+    if not isinstance(value, Tensor):
+        return 0.0
+    return fit(value).peak if value.dtype in _MEASURED else None
 
 
 def _normalized(node: Node, reach: Reach) -> float | None:

@@ -28,8 +28,9 @@ class Types:
     _halves: dict[Value, Value] = field(default_factory=dict)
     _singles: dict[Value, Value] = field(default_factory=dict)
 
-    def became_half(self, value: Value) -> bool:
-        return value.resolved in self.names
+    def has_half(self, value: Value) -> bool:
+        """Whether somebody asked for the half form of `value`."""
+        return value in self._halves
 
     def convert(self, value: Value, *, rename: bool = True) -> None:
         """Makes `value`, which its producer gives in half precision from now on, half."""

@@ -11,7 +11,7 @@ integer kernels, and says nothing where it leaves a product of floats behind the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,10 +20,8 @@ import numpy as np
 import onnx
 from onnx import inliner
 
-from graphopt.ir import Value
 from graphopt.quantize.kernels import Computed, kernels_of
-from graphopt.quantize.products import TABLES, WEIGHTS, Product, Products, number, subgraphs
-from graphopt.quantize.sites import Site, key
+from graphopt.quantize.products import TABLES, Product, Products, number, subgraphs
 from graphopt.quantize.unfused import why_float
 from graphopt.runtime import External, Runner
 
@@ -39,10 +37,6 @@ INTEGER = {
 
 _BYTES = 4
 """The accuracy level from which MatMulNBits multiplies bytes: it rounds blocks of the activation itself."""
-
-
-_FAR = 8
-"""Among how many values behind a product it is looked for, in a model that has its own no more."""
 
 
 @dataclass(frozen=True)
@@ -133,11 +127,6 @@ class Drift:
     cosine: float
     largest: float
     share: float
-
-
-def planned(site: Site, scheme: str) -> Planned:
-    """A site of a fused model, which lowering may merge with what reads it."""
-    return Planned(site.name, site.op, site.weights_name, scheme, tuple(_ends(site.root)))
 
 
 def prove(
@@ -273,7 +262,7 @@ def _proof(
 def _places(written: Products, sites: Sequence[Planned]) -> dict[Planned, Product]:
     """The products that end in planned values: those that make them, or that are behind scales and biases.
 
-    One that ends in the value itself is nobody else's, so these are looked for first, and then those that end further on.
+    What a value itself ends is nobody else's: those are looked for first, and then those that end further on.
     """
     found: dict[Planned, Product] = {}
     taken = set[Product]()
@@ -287,16 +276,6 @@ def _places(written: Products, sites: Sequence[Planned]) -> dict[Planned, Produc
                 found[site] = product
                 taken.add(product)
     return found
-
-
-def _ends(root: Value) -> Iterator[str]:
-    """The values made from a product's one after the other, nearest first, up to what else multiplies."""
-    graph, waiting = root.node.graph, [root]
-    for value in waiting:
-        for reader, _ in graph.consumers(value):
-            if reader.op not in WEIGHTS and len(reader.outputs) == 1 and len(waiting) < _FAR:
-                waiting.append(reader.output)
-                yield key(reader.output)
 
 
 def _run(

@@ -164,6 +164,9 @@ def _sliced(
     fixed = [size for size in firsts if isinstance(size, int)]
     size = batch or (fixed[0] if len(fixed) == 1 else 1) or 1
     left = count % size if fixed else 0
+    if left == count > 0:
+        hint = "give more samples, or export the model with a batch of any size"
+        raise ModelError("GO116", f"the model takes {size} samples at a time, there are {count}", where, hint)
     notes = (f"{left} samples at the end are left out: the model takes {size} at a time",) if left else ()
 
     def items() -> Iterator[Item]:

@@ -36,6 +36,7 @@ def integers(
     smooth: Array | None = None,
     method: Method = "nearest",
     gram: Array | None = None,
+    count: int = 0,
     name: str = "",
 ) -> Integers:
     """The weights `tensor`, times `smooth`, as integers of `bits` bits (8: int8, uint8; 4 and fewer: int4, uint4).
@@ -43,15 +44,16 @@ def integers(
     `axis` is that of `Integers`: of the output channels without `block` (None: one scale for all), else the one that is
     summed over, K. `smooth` (K,) are factors along K. `gram` (K, K) is Σ xxᵀ of the rows x that the weights (of rank
     2) are multiplied with, before smoothing: `gptq` needs it, `search` weighs errors by its diagonal, which is enough
-    there: `gram` (K,). Scales are of the type of the weights, float32 for wider ones. Nothing is rounded before it is
-    read, and then a part at a time; what `search` and `gptq` found lies in a temporary file.
+    there: `gram` (K,). `count` is the number of rows: with few, `gptq` is careful (0: it is not). Scales are of the
+    type of the weights, float32 for wider ones. Nothing is rounded before it is read, and then a part at a time; what
+    `search` and `gptq` found lies in a temporary file.
 
     Raises: ModelError GO126 when the weights hold NaN or Inf; `name` is what the error calls them.
     """
     source = _Source(tensor, axis, block, smooth)
     _check_finite(source, name)
     kind = dtypes.NUMBERS[("int" if symmetric else "uint") + ("4" if bits <= 4 else "8")]
-    compute = partial(_compute, source, _Wanted(bits, symmetric, method, gram), kind)
+    compute = partial(_compute, source, _Wanted(bits, symmetric, method, gram, count), kind)
     part: Callable[[int], Array] = partial(_part, compute) if method == "nearest" else _shelf.once(compute)
     shape = source.scale_shape
     return Integers(
@@ -81,6 +83,7 @@ class _Wanted:
     symmetric: bool
     method: Method
     gram: Array | None
+    count: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +180,7 @@ def _round(part: Array, source: _Source, wanted: _Wanted) -> Rounded:
     low, high = levels(wanted.bits, wanted.symmetric)
     gram = _smoothed(wanted.gram, source.smooth)
     if wanted.method == "gptq" and gram is not None:
-        return compensated(part, gram, wanted.bits, source.block, wanted.symmetric)
+        return compensated(part, gram, wanted.bits, source.block, wanted.symmetric, count=wanted.count)
     weight = None if gram is None else (gram if gram.ndim == 1 else gram.diagonal())
     search = wanted.method != "nearest"
     scale, zero = fitted(part, wanted.bits, source.block, wanted.symmetric, search=search, importance=weight)

@@ -1,5 +1,15 @@
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import Integers, Scale, Zero, back, bounds, grid_of, integers_of, nearest
+from graphopt.patterns.quantize.integers import (
+    FOR_BYTES,
+    Integers,
+    Scale,
+    Zero,
+    back,
+    bounds,
+    grid_of,
+    integers_of,
+    nearest,
+)
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule
 
 
@@ -23,9 +33,7 @@ class ClipIntegers(Rule):
         x = root.node.inputs[0]
         if x is None or grid_of(x) is None:
             return "it does not read an activation on a grid"
-        if bounds(root) is None:
-            return "the bounds are not constants"
-        return root.node.graph.opsets.get("", 1) >= 13 or "Clip of this opset is for floats"
+        return bounds(root) is not None or "the bounds are not constants"
 
     def rewrite(self, op: Builder, root: Value) -> Value | None:
         x, cut = root.node.inputs[0], bounds(root)
@@ -33,4 +41,4 @@ class ClipIntegers(Rule):
         if x is None or cut is None or grid is None:
             return None
         low, high = (op.const(nearest(end, grid), name="bound") for end in cut)
-        return back(op, op.Clip(integers_of(x), low, high), x)
+        return back(op, op.since(FOR_BYTES).Clip(integers_of(x), low, high), x)

@@ -54,6 +54,10 @@ def on_grids(*operands: Value) -> Reason:
     return apart is None or f"{apart.name} is not on a grid of bytes"
 
 
+FOR_BYTES = 13
+"""The opset from which on operators that move numbers are for bytes as well."""
+
+
 def computed(root: Value) -> Value:
     """What a Relu or a Clip cuts, else the value itself."""
     inner = root.node.inputs[0]

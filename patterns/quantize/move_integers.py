@@ -1,5 +1,5 @@
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import Integers, Scale, Zero, back, grid_of, integers_of
+from graphopt.patterns.quantize.integers import FOR_BYTES, Integers, Scale, Zero, back, grid_of, integers_of
 from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule
 
 
@@ -44,10 +44,10 @@ class MoveIntegers(Rule):
             return "the places of the greatest are read"
         if node.op == "Resize" and others.get("mode", "nearest") != "nearest":
             return "the kernel for bytes cuts off instead of rounding"
-        return node.graph.opsets.get("", 1) >= 13 or "operators of this opset are for floats"
+        return node.op != "Resize" or node.version >= 11 or "Resize of this opset has other operands"
 
     def rewrite(self, op: Builder, root: Value) -> Value:
         node = root.node
         x, *rest = node.inputs
         assert x is not None
-        return back(op, getattr(op, node.op)(integers_of(x), *rest, **node.attrs), x)
+        return back(op, getattr(op.since(FOR_BYTES), node.op)(integers_of(x), *rest, **node.attrs), x)

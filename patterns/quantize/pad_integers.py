@@ -1,7 +1,17 @@
 import numpy as np
 
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import Integers, Scale, Zero, back, ends, grid_of, integers_of, nearest
+from graphopt.patterns.quantize.integers import (
+    FOR_BYTES,
+    Integers,
+    Scale,
+    Zero,
+    back,
+    ends,
+    grid_of,
+    integers_of,
+    nearest,
+)
 from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Reason, Rule
 
 
@@ -32,7 +42,7 @@ class PadIntegers(Rule):
         low, high = ends(grid)
         if not low <= (filler or 0.0) <= high:
             return f"the grid from {low:g} to {high:g} does not have {filler:g}"
-        return root.node.graph.opsets.get("", 1) >= 13 or "Pad of this opset is for floats"
+        return root.node.version >= 11 or "Pad of this opset has no operands"
 
     def rewrite(self, op: Builder, root: Value, filler: float | None, others: Attrs) -> Value | None:
         x, pads, _, axes = (*root.node.inputs, None, None)[:4]
@@ -41,4 +51,4 @@ class PadIntegers(Rule):
             return None
         number = op.const(np.asarray(nearest(filler or 0.0, grid)), name="border")
         constant = others.get("mode", "constant") == "constant"
-        return back(op, op.Pad(integers_of(x), pads, number if constant else None, axes, **others), x)
+        return back(op, op.since(FOR_BYTES).Pad(integers_of(x), pads, number if constant else None, axes, **others), x)

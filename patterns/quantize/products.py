@@ -105,6 +105,12 @@ def is_integer_product(y: Value) -> Reason:
     return f"{node.label} is no product with integer weights"
 
 
+def is_linear(y: Value) -> Reason:
+    """Whether `y` is a product with integer weights, or that and a constant bias."""
+    summands = [x for x in y.node.inputs if x is not None and constant_of(x) is None] if y.node.is_op("Add") else []
+    return is_integer_product(summands[0] if len(summands) == 1 else y)
+
+
 def _sums_integers(value: Value | None) -> bool:
     cast = value.node if value is not None else None
     source = cast.input(0) if cast is not None and cast.is_op("Cast") else None

@@ -1,7 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value
-from graphopt.patterns.quantize.products import is_integer_product
+from graphopt.patterns.quantize.products import is_linear
 from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule, const, constant_of
 
 Row = Annotated[Value, const(rank=1, dtype="float32")]
@@ -43,8 +43,7 @@ class SmoothThroughAttention(Rule):
             return "the factors are not one for each channel"
         if q.shape is None or _heads(v, shape) != q.shape[1]:
             return "heads share values"
-        bare = next((x for x in v.node.inputs if x is not None and constant_of(x) is None), v)
-        return is_integer_product(bare if v.node.is_op("Add") else v)
+        return is_linear(v)
 
     def rewrite(
         self,

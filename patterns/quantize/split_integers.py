@@ -1,5 +1,5 @@
 from graphopt.ir import Value
-from graphopt.patterns.quantize.integers import Integers, Scale, Zero, back, grid_of, integers_of
+from graphopt.patterns.quantize.integers import FOR_BYTES, Integers, Scale, Zero, back, grid_of, integers_of
 from graphopt.rewrite import Attrs, Builder, Expr, Ops, Reason, Rule
 
 
@@ -28,5 +28,5 @@ class SplitIntegers(Rule):
     def rewrite(self, op: Builder, root: Value) -> tuple[Value, ...]:
         x, *sizes = root.node.inputs
         assert x is not None
-        halves = op.Split(integers_of(x), *sizes, outputs=2, **root.node.attrs).node.outputs
+        halves = op.since(FOR_BYTES).Split(integers_of(x), *sizes, outputs=2, **root.node.attrs).node.outputs
         return tuple(back(op, half, x) for half in halves)

@@ -41,9 +41,8 @@ class UpsampleIntegers(Rule):
             return "it does not read an activation on a grid"
         if not (way in _EVERYWHERE and rounding in _NEAREST) and (way, rounding) != ("asymmetric", "floor"):
             return f"{way} with {rounding} is not place i // r"
-        if _times(x, root) is None:
-            return f"from {x.shape} to {root.shape} is not a whole number of times, the same in height and width"
-        return root.node.graph.opsets.get("", 1) >= 13 or "operators of this opset are for floats"
+        times = _times(x, root)
+        return times is not None or f"{x.shape} to {root.shape} is not a whole number of times, in height as in width"
 
     def rewrite(self, op: Builder, x: Value, root: Value) -> Value | None:
         times, image = _times(x, root), root.node.inputs[0]

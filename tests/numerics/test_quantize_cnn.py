@@ -312,15 +312,15 @@ def test_equalisation_keeps_the_function() -> None:
 def test_equalisation_takes_away_what_a_spread_of_channels_costs(calibrated: bool) -> None:
     x, final = data((1, 3, 12, 12), 1), data((1, 3, 12, 12), 2)
     exact = model_to_proto(spread(0))
-    plain, without = (error(exact, quantized(spread(decades), x), final) for decades in (0, 2))
+    plain, without = (error(exact, quantized(spread(decades), x), final) for decades in (0, 4))
 
     def change(model: Model, seen: dict[str, Array]) -> list[str]:
         return equalize(model, reach(seen) if calibrated else {})
 
-    repaired = error(exact, quantized(spread(2), x, change), final)
+    repaired = error(exact, quantized(spread(4), x, change), final)
     print(f"relative error {plain:.4f}; channels spread: {without:.4f}, equalised {repaired:.4f}")
-    assert without > 5 * plain
-    assert repaired < 1.5 * plain
+    assert without > 50 * plain
+    assert repaired < (2 if calibrated else 4) * plain
 
 
 def test_equalisation_leaves_alone_what_is_read_twice_or_cut_elsewhere() -> None:

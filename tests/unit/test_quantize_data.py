@@ -106,6 +106,17 @@ def test_the_models_own_batch_is_taken_and_the_rest_left_out() -> None:
     assert batches.notes == ("2 samples at the end are left out: the model takes 4 at a time",)
 
 
+def test_fewer_samples_than_the_model_takes() -> None:
+    error = fails({"x": np.ones((3, 8), np.float32)}, FIXED, "GO116")
+    assert error.message == "the model takes 4 samples at a time, there are 3"
+
+
+def test_a_scalar_serves_every_sample() -> None:
+    model = typed("opset 17\n(x: float32[N, 2], t: float32[]) -> (y) { y = Mul(x, t) }")
+    batches = calibration_data({"x": np.ones((3, 2), np.float32), "t": np.float32(5)}, model)
+    assert [(batch.feeds["x"].shape, float(batch.feeds["t"])) for batch in batches] == [((1, 2), 5)] * 3
+
+
 def test_samples_of_the_whole_shape_are_fed_as_they_are() -> None:
     batches = calibration_data({"x": np.ones((3, 4, 8), np.float32)}, typed(FIXED))
     assert shapes(batches, "x") == [(4, 8)] * 3

@@ -7,7 +7,8 @@ import pytest
 
 from graphopt.ir import Tensor
 from graphopt.ir.tensor import Array
-from graphopt.quantize.gptq import compensated, layer_error
+from graphopt.quantize import gptq
+from graphopt.quantize.gptq import compensated, layer_error, shrunk
 from graphopt.quantize.grids import levels
 from graphopt.quantize.rounding import Rounded, fitted, in_groups, rounded
 from graphopt.quantize.weights import dequantized, integers
@@ -54,7 +55,7 @@ def test_it_has_less_error_than_the_nearest(bits: int, block: int, symmetric: bo
 def test_columns_across_the_batches_of_columns_count() -> None:
     whole = compensated(W, GRAM, 4, 0, True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("graphopt.quantize.gptq._COLUMNS", 7)
+        patch.setattr(gptq, "_COLUMNS", 7)
         parts = compensated(W, GRAM, 4, 0, True)
     # Sums in another order may move a number that lies between two integers.
     assert np.mean(whole.values != parts.values) < 0.01
@@ -109,3 +110,28 @@ def test_integers_take_it_with_smoothing(transposed: bool) -> None:
         return float(np.square(X @ (back / factors - W).T).sum())
 
     assert outputs_error("gptq") < 0.95 * outputs_error("search") < outputs_error("nearest")
+
+
+@pytest.mark.parametrize("count", [60, 300])
+def test_few_inputs_are_not_overrated(count: int) -> None:
+    """Inputs without correlation: what a few rows show of it is chance, and repairing by it makes others worse."""
+    sizes = np.exp(RNG.normal(size=K))
+    seen = (RNG.normal(size=(count, K)) * sizes).astype(np.float32)
+    others = (RNG.normal(size=(2000, K)) * sizes).astype(np.float32)
+
+    def outputs_error(found: Rounded) -> float:
+        return float(np.square(others @ (numbers(found, 32) - W).T).sum())
+
+    gram = seen.T @ seen
+    grid = fitted(W, 4, 32, False, search=True, importance=gram.diagonal())
+    searched = outputs_error(rounded(W, *grid, 32, levels(4, False)))
+    assert outputs_error(compensated(W, gram, 4, 32, False)) > 1.1 * searched
+    assert outputs_error(compensated(W, gram, 4, 32, False, count=count)) < 1.03 * searched
+
+
+def test_correlations_that_many_rows_show_are_kept() -> None:
+    kept = shrunk(GRAM, 1000)
+    assert np.array_equal(kept.diagonal(), GRAM.diagonal())
+    share = (kept - np.diag(kept.diagonal())) / np.where(np.eye(K) > 0, 1, GRAM)
+    assert 0.7 < np.median(share[~np.eye(K, dtype=bool)]) < 1
+    assert (shrunk(GRAM, 10)[0, 1:] / GRAM[0, 1:]).max() < 0.5

@@ -340,6 +340,7 @@ OPERATORS = {
     "as steps": "y = Mul(x, DequantizeLinear(QuantizeLinear(x, 0.05), 0.05))",
     "scattered": 'y = ScatterND(x, int64[1, 1] {0}, Neg(x), reduction="add")',
     "range": "y = Add(x, Unsqueeze(Range(0.0, 5.0, 1.0), [0]))",
+    "texts": 'y = Mul(x, Cast(Reshape(string[1] {"2.5"}, [1]), to=float32))',
     "doubles": "y = Cast(Mul(Cast(x, to=float64), float64 3.0), to=float32)",
 }
 

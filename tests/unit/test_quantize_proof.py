@@ -270,6 +270,19 @@ def test_a_planned_value_that_is_not_there_is_not_running(runner: Runner) -> Non
     assert "no product" in proof.runs[1].reason
 
 
+def test_a_product_whose_value_is_gone_is_found_by_what_is_made_of_it(runner: Runner) -> None:
+    tensors = WEIGHTS | {"w1": -WEIGHTS["w"]}
+    nodes = [weights(), weights("w1", "wd1"), *qdq(), matmul(y="m"), matmul(w="wd1", y="m1")]
+    proto = model(
+        [*nodes, node("Add", ["m", "b"], ["y"]), node("Add", ["m1", "y"], ["z"])], tensors, outputs=("y", "z")
+    )
+    first = Planned("gone", "MatMul", "?", "static", ("y", "z"))
+    second = Planned("gone too", "MatMul", "?", "static", ("z",))
+    proof = prove(runner, proto, [second, first, Planned("gone", "MatMul", "?", "static")])
+    assert [bool(run.kernel) for run in proof.runs] == [True, True, False]
+    assert (proof.running, proof.planned) == (2, 3)
+
+
 def test_tables_are_planned_and_no_products(runner: Runner) -> None:
     index = helper.make_tensor_value_info("i", TensorProto.INT64, ["N"])
     small = WEIGHTS | {"s0": np.float32(0.1), "z0": np.int8(0)}

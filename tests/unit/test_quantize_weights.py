@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from graphopt.errors import ModelError
 from graphopt.ir import Tensor, dtypes
 from graphopt.ir.tensor import Array
+from graphopt.quantize import weights as module
 from graphopt.quantize.weights import dequantized, integers
 from graphopt.rewrite.nbits import nbits_operands
 
@@ -129,7 +130,7 @@ def test_parts_are_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
         whole = integers(Tensor.of(W), **options)  # type: ignore[arg-type]
         expected = whole.values.numpy(), whole.scale.numpy()
         with monkeypatch.context() as patch:
-            patch.setattr("graphopt.quantize.weights._ELEMENTS", 1000)
+            patch.setattr(module, "_ELEMENTS", 1000)
             parts = integers(Tensor.of(W), **options)  # type: ignore[arg-type]
             assert np.array_equal(parts.values.numpy(), expected[0])
             assert np.array_equal(parts.scale.numpy(), expected[1])

@@ -1,0 +1,122 @@
+"""Quantization to integers: what is asked for, what there is to choose from, and what was chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+from graphopt.errors import UsageError, near
+from graphopt.ir import Model
+from graphopt.pipeline.candidates import Candidates
+from graphopt.pipeline.decision import Decider
+from graphopt.pipeline.made import CONVOLUTIONS, Made, Studio, nothing, stamp
+from graphopt.quantize.cpu import Cpu
+from graphopt.quantize.integer_paths import integer_paths
+from graphopt.quantize.levels import Choice, Mode, choice
+from graphopt.quantize.recipes import Options
+from graphopt.quantize.search import Decision, Level
+from graphopt.quantize.sites import Site, find_sites, matching
+from graphopt.quantize.statistics import Statistics
+
+LEVELS: tuple[Level, ...] = ("static", "dynamic", "weights8", "weights4", "float")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked for, in the words of `quantize`."""
+
+    mode: Mode
+    cpu: Cpu
+    target: str
+    bits: Literal[4, 8] = 8
+    block: int = 32
+    smooth: float | Literal["auto", "off"] = "auto"
+    observer: str | None = None
+    schemes: Mapping[str, Level] = field(default_factory=dict)
+    exclude: tuple[str, ...] = ()
+    embed: bool = False
+    max_drop: float | None = None
+
+    @property
+    def options(self) -> Options:
+        """What holds for all sites, where the model's output is not to decide."""
+        alpha = None if self.smooth == "auto" else 0.0 if self.smooth == "off" else float(self.smooth)
+        return Options(self.cpu, self.target, observer=self.observer or "min-max", block=self.block, smooth=alpha)
+
+    @property
+    def free(self) -> frozenset[str]:
+        """The options that the model's output decides."""
+        unsaid = {"observer": self.observer is None, "smooth": self.smooth == "auto", "correct": True}
+        return frozenset(name for name, free in unsaid.items() if free)
+
+
+def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
+    """The quantized model. Raises: UnequalError GO146 where no product can be quantized, UsageError as `_fixed`."""
+    tapped = candidates.tapped(embed=wish.embed, more=_between)
+    sites = tapped.sites
+    if all(site.refusal for site in sites):
+        raise nothing(sites)
+    data = studio.samples.calibration
+    statistics = studio.statistics(tapped, data, gram=wish.bits == 4) if data is not None else {}
+    fixed = _fixed(sites, wish)
+    choices = _choices(sites, wish, statistics, fixed)
+    decider = Decider(
+        candidates,
+        studio.evaluator,
+        studio.metric,
+        studio.samples,
+        sites,
+        statistics,
+        wish.options,
+        wish.free,
+        partial(stamp, mode=wish.mode),
+        studio.progress,
+    )
+    with studio.watch("search"):
+        decided = decider.decide(wish.mode, choices, fixed, wish.max_drop)
+        final = decider.build(decided.recipes, decided.found.decision)
+    return Made(
+        final,
+        sites,
+        schemes=decided.found.decision,
+        reasons={name: one.reason for name, one in choices.items()},
+        groups={name: group.name for group in decided.groups for name in group.sites},
+        sensitivity=decided.found.sensitivity,
+        score=decided.score,
+        steps=decided.steps,
+        recipes=decided.recipes,
+    )
+
+
+def _between(model: Model) -> list[str]:
+    """The activations that may stay integer between convolutions."""
+    images = [site for site in find_sites(model) if not site.refusal]
+    return sorted(integer_paths(model, images)) if any(site.op in CONVOLUTIONS for site in images) else []
+
+
+def _fixed(sites: Sequence[Site], wish: Wish) -> dict[str, Level]:
+    """The sites whose level is said. Raises: UsageError GO141 for a pattern that matches none, GO148 for a level."""
+    fixed: dict[str, Level] = {}
+    for pattern, level in wish.schemes.items():
+        if level not in LEVELS:
+            raise UsageError("GO148", f"no scheme is called '{level}'", "--scheme", near(level, LEVELS))
+        fixed |= dict.fromkeys(matching(sites, [pattern]), level)
+    fixed |= dict.fromkeys(matching(sites, wish.exclude), "float")
+    return fixed
+
+
+def _choices(
+    sites: Sequence[Site], wish: Wish, statistics: Mapping[str, Statistics], fixed: Decision
+) -> dict[str, Choice]:
+    """What each site may become. Raises: UnequalError GO146 where all stay float."""
+
+    def refused(name: str) -> str | None:
+        return statistics[name].refused if name in statistics else None
+
+    found = {site.name: choice(site, wish.mode, wish.bits, refused) for site in sites}
+    found |= {name: Choice((level,), "as asked for") for name, level in fixed.items()}
+    if all(one.levels == ("float",) for one in found.values()):
+        raise nothing(sites, {name: one.reason for name, one in found.items()})
+    return found

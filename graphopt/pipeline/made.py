@@ -1,0 +1,223 @@
+"""What the ways to quantize end in, and what they share on the way there."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from graphopt.bench import Latency, cores, time_models
+from graphopt.errors import UnequalError
+from graphopt.ir import Model, save
+from graphopt.ir.infer import infer
+from graphopt.pipeline.candidates import Candidate, Tapped
+from graphopt.pipeline.optimize import Progress
+from graphopt.pipeline.quantized import Accuracy, SiteResult, Step
+from graphopt.pipeline.samples import Samples
+from graphopt.pipeline.watch import Watch
+from graphopt.quantize.cache import Cache, model_key
+from graphopt.quantize.calibration import Wanted, calibrate
+from graphopt.quantize.data import Batches
+from graphopt.quantize.evaluate import Evaluator
+from graphopt.quantize.metric import Metric, Score
+from graphopt.quantize.padding import masks
+from graphopt.quantize.proof import Planned, Proof, Run, prove
+from graphopt.quantize.recipes import Recipes
+from graphopt.quantize.sites import Site
+from graphopt.quantize.statistics import Statistics
+from graphopt.runtime import Runner
+
+METADATA = "graphopt.quantized"
+"""The key of the metadata by which a model is known that was quantized here."""
+_RUNS = 21
+"""How often the original and the quantized model are timed, in turn."""
+_KINDS = {"static": "static", "dynamic": "dynamic", "weights8": "weights", "weights4": "weights"}
+"""What the proof calls the schemes."""
+CONVOLUTIONS = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class Made:
+    """A quantized model, and how its sites were decided: by name their `schemes`, with `reasons` where they are not
+    what was asked for, and the `groups` that were decided together, whose `sensitivity` is known. `score` is that of
+    the search split, None where nothing was chosen by it; `recipes` has what there is to say of single sites."""
+
+    final: Candidate
+    sites: Sequence[Site]
+    schemes: Mapping[str, str]
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    groups: Mapping[str, str] = field(default_factory=dict)
+    sensitivity: Mapping[str, float] = field(default_factory=dict)
+    score: Score | None = None
+    steps: tuple[Step, ...] = ()
+    recipes: Recipes | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def observer(self) -> str:
+        """How ranges were observed; empty where none was."""
+        static = "static" in self.schemes.values()
+        return self.recipes.options.observer if self.recipes is not None and static else ""
+
+    @property
+    def bytes(self) -> int:
+        """The size of the model with its weights."""
+        path = self.final.path
+        return sum(file.stat().st_size for file in path.parent.glob(f"{path.name}*"))
+
+    @property
+    def planned(self) -> list[Planned]:
+        """The sites that are to run on integers, as the proof asks for them."""
+        names = self.final.model.graph.names
+        found = []
+        for site in self.sites:
+            scheme = self.schemes.get(site.name, "float")
+            if scheme in _KINDS:
+                end = next((name for name in site.ends if name in names), site.name)
+                found.append(Planned(end, site.op, site.weights_name, _KINDS[scheme]))
+        return found
+
+    def results(self, proof: Proof) -> tuple[SiteResult, ...]:
+        """All sites, with the kernels that run them."""
+        runs = {run.name: run for run in proof.runs}
+        by_weight = {run.weight: run for run in proof.runs}
+        return tuple(
+            self._result(
+                site, next((runs[name] for name in site.ends if name in runs), by_weight.get(site.weights_name))
+            )
+            for site in self.sites
+        )
+
+    def _result(self, site: Site, run: Run | None) -> SiteResult:
+        scheme = self.schemes.get(site.name, "float")
+        group = self.groups.get(site.name, site.name)
+        smoothing = self.recipes.smoothing(site) if self.recipes and scheme in ("static", "dynamic") else None
+        return SiteResult(
+            name=site.name,
+            op=site.op,
+            group=group,
+            scheme=scheme,
+            shape=site.shape,
+            macs=site.macs,
+            reason=self.reasons.get(site.name, ""),
+            kernel=run.kernel if run is not None else "",
+            integer=run is not None and run.integer,
+            kernel_reason=run.reason if run is not None else "",
+            micros=(run.micros or 0.0) if run is not None else 0.0,
+            sensitivity=self.sensitivity.get(group),
+            smooth=smoothing.alpha if smoothing is not None else None,
+            range=self.recipes.range(site) if self.recipes and scheme == "static" else None,
+        )
+
+
+class Studio:
+    """Where candidates are made and run: a child process, a temporary folder, the data, and the float model's outputs.
+    A context manager."""
+
+    def __init__(
+        self,
+        original: Model,
+        samples: Samples,
+        metric: Metric,
+        runner: Runner,
+        threads: int | None,
+        watch: Watch,
+        progress: Progress | None,
+        cache: bool = False,
+    ) -> None:
+        self.original = original
+        self.samples = samples
+        self.metric = metric
+        self.runner = runner
+        self.threads = threads or cores()
+        self.watch = watch
+        self.progress = progress
+        self._caches = cache
+        self._stack = ExitStack()
+
+    def __enter__(self) -> Self:
+        self._stack.enter_context(self.runner)
+        folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
+        self.folder = Path(self._stack.enter_context(folder))
+        path = self.original.path
+        self.reference = path if path is not None else save(self.original, self.folder / "model.onnx")[-1]
+        infer(self.original)
+        padding = masks(self.original, [value.name for value in self.original.graph.outputs])
+        scores = Evaluator(self.runner, self.reference, self.metric, self.threads, padding)
+        self.evaluator = self._stack.enter_context(scores)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._stack.close()
+
+    def statistics(
+        self, tapped: Tapped, batches: Batches, *, gram: bool = False, channels: bool = True
+    ) -> dict[str, Statistics]:
+        """What the tapped activations are, by the names of the values; `gram` asks for what GPTQ needs, without
+        `channels` each is taken as a whole."""
+        padding = masks(tapped.candidate.model, tapped.taps.values())
+        rows = {site.input for site in tapped.sites if site.op not in CONVOLUTIONS}
+        wanted = {
+            tap: Wanted(-1 if name in rows else 1, gram and name in rows, padding.get(tap))
+            if channels
+            else Wanted(None)
+            for name, tap in tapped.taps.items()
+        }
+        if not channels:
+            wanted = dict.fromkeys(wanted, Wanted(None))
+        path = tapped.candidate.path
+        with (
+            self.watch("calibrate"),
+            self.runner.load(path, optimize=True, threads=self.threads, name="the tapped model") as session,
+        ):
+            cache = Cache(model_key(tapped.candidate.model)) if self._caches else None
+            found = calibrate(session, wanted, batches, progress=_bounded(self.progress), cache=cache)
+        tapped.candidate.discard()
+        return {name: found[tap] for name, tap in tapped.taps.items()}
+
+    def proof(self, made: Made) -> Proof:
+        """Which kernels run the products."""
+        with self.watch("prove"):
+            return prove(self.runner, made.final.path, made.planned, feeds=[self._feed])
+
+    def accuracy(self, made: Made) -> tuple[Accuracy, float]:
+        """What the model keeps on batches that nothing was chosen by, and the metric of the float model there."""
+        with self.watch("accuracy"):
+            held = self.evaluator.score(made.final.path, "holdout", self.samples.holdout)
+            plain = self.evaluator.unoptimized(made.final.path, [next(iter(self.samples.holdout))])
+        searched = made.score.mean if made.score is not None and not self.samples.made else None
+        name = self.metric.name
+        return Accuracy(name, held.mean, held.worst, held.samples, searched, self.samples.made, plain), held.reference
+
+    def latency(self, made: Made) -> Latency:
+        """The time of a run of one thread beside that of the original."""
+        with self.watch("time"):
+            paths = [self.reference, made.final.path]
+            return time_models(paths, self._feed, runs=_RUNS, threads=1).latencies[1]
+
+    @property
+    def _feed(self) -> Mapping[str, Any]:
+        return next(iter(self.samples.holdout)).feeds
+
+
+def stamp(model: Model, mode: str) -> None:
+    """Writes into the metadata that the model was quantized here."""
+    model.proto.metadata_props.add(key=METADATA, value=mode)
+
+
+def nothing(sites: Sequence[Site], reasons: Mapping[str, str] | None = None) -> UnequalError:
+    """What is said where nothing can be quantized."""
+    told = {(reasons or {}).get(site.name) or site.refusal for site in sites}
+    why = "; ".join(sorted(filter(None, told))) if sites else "the model has no product with constant float weights"
+    return UnequalError("GO146", f"nothing can be quantized: {why}", "", "graphopt inspect MODEL lists what is in it")
+
+
+def _bounded(progress: Progress | None) -> Callable[[str, int, int | None], None] | None:
+    """For data whose length nobody knows."""
+    if progress is None:
+        return None
+    return lambda what, done, total: progress(what, done, total if total is not None else done + 1)
