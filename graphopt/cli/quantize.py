@@ -36,7 +36,7 @@ _what = all_of(
         type=click.Choice(["16", "32", "64", "128", "256"]),
         default="32",
         show_default=True,
-        help="How many weights of 4 bits share a scale.",
+        help="How many weights share a scale in weight-only schemes.",
     ),
     click.option(
         "--smooth",

@@ -29,7 +29,7 @@ from graphopt.quantize.proof import Planned, Proof, Run, prove
 from graphopt.quantize.recipes import Recipes
 from graphopt.quantize.sites import Site
 from graphopt.quantize.statistics import Statistics
-from graphopt.runtime import Runner
+from graphopt.runtime import Runner, Session
 
 METADATA = "graphopt.quantized"
 """The key of the metadata by which a model is known that was quantized here."""
@@ -116,12 +116,15 @@ class Made:
 
 class Studio:
     """Where candidates are made and run: a child process, a temporary folder, the data, and the float model's outputs.
-    A context manager."""
+
+    `samples` gives the data, once there is a session of the float model. A context manager; entering it raises what
+    that raises, and what creating the session raises.
+    """
 
     def __init__(
         self,
         original: Model,
-        samples: Samples,
+        samples: Callable[[Session], Samples],
         metric: Metric,
         runner: Runner,
         threads: int | None,
@@ -130,25 +133,28 @@ class Studio:
         cache: bool = False,
     ) -> None:
         self.original = original
-        self.samples = samples
+        self._samples_for = samples
         self.metric = metric
         self.runner = runner
         self.threads = threads or cores()
         self.watch = watch
         self.progress = progress
         self._caches = cache
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self.runner)
-        folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
-        self.folder = Path(self._stack.enter_context(folder))
-        path = self.original.path
-        self.reference = path if path is not None else save(self.original, self.folder / "model.onnx")[-1]
-        infer(self.original)
-        padding = masks(self.original, [value.name for value in self.original.graph.outputs])
-        scores = Evaluator(self.runner, self.reference, self.metric, self.threads, padding)
-        self.evaluator = self._stack.enter_context(scores)
+        with ExitStack() as stack:
+            stack.enter_context(self.runner)
+            folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
+            self.folder = Path(stack.enter_context(folder))
+            path = self.original.path
+            self.reference = path if path is not None else save(self.original, self.folder / "model.onnx")[-1]
+            infer(self.original)
+            padding = masks(self.original, [value.name for value in self.original.graph.outputs])
+            name = str(path or "model")
+            scores = Evaluator(self.runner, self.reference, self.metric, self.threads, padding, name)
+            self.evaluator = stack.enter_context(scores)
+            self.samples = self._samples_for(self.evaluator.session)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -80,7 +80,7 @@ def quantize(
     """Quantizes a model for `target`, says what that costs in accuracy and which kernels run, and writes it.
 
     `mode` is `dynamic` (activations are rounded at run time), `static` (on grids that `calib` gives), `weight-only`
-    (`weight_bits`, of which `block` share a scale at 4), `float16`, or `auto`: for each group of products the cheapest
+    (`weight_bits`, of which `block` share a scale), `float16`, or `auto`: for each group of products the cheapest
     of them by which the model loses at most `max_drop` in `metric`, or 0.001. `calib` is data as `calibration_data`
     takes it, of which half calibrates, a quarter is searched on and a quarter gives the figures; `calib_batch` samples
     of an array are one batch, `skip_bad` leaves bad batches out, `cache` keeps what calibration found for another run.
@@ -120,13 +120,14 @@ def quantize(
     level: Literal["sites", "full"] = "full" if verify == "full" else "sites"
     kernels = libraries(custom_ops)
     checking = Checking(dims or {}, None, ("cpu",), timeout, memory, level=level, assume=promises, custom_ops=kernels)
-    with Checker(original, checking) if verify != "off" else nullcontext() as checker:
-        unverified = "" if allow_unverified else UNVERIFIED
-        attempt = attempted(partial(rewriting, progress=progress), checker, None, watch, progress, unverified)
-    attempt.trace.failures[:0] = chosen.failures
-    samples = samples_for(original, calib, batch=calib_batch, skip_bad=skip_bad, dims=dims or {})
     runner = Runner(timeout=timeout, memory=memory, custom_ops=kernels)
-    with Studio(original, samples, measure, runner, threads, watch, progress, cache) as studio:
+    data = partial(samples_for, original, calib, batch=calib_batch, skip_bad=skip_bad, dims=dims or {})
+    with Studio(original, data, measure, runner, threads, watch, progress, cache) as studio:
+        with Checker(original, checking) if verify != "off" else nullcontext() as checker:
+            unverified = "" if allow_unverified else UNVERIFIED
+            attempt = attempted(partial(rewriting, progress=progress), checker, None, watch, progress, unverified)
+        attempt.trace.failures[:0] = chosen.failures
+        samples = studio.samples
         guilty = frozenset(key_of(one.site) for one in attempt.guilty)
         candidates = Candidates(rewriting, studio.folder, guilty)
         if mode == "float16":

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from graphopt.bench import feeds_for
+from graphopt.bench.feeds import LENGTHS
+from graphopt.errors import InconclusiveError, RuntimeCrash
 from graphopt.ir import Model
 from graphopt.quantize.data import Batches, calibration_data
+from graphopt.runtime import RunError, Session
+from graphopt.verify.inputs.chosen import Chooser
+from graphopt.verify.inputs.feeds import Feeder
+from graphopt.verify.pair import OVERTIME
+from graphopt.verify.parts import Part, PartSession
 
 _MADE = 4
 """How many batches are made up."""
@@ -33,16 +41,41 @@ class Samples:
         return tuple(filter(None, told))
 
 
-def samples_for(model: Model, data: Any, *, batch: int | None, skip_bad: bool, dims: Mapping[str, int]) -> Samples:
-    """The batches of `data` (see `calibration_data`), or made up ones where it is None.
+def samples_for(
+    model: Model, data: Any, session: Session, *, batch: int | None, skip_bad: bool, dims: Mapping[str, int]
+) -> Samples:
+    """The batches of `data` (see `calibration_data`), or made up ones, that `session`, the model, runs, where it is
+    None.
 
-    Raises: ModelError for data that is bad or does not fit, InconclusiveError GO017 where none can be made up.
+    Raises: ModelError for data that is bad or does not fit, UsageError GO016 for a dimension that no input has,
+    InconclusiveError GO012 where no sizes make the model run, GO017 where no inputs can be made up.
     """
     if data is not None:
         split = calibration_data(data, model, batch, skip_bad).split()
         return Samples(split.calibration, split.search, split.holdout, False, split.note)
-    made = [feeds_for(model, dims=dims, shapes={}, seed=seed) for seed in range(_MADE)]
+    try:
+        made = _made(model, session, dims)
+    except InconclusiveError as error:
+        hint = error.hint if "--dim" in error.hint else "give real inputs with --calib DATA"
+        raise InconclusiveError(error.code, error.message, error.where, hint) from error
     batches = calibration_data(made, model)
     return Samples(
         None, batches, batches, True, "the accuracy is that on made-up inputs: give --calib for a real figure"
     )
+
+
+def _made(model: Model, session: Session, dims: Mapping[str, int]) -> list[Mapping[str, Any]]:
+    """Feeds that the model runs: of the usual lengths, or of whatever sizes are found for it."""
+    make = partial(feeds_for, model, dims=dims, shapes={})
+    for length in LENGTHS:
+        try:
+            session.run(make(length=length))
+        except (RunError, RuntimeCrash) as error:
+            if error.code == OVERTIME:
+                raise
+            continue
+        return [make(length=length, seed=seed) for seed in range(_MADE)]
+    inputs = frozenset(port.name for port in session.inputs)
+    ports = Part(inputs=inputs, outputs={port.name: port.name for port in session.outputs})
+    found = Chooser(model, Feeder(model, 0), dims).feeds(PartSession(session, ports), thorough=False)
+    return [feed.arrays for feed in found]

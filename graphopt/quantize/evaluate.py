@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,10 +11,16 @@ from typing import Self
 
 import numpy as np
 
+from graphopt.errors import ModelError
 from graphopt.quantize.data import Batch
-from graphopt.quantize.metric import Metric, Outputs, Samples, Score
+from graphopt.quantize.metric import OWN_METRIC, Metric, Outputs, Samples, Score
 from graphopt.quantize.padding import Mask
-from graphopt.runtime import Runner, Session
+from graphopt.runtime import Runner
+
+_CANDIDATE = "the quantized model"
+"""What errors call a candidate: its file is gone when they are read."""
+
+_FLOATS = re.compile(r"tensor\((float|double|float16)\)")
 
 
 class Evaluator:
@@ -21,28 +28,38 @@ class Evaluator:
 
     The float model's outputs lie in a temporary folder, one file for each batch, so memory does not grow with their
     number. What stands at places that are padding, as `padding` says of outputs, does not count: models compute
-    anything there. A context manager.
+    anything there. Errors call the float model `name`. A context manager, which opens `session`, that of the float model.
     """
 
     def __init__(
-        self, runner: Runner, reference: Path, metric: Metric, threads: int, padding: Mapping[str, Mask] | None = None
+        self,
+        runner: Runner,
+        reference: Path,
+        metric: Metric,
+        threads: int,
+        padding: Mapping[str, Mask] | None = None,
+        name: str = "",
     ) -> None:
         self._runner = runner
         self._reference = reference
         self._metric = metric
         self._threads = threads
         self._padding = padding or {}
+        self._name = name or str(reference)
         self._folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
         self._known: dict[str, tuple[Path, Samples]] = {}
-        self._session: Session | None = None
         self._names: list[str] = []
 
     def __enter__(self) -> Self:
+        """Raises: what `Runner.load` raises, ModelError GO143 where the model has no output for the metric."""
+        self.session = self._runner.load(self._reference, optimize=False, threads=self._threads, name=self._name)
+        if self._metric.best is not None and not any(_FLOATS.match(port.type) for port in self.session.outputs):
+            message = f"no output is of floating-point numbers, which {self._metric.name} compares"
+            raise ModelError("GO143", message, self._name, OWN_METRIC)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        if self._session is not None:
-            self._session.close()
+        self.session.close()
         self._folder.cleanup()
 
     def score(self, candidate: Path, split: str, batches: Iterable[Batch]) -> Score:
@@ -52,7 +69,7 @@ class Evaluator:
         """
         values: Samples = []
         best: Samples = []
-        with self._runner.load(candidate, optimize=True, threads=self._threads) as session:
+        with self._runner.load(candidate, optimize=True, threads=self._threads, name=_CANDIDATE) as session:
             for batch in batches:
                 reference, own = self._float(f"{split}-{batch.number}", batch)
                 best += own
@@ -63,8 +80,8 @@ class Evaluator:
         """The metric between `candidate` with onnxruntime's optimizer and without it."""
         values: Samples = []
         with (
-            self._runner.load(candidate, optimize=True, threads=self._threads) as session,
-            self._runner.load(candidate, optimize=False, threads=self._threads) as plain,
+            self._runner.load(candidate, optimize=True, threads=self._threads, name=_CANDIDATE) as session,
+            self._runner.load(candidate, optimize=False, threads=self._threads, name=_CANDIDATE) as plain,
         ):
             for batch in batches:
                 values += self._measured(plain.run(batch.feeds), session.run(batch.feeds), batch)
@@ -86,14 +103,12 @@ class Evaluator:
     def _float(self, name: str, batch: Batch) -> tuple[Outputs, Samples]:
         """What the float model gives, and its own metric."""
         if name not in self._known:
-            if self._session is None:
-                self._session = self._runner.load(self._reference, optimize=False, threads=self._threads)
-            outputs = self._session.run(batch.feeds)
+            outputs = self.session.run(batch.feeds)
             kept = {key: value for key, value in outputs.items() if isinstance(value, np.ndarray)}
             path = Path(self._folder.name) / f"{len(self._known)}.npz"
             np.savez(path, *kept.values())
             self._known[name] = path, self._measured(outputs, outputs, batch)
             self._names = list(kept)
         path, own = self._known[name]
-        with np.load(path) as stored:
+        with np.load(path, allow_pickle=True) as stored:
             return {key: stored[f"arr_{index}"] for index, key in enumerate(self._names)}, own

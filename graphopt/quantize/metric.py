@@ -21,6 +21,7 @@ Samples = list[float]
 Measure = Callable[[Outputs, Outputs, Mapping[str, Any]], Samples]
 
 _TINY = 1e-30
+OWN_METRIC = "--metric FILE.py:function compares what it likes"
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Score:
     def of(metric: Metric, values: Sequence[float], reference: Sequence[float]) -> Score:
         """Raises: ModelError GO143 where there are no samples."""
         if not values:
-            raise ModelError("GO143", "the metric has no sample to look at", "", "give batches that are not empty")
+            raise ModelError("GO143", f"{metric.name} has nothing to compare: outputs are empty", "", OWN_METRIC)
         best = metric.best if metric.best is not None else float(np.mean(reference))
         return Score(float(np.mean(values)), float(np.min(values)), len(values), best)
 

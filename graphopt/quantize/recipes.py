@@ -23,12 +23,14 @@ from graphopt.rewrite import Grid, Integers, Recipe
 
 _SMOOTHED = ("MatMul", "Gemm")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+_BYTES = 4
+"""The accuracy level at which MatMulNBits multiplies bytes."""
 
 
 @dataclass(frozen=True)
 class Options:
     """What holds for all sites: the processor and the dialect, how ranges are observed, how weights are rounded
-    (`block` of them share a scale at 4 bits), `smooth`: the exponent by which outliers of activations are moved into
+    (in weight-only schemes `block` of them share a scale), `smooth`: the exponent by which outliers of activations are moved into
     the weights, None to search for it, 0 to leave them, `correct`: whether what rounding takes away on average is
     added."""
 
@@ -151,22 +153,23 @@ class Recipes:
         )
 
     def _weights(self, site: Site, bits: int) -> Recipe:
-        if bits == 8:
+        """Only the weights are integers. Those of 8 bits are multiplied with blocks of activations that the kernel
+        rounds to 8 bits itself; those of 4 bits, which are coarse enough, with floats."""
+        if site.op not in _SMOOTHED:
             return Recipe("weights", integers(site.weights, axis=site.channels, name=site.weights_name))
         observed = self._statistics.get(site.input)
-        gram = observed.gram if observed is not None else None
-        method: Method = "gptq" if gram is not None else "nearest"
+        gram = observed.gram if observed is not None and bits == 4 else None
         made = integers(
             site.weights,
             axis=site.axis,
-            bits=4,
+            bits=bits,
             block=self.options.block,
-            symmetric=False,
-            method=method,
+            symmetric=bits == 8,
+            method="gptq" if gram is not None else "nearest",
             gram=gram,
             name=site.weights_name,
         )
-        return Recipe("weights", made)
+        return Recipe("weights", made, accuracy_level=_BYTES if bits == 8 else 0)
 
 
 @dataclass(frozen=True)

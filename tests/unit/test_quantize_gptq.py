@@ -135,3 +135,14 @@ def test_correlations_that_many_rows_show_are_kept() -> None:
     share = (kept - np.diag(kept.diagonal())) / np.where(np.eye(K) > 0, 1, GRAM)
     assert 0.7 < np.median(share[~np.eye(K, dtype=bool)]) < 1
     assert (shrunk(GRAM, 10)[0, 1:] / GRAM[0, 1:]).max() < 0.5
+
+
+def test_a_block_is_fitted_to_what_it_would_best_be() -> None:
+    """With the columns of the block as real numbers, their part of d U can be made zero."""
+    upper = np.linalg.cholesky(GRAM[::-1, ::-1] + np.eye(K))[::-1, ::-1].astype(np.float32)
+    done = np.zeros_like(W)
+    done[:, :32] = RNG.normal(size=(N, 32)) * 0.01
+    span = slice(32, 64)
+    done[:, span] = W[:, span] - gptq._best_real(W, done, upper, span)
+    before = np.abs(done[:, :32] @ upper[:32, span]).max()
+    assert np.abs(done @ upper)[:, span].max() < 1e-4 * before

@@ -127,11 +127,11 @@ def test_other_floats(kind: str) -> None:
 
 def test_parts_are_as_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({"axis": 0}, {"axis": 1}, {"axis": 0, "block": 32, "bits": 4, "method": "search"}):
-        whole = integers(Tensor.of(W), **options)  # type: ignore[arg-type]
+        whole = integers(Tensor.of(W), **options)
         expected = whole.values.numpy(), whole.scale.numpy()
         with monkeypatch.context() as patch:
             patch.setattr(module, "_ELEMENTS", 1000)
-            parts = integers(Tensor.of(W), **options)  # type: ignore[arg-type]
+            parts = integers(Tensor.of(W), **options)
             assert np.array_equal(parts.values.numpy(), expected[0])
             assert np.array_equal(parts.scale.numpy(), expected[1])
 
