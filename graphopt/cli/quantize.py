@@ -34,9 +34,7 @@ _what = all_of(
     click.option(
         "--block",
         type=click.Choice(["16", "32", "64", "128", "256"]),
-        default="32",
-        show_default=True,
-        help="How many weights share a scale in weight-only schemes.",
+        help="How many weights share a scale in weight-only schemes; default: 32, in mode auto 128.",
     ),
     click.option(
         "--smooth",
@@ -107,7 +105,7 @@ def quantize(
     report: str | None,
     schemes: tuple[tuple[str, Any], ...],
     weight_bits: str,
-    block: str,
+    block: str | None,
     dims: tuple[tuple[str, int], ...],
     **options: Any,
 ) -> int:
@@ -126,7 +124,7 @@ def quantize(
             target,
             schemes=dict(schemes),
             weight_bits=4 if weight_bits == "4" else 8,
-            block=int(block),
+            block=int(block) if block is not None else None,
             dims=dict(dims),
             progress=progress,
             **options,

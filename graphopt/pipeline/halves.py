@@ -29,7 +29,7 @@ def halves(studio: Studio, candidates: Candidates, exclude: Collection[str], no_
     final = candidates.build(convert)
     report = told[0]
     if not report.converted:
-        raise nothing((), {})
+        raise nothing("no operation can be in half precision")
     kept = {one.name: one.reason for one in report.kept}
     reasons = {site.name: next((kept[name] for name in site.ends if name in kept), "") for site in tapped.sites}
     schemes = {site.name: "float" if reasons[site.name] else "float16" for site in tapped.sites}

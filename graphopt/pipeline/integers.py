@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
@@ -57,7 +57,7 @@ def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
     tapped = candidates.tapped(embed=wish.embed, more=_between)
     sites = tapped.sites
     if all(site.refusal for site in sites):
-        raise nothing(sites)
+        raise nothing(_refused(site.refusal for site in sites))
     data = studio.samples.calibration
     statistics = studio.statistics(tapped, data, gram=wish.bits == 4) if data is not None else {}
     fixed = _fixed(sites, wish)
@@ -81,13 +81,17 @@ def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
         final,
         sites,
         schemes=decided.found.decision,
-        reasons={name: one.reason for name, one in choices.items()},
+        reasons={name: one.reason or _searched(decided.found.decision[name]) for name, one in choices.items()},
         groups={name: group.name for group in decided.groups for name in group.sites},
         sensitivity=decided.found.sensitivity,
         score=decided.score,
         steps=decided.steps,
         recipes=decided.recipes,
     )
+
+
+def _searched(level: Level) -> str:
+    return "the model loses less with it in floats" if level == "float" else ""
 
 
 def _between(model: Model) -> list[str]:
@@ -113,10 +117,17 @@ def _choices(
     """What each site may become. Raises: UnequalError GO146 where all stay float."""
 
     def refused(name: str) -> str | None:
-        return statistics[name].refused if name in statistics else None
+        found = statistics[name].refused if name in statistics else None
+        return f"its activation {found}" if found else found
 
     found = {site.name: choice(site, wish.mode, wish.bits, refused) for site in sites}
+    broken = [site for site in sites if not site.refusal and not site.is_finite]
+    found |= {site.name: Choice(("float",), "its weights hold NaN or infinities") for site in broken}
     found |= {name: Choice((level,), "as asked for") for name, level in fixed.items()}
     if all(one.levels == ("float",) for one in found.values()):
-        raise nothing(sites, {name: one.reason for name, one in found.items()})
+        raise nothing(_refused(one.reason for one in found.values()))
     return found
+
+
+def _refused(reasons: Iterable[str]) -> str:
+    return "; ".join(sorted({*reasons} - {""})) or "the model has no product with constant float weights"

@@ -29,6 +29,7 @@ from graphopt.quantize.proof import Planned, Proof, Run, prove
 from graphopt.quantize.recipes import Recipes
 from graphopt.quantize.sites import Site
 from graphopt.quantize.statistics import Statistics
+from graphopt.quantize.weights import quantized_name
 from graphopt.runtime import Runner, Session
 
 METADATA = "graphopt.quantized"
@@ -71,31 +72,24 @@ class Made:
 
     @property
     def planned(self) -> list[Planned]:
-        """The sites that are to run on integers, as the proof asks for them."""
-        names = self.final.model.graph.names
-        found = []
-        for site in self.sites:
-            scheme = self.schemes.get(site.name, "float")
-            if scheme in _KINDS:
-                end = next((name for name in site.ends if name in names), site.name)
-                found.append(Planned(end, site.op, site.weights_name, _KINDS[scheme]))
-        return found
+        """The sites as the proof asks for them."""
+        return [self._planned(site, _KINDS.get(self.schemes.get(site.name, "float"), "")) for site in self.sites]
+
+    def _planned(self, site: Site, kind: str) -> Planned:
+        weights = quantized_name(site.weights_name) if kind else site.weights_name
+        return Planned(site.name, site.op, weights, kind, site.ends)
 
     def results(self, proof: Proof) -> tuple[SiteResult, ...]:
         """All sites, with the kernels that run them."""
         runs = {run.name: run for run in proof.runs}
-        by_weight = {run.weight: run for run in proof.runs}
-        return tuple(
-            self._result(
-                site, next((runs[name] for name in site.ends if name in runs), by_weight.get(site.weights_name))
-            )
-            for site in self.sites
-        )
+        return tuple(self._result(site, runs.get(site.name)) for site in self.sites)
 
     def _result(self, site: Site, run: Run | None) -> SiteResult:
         scheme = self.schemes.get(site.name, "float")
         group = self.groups.get(site.name, site.name)
-        smoothing = self.recipes.smoothing(site) if self.recipes and scheme in ("static", "dynamic") else None
+        smoothing = None
+        if self.recipes is not None:
+            smoothing = self.recipes.smoothing(site, scheme)
         return SiteResult(
             name=site.name,
             op=site.op,
@@ -215,10 +209,8 @@ def stamp(model: Model, mode: str) -> None:
     model.proto.metadata_props.add(key=METADATA, value=mode)
 
 
-def nothing(sites: Sequence[Site], reasons: Mapping[str, str] | None = None) -> UnequalError:
+def nothing(why: str) -> UnequalError:
     """What is said where nothing can be quantized."""
-    told = {(reasons or {}).get(site.name) or site.refusal for site in sites}
-    why = "; ".join(sorted(filter(None, told))) if sites else "the model has no product with constant float weights"
     return UnequalError("GO146", f"nothing can be quantized: {why}", "", "graphopt inspect MODEL lists what is in it")
 
 

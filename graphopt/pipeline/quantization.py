@@ -49,7 +49,7 @@ def quantize(
     cpu: Cpu | None = None,
     schemes: Mapping[str, Level] | None = None,
     weight_bits: Literal[4, 8] = 8,
-    block: int = 32,
+    block: int | None = None,
     smooth: float | Literal["auto", "off"] = "auto",
     observer: str | None = None,
     exclude: Iterable[str] = (),
@@ -80,9 +80,9 @@ def quantize(
     """Quantizes a model for `target`, says what that costs in accuracy and which kernels run, and writes it.
 
     `mode` is `dynamic` (activations are rounded at run time), `static` (on grids that `calib` gives), `weight-only`
-    (`weight_bits`, of which `block` share a scale), `float16`, or `auto`: for each group of products the cheapest
-    of them by which the model loses at most `max_drop` in `metric`, or 0.001. `calib` is data as `calibration_data`
-    takes it, of which half calibrates, a quarter is searched on and a quarter gives the figures; `calib_batch` samples
+    (`weight_bits`, of which `block` share a scale: 32, in `auto` 128), `float16`, or `auto`: for each group of products
+    the cheapest of them by which the model loses at most `max_drop` in `metric`, or 0.001. `calib` is data as
+    `calibration_data` takes it, of which half calibrates, a quarter is searched on and a quarter gives the figures; `calib_batch` samples
     of an array are one batch, `skip_bad` leaves bad batches out, `cache` keeps what calibration found for another run.
     `schemes` are levels by patterns of names, `exclude` patterns of what stays float, `smooth` an exponent, `observer`
     a name: looked for where not given. `require_integer` is the share of products with constant weights that must run
@@ -140,7 +140,7 @@ def quantize(
                 processor,
                 target,
                 weight_bits,
-                block,
+                block or (128 if asked == "auto" else 32),
                 smooth,
                 observer,
                 schemes or {},
@@ -150,8 +150,8 @@ def quantize(
             )
             made = integers(studio, candidates, wish)
         here = runs_on.provider == "cpu" and processor == detected()
-        proof, latency = studio.proof(made), studio.latency(made) if here else None
         accuracy, best = studio.accuracy(made)
+        proof, latency = studio.proof(made), studio.latency(made) if here else None
         errors = [
             *([attempt.error] if attempt.error is not None and not attempt.acceptable(allow_unverified) else []),
             *_missed(measure, accuracy, best, None if best_effort else max_drop),

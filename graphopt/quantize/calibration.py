@@ -9,12 +9,10 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from graphopt.errors import RuntimeCrash
 from graphopt.quantize.cache import Cache
 from graphopt.quantize.data import Batch, Batches
 from graphopt.quantize.padding import Mask
 from graphopt.quantize.statistics import Statistics
-from graphopt.runtime import RunError
 
 MOST_BYTES: Final = 256 << 20
 """Bytes of activations that are held at once, where one of them is not larger."""
@@ -91,19 +89,14 @@ class _Run:
 
     def observe(self, batch: Batch, batches: Batches) -> bool:
         """Adds a batch; False where it does not run and is left out. Raises: what `calibrate` raises."""
-        where = f"{batches.where}: {batch.name}"
-        try:
+        ran = False
+        with batches.running(batch):
             for names in self._groups(batch):
                 values = self.tap.run(batch.feeds, names)
                 for name in names:
                     self._add(name, values.pop(name), batch)
-        except RunError as error:
-            batches.skip(batch.number, RunError(error.phase, error.status, error.message, where))
-            return False
-        except RuntimeCrash as error:
-            batches.skip(batch.number, RuntimeCrash(error.code, error.message, where, error.hint))
-            return False
-        return True
+            ran = True
+        return ran
 
     def _add(self, name: str, value: Any, batch: Batch) -> None:
         self.sizes[name] = max(self.sizes.get(name, 0), np.asarray(value).nbytes / _elements(batch))

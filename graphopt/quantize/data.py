@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -11,10 +12,11 @@ from typing import Any, Final
 
 import numpy as np
 
-from graphopt.errors import GraphoptError, ModelError
+from graphopt.errors import GraphoptError, ModelError, RuntimeCrash
 from graphopt.ir import Model
 from graphopt.quantize.checked import Checker
 from graphopt.quantize.sources import Source, source_of
+from graphopt.runtime import RunError
 
 _PARTS: Final = 4
 """What a split counts by: of four batches, two are for calibration, one each for search and hold-out."""
@@ -94,17 +96,40 @@ class Batches:
             raise error
         self._skipped[number] = error
 
+    @contextmanager
+    def running(self, batch: Batch) -> Iterator[None]:
+        """Runs `batch` in a with block: where the model does not run on it, it is left out as by `skip`."""
+        where = f"{self.where}: {batch.name}"
+        try:
+            yield
+        except RunError as error:
+            self.skip(batch.number, RunError(error.phase, error.status, error.message, where))
+        except RuntimeCrash as error:
+            self.skip(batch.number, RuntimeCrash(error.code, error.message, where, error.hint))
+
     def split(self) -> Split:
         """What is calibrated on, searched on, and judged by: half of the batches and a quarter each, by their places.
 
-        Fewer than four batches serve all three. Reads up to four batches.
+        Fewer than four batches serve all three, as do those of which a quarter has only bad ones. Reads each part up to
+        its first good batch.
         """
         count = sum(1 for _ in islice(iter(self), _PARTS))
-        if count < _PARTS:
-            told = "there is only one batch" if count == 1 else f"there are only {count} batches"
-            note = f"{told} of data: calibration, search and hold-out are the same ({_PARTS} are needed to tell apart)"
-            return Split(self, self, self, note)
-        return Split(self._part(0, 2), self._part(1), self._part(3))
+        parts = self._part(0, 2), self._part(1), self._part(3)
+        if count == _PARTS and all(part._has_any for part in parts):
+            return Split(*parts)
+        told = {1: "there is only one batch", _PARTS: "there are too few good batches"}
+        note = f"{told.get(count, f'there are only {count} batches')} of data: "
+        note += f"calibration, search and hold-out are the same ({_PARTS} are needed to tell apart)"
+        return Split(self, self, self, note)
+
+    @property
+    def _has_any(self) -> bool:
+        try:
+            return next(iter(self), None) is not None
+        except ModelError as error:
+            if error.code != "GO118":
+                raise
+            return False
 
     def _part(self, *places: int) -> Batches:
         return Batches(self._source, self._checker, self.skip_bad, self._skipped, places)

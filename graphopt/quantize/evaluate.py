@@ -12,7 +12,7 @@ from typing import Self
 import numpy as np
 
 from graphopt.errors import ModelError
-from graphopt.quantize.data import Batch
+from graphopt.quantize.data import Batch, Batches
 from graphopt.quantize.metric import OWN_METRIC, Metric, Outputs, Samples, Score
 from graphopt.quantize.padding import Mask
 from graphopt.runtime import Runner
@@ -23,12 +23,17 @@ _CANDIDATE = "the quantized model"
 _FLOATS = re.compile(r"tensor\((float|double|float16)\)")
 
 
+_PACKED = {"session.disable_prepacking": "0"}
+"""As kernels read their weights when the model is optimized: MatMulNBits rounds activations only then."""
+
+
 class Evaluator:
     """Scores models against the float model, whose session is created without onnxruntime's optimizer.
 
     The float model's outputs lie in a temporary folder, one file for each batch, so memory does not grow with their
     number. What stands at places that are padding, as `padding` says of outputs, does not count: models compute
-    anything there. Errors call the float model `name`. A context manager, which opens `session`, that of the float model.
+    anything there. Errors call the float model `name`. A context manager; while it is open, `session` is that of the
+    float model.
     """
 
     def __init__(
@@ -46,7 +51,6 @@ class Evaluator:
         self._threads = threads
         self._padding = padding or {}
         self._name = name or str(reference)
-        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
         self._known: dict[str, tuple[Path, Samples]] = {}
         self._names: list[str] = []
 
@@ -56,24 +60,27 @@ class Evaluator:
         if self._metric.best is not None and not any(_FLOATS.match(port.type) for port in self.session.outputs):
             message = f"no output is of floating-point numbers, which {self._metric.name} compares"
             raise ModelError("GO143", message, self._name, OWN_METRIC)
+        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.session.close()
         self._folder.cleanup()
 
-    def score(self, candidate: Path, split: str, batches: Iterable[Batch]) -> Score:
+    def score(self, candidate: Path, split: str, batches: Batches) -> Score:
         """The metric of `candidate`, in onnxruntime's default session, over `batches`, those of a split of that name.
 
-        Raises: RunError where the model does not run, ModelError GO143 without a sample.
+        A batch that does not run is left out where `batches.skip_bad` says so. Raises: RunError and RuntimeCrash, with
+        the name of the batch, ModelError GO143 without a sample, and what iterating over `batches` raises.
         """
         values: Samples = []
         best: Samples = []
         with self._runner.load(candidate, optimize=True, threads=self._threads, name=_CANDIDATE) as session:
             for batch in batches:
-                reference, own = self._float(f"{split}-{batch.number}", batch)
-                best += own
-                values += self._measured(reference, session.run(batch.feeds), batch)
+                with batches.running(batch):
+                    reference, own = self._float(f"{split}-{batch.number}", batch)
+                    values += self._measured(reference, session.run(batch.feeds), batch)
+                    best += own
         return Score.of(self._metric, values, best)
 
     def unoptimized(self, candidate: Path, batches: Iterable[Batch]) -> float:
@@ -81,7 +88,9 @@ class Evaluator:
         values: Samples = []
         with (
             self._runner.load(candidate, optimize=True, threads=self._threads, name=_CANDIDATE) as session,
-            self._runner.load(candidate, optimize=False, threads=self._threads, name=_CANDIDATE) as plain,
+            self._runner.load(
+                candidate, optimize=False, threads=self._threads, name=_CANDIDATE, entries=_PACKED
+            ) as plain,
         ):
             for batch in batches:
                 values += self._measured(plain.run(batch.feeds), session.run(batch.feeds), batch)

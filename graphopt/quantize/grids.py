@@ -26,7 +26,7 @@ def activation_grid(low: float, high: float, dtype: Activations = "uint8", symme
 
     With l = min(low, 0), h = max(high, 0): s = (h − l) / 255, z = round(q_min − l / s), as in onnx's
     DynamicQuantizeLinear; `symmetric`: s = max(h, −l) / 127, z in the middle (128, 0). A range of zero width gets
-    s = 1. `scale` is a float32 that is neither zero, denormal nor infinite.
+    s = 1, z = q_min. `scale` is a float32 that is neither zero, denormal nor infinite.
 
     Raises: ModelError GO125 when the range is none: not finite, or `low` above `high`.
     """
@@ -38,7 +38,7 @@ def activation_grid(low: float, high: float, dtype: Activations = "uint8", symme
     middle = first + 128
     reach = max(high, -low) / 127 if symmetric else (high - low) / 255
     scale = np.float32(min(max(reach, _TINY), _HUGE) if reach else 1.0)
-    zero = middle if symmetric or not reach else min(max(round(first - low / float(scale)), first), first + 255)
+    zero = middle if symmetric else min(max(round(first - low / float(scale)), first), first + 255)
     return Grid(np.array(scale), np.array(zero, kind))
 
 

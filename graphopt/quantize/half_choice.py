@@ -90,7 +90,7 @@ def _reason(
     node: Node, slots: Slots, choice: Choice, keep: Collection[str], angles: set[Node], limit: float
 ) -> Reason | None:
     """Why `node` stays in float32; None where it need not, and no text where it has no floats to speak of."""
-    reach, floats = choice.reach, [value for value in node.inputs[: node.arity] if _single(value)]
+    reach, floats = choice.reach, [value for value in node.inputs[: node.arity] if value is not None and _single(value)]
     results = [value for value in node.outputs if _single(value)]
     if not slots.inputs:
         return Reason("operator", f"{node.op} has no half precision" if floats or results else "")

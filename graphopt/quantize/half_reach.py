@@ -241,7 +241,7 @@ def _reduced_sum(node: Node, reach: Reach) -> float | None:
     return peak * math.prod(size for size in sizes if isinstance(size, int)) if _numbers(sizes) else math.inf
 
 
-def _numbers(sizes: list[object]) -> bool:
+def _numbers(sizes: Iterable[object]) -> bool:
     return all(isinstance(size, int) for size in sizes)
 
 

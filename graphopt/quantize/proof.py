@@ -260,12 +260,18 @@ def _proof(
 
 
 def _places(written: Products, sites: Sequence[Planned]) -> dict[Planned, Product]:
-    """The products that end in planned values: those that make them, or that are behind scales and biases.
+    """The products with planned weights, and those that end in planned values: they make them, or are behind scales and
+    biases.
 
     What a value itself ends is nobody else's: those are looked for first, and then those that end further on.
     """
     found: dict[Planned, Product] = {}
     taken = set[Product]()
+    for site in sites:
+        named = [product for product in written.all if site.weight in product.weights]
+        if len(named) == 1 and named[0] not in taken:
+            found[site] = named[0]
+            taken.add(named[0])
     for step in range(1 + max((len(site.ends) for site in sites), default=0)):
         for site in sites:
             names = (site.name, *site.ends)

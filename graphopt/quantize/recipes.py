@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from graphopt.ir import Model, Value
 from graphopt.ir.tensor import Array
-from graphopt.quantize.correction import static_correction
+from graphopt.quantize.correction import bias_correction, static_correction
 from graphopt.quantize.cpu import Cpu
 from graphopt.quantize.grids import activation_grid
 from graphopt.quantize.histogram import Histogram
@@ -18,11 +18,14 @@ from graphopt.quantize.search import Decision, Level
 from graphopt.quantize.sites import Site, find_sites, key
 from graphopt.quantize.smooth import ALPHAS, Products, Smoothing, search_smoothing
 from graphopt.quantize.statistics import Statistics
-from graphopt.quantize.weights import Method, dequantized, integers
+from graphopt.quantize.weights import dequantized, integers
 from graphopt.rewrite import Grid, Integers, Recipe
+from graphopt.rewrite.plan import Scheme
 
 _SMOOTHED = ("MatMul", "Gemm")
 _CONVOLUTIONS = ("Conv", "ConvTranspose")
+_SCHEMES: dict[str, Scheme] = {"static": "static", "dynamic": "dynamic"}
+"""The levels that round activations."""
 _BYTES = 4
 """The accuracy level at which MatMulNBits multiplies bytes."""
 
@@ -30,14 +33,13 @@ _BYTES = 4
 @dataclass(frozen=True)
 class Options:
     """What holds for all sites: the processor and the dialect, how ranges are observed, how weights are rounded
-    (in weight-only schemes `block` of them share a scale), `smooth`: the exponent by which outliers of activations are moved into
-    the weights, None to search for it, 0 to leave them, `correct`: whether what rounding takes away on average is
-    added."""
+    (in weight-only schemes `block` of them share a scale), `smooth`: the exponent by which outliers of activations are
+    moved into the weights, None to search for it, 0 to leave them, `correct`: whether what rounding takes away on
+    average is added."""
 
     cpu: Cpu
     target: str = "ort-cpu"
     observer: str = "min-max"
-    method: Method = "nearest"
     block: int = 32
     smooth: float | None = None
     correct: bool = True
@@ -64,7 +66,7 @@ class Recipes:
         for site in sites:
             self._readers[site.input].append(site)
         self._known: dict[tuple[str, Level], Recipe] = {}
-        self._smoothing: dict[str, Smoothing | None] = {}
+        self._smoothing: dict[tuple[str, str], Smoothing | None] = {}
         self._grids: dict[str, Grid] = {}
 
     def plan(self, model: Model, decision: Decision) -> DecidedPlan:
@@ -81,22 +83,21 @@ class Recipes:
             self._known[site.name, level] = self._made(site, level)
         return self._known[site.name, level]
 
-    def smoothing(self, site: Site) -> Smoothing | None:
+    def smoothing(self, site: Site, level: str) -> Smoothing | None:
         """By what the activation of a site is divided, which its other readers share; None where by nothing."""
         observed = self._statistics.get(site.input)
-        if observed is None or self.options.smooth == 0 or site.op not in _SMOOTHED:
+        if observed is None or self.options.smooth == 0 or site.op not in _SMOOTHED or level not in _SCHEMES:
             return None
-        if site.input not in self._smoothing:
-            readers = [one for one in self._readers[site.input] if one.op in _SMOOTHED and not one.refusal]
-            self._smoothing[site.input] = self._searched(observed, readers)
-        return self._smoothing[site.input]
+        if (site.input, level) not in self._smoothing:
+            self._smoothing[site.input, level] = self._searched(observed, site, _SCHEMES[level])
+        return self._smoothing[site.input, level]
 
     def range(self, site: Site) -> tuple[float, float] | None:
-        """The range that the activation of a site has, divided by what smooths it; None where nothing was observed."""
+        """The range of the grid on which a static site reads its activation; None where nothing was observed."""
         observed = self._statistics.get(site.input)
         if observed is None:
             return None
-        return observed_range(_divided(observed, self.smoothing(site)), self.options.observer)
+        return observed_range(_divided(observed, self.smoothing(site, "static")), self.options.observer)
 
     def grid(self, name: str) -> Grid:
         """The grid of an activation as it stands."""
@@ -111,9 +112,12 @@ class Recipes:
         signed = self.options.signed
         return activation_grid(low, high, "int8" if signed else "uint8", symmetric=signed)
 
-    def _searched(self, observed: Statistics, readers: Sequence[Site]) -> Smoothing | None:
-        weights = [_matrix(site.weights.numpy(), site) for site in readers]
-        products = Products(observed.rows, weights, observed.low, observed.high, grid=self._whole)
+    def _searched(self, observed: Statistics, site: Site, scheme: Scheme) -> Smoothing | None:
+        readers = [one for one in self._readers[site.input] if one.op in _SMOOTHED and not one.refusal]
+        weights = [_matrix(one.weights.numpy(), one) for one in readers]
+        # What finds its range at run time sees what is padding as well.
+        low, high = (observed.low, observed.high) if scheme == "static" else observed.extremes
+        products = Products(observed.rows, weights, low, high, scheme, grid=self._whole)
         found = search_smoothing(products, ALPHAS if self.options.smooth is None else (self.options.smooth,))
         return found if found.alpha is not None else None
 
@@ -123,34 +127,32 @@ class Recipes:
     def _made(self, site: Site, level: Level) -> Recipe:
         if level in ("weights8", "weights4"):
             return self._weights(site, 8 if level == "weights8" else 4)
-        smoothing = self.smoothing(site)
+        smoothing = self.smoothing(site, level)
         factors = smoothing.factors if smoothing is not None else None
         weights = self._channels(site, factors)
-        if level == "dynamic":
-            return Recipe("dynamic", weights, smooth=factors)
-        observed = self._statistics[site.input]
+        observed = self._statistics.get(site.input)
+        if level == "dynamic" or observed is None:
+            bias = self._correction(site, weights, factors, None) if observed is not None else None
+            return Recipe("dynamic", weights, smooth=factors, bias=bias)
         grid = self.grid(site.input) if smoothing is None else self._observed(_divided(observed, smoothing))
-        bias = None
-        if self.options.correct and site.op in _SMOOTHED:
-            exact, found = _matrix(site.weights.numpy(), site), _matrix(dequantized(weights), site)
-            bias = static_correction(observed.rows, exact, found, grid, factors)
+        bias = self._correction(site, weights, factors, grid)
         return Recipe("static", weights, input=grid, smooth=factors, bias=bias)
+
+    def _correction(self, site: Site, weights: Integers, factors: Array | None, grid: Grid | None) -> Array | None:
+        """What rounding takes away on average: on a grid of the activation, or by the weights alone."""
+        if not self.options.correct or site.op not in _SMOOTHED:
+            return None
+        observed = self._statistics[site.input]
+        exact, found = _matrix(site.weights.numpy(), site), _matrix(dequantized(weights), site)
+        if grid is not None:
+            return static_correction(observed.rows, exact, found, grid, factors)
+        by = 1.0 if factors is None else factors
+        return bias_correction(observed.mean / by, (exact.T * by).T, found)
 
     def _channels(self, site: Site, factors: Array | None) -> Integers:
         # Without VNNI sums of two products overflow 16 bits unless weights have seven.
         bits = 7 if self.options.cpu == "x86" and self.options.target == "ort-cpu" else 8
-        observed = self._statistics.get(site.input)
-        method = self.options.method if site.op in _SMOOTHED and observed is not None else "nearest"
-        gram = observed.gram if observed is not None else None
-        return integers(
-            site.weights,
-            axis=site.channels,
-            bits=bits,
-            smooth=factors,
-            method=method if gram is not None or method != "gptq" else "nearest",
-            gram=gram,
-            name=site.weights_name,
-        )
+        return integers(site.weights, axis=site.channels, bits=bits, smooth=factors, name=site.weights_name)
 
     def _weights(self, site: Site, bits: int) -> Recipe:
         """Only the weights are integers. Those of 8 bits are multiplied with blocks of activations that the kernel
@@ -165,8 +167,9 @@ class Recipes:
             bits=bits,
             block=self.options.block,
             symmetric=bits == 8,
-            method="gptq" if gram is not None else "nearest",
+            method="gptq" if gram is not None else "search" if bits == 4 else "nearest",
             gram=gram,
+            count=observed.count if observed is not None else 0,
             name=site.weights_name,
         )
         return Recipe("weights", made, accuracy_level=_BYTES if bits == 8 else 0)

@@ -20,8 +20,8 @@ from graphopt.quantize.statistics import Statistics
 
 Shard = Mapping[str, Statistics]
 
-_ARRAYS: Final = ("low", "high", "total", "rows", "keys", "gram")
-_FORM: Final = "graphopt statistics 1"
+_ARRAYS: Final = ("low", "high", "total", "rows", "keys", "gram", "outer_low", "outer_high")
+_FORM: Final = "graphopt statistics 2"
 _UNREADABLE: Final = (
     OSError,
     ValueError,

@@ -7,6 +7,8 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from graphopt.errors import UsageError, near
 from graphopt.ir import Graph, Model, Node, Tensor, Value, dtypes
 from graphopt.rewrite import constant_of
@@ -20,6 +22,8 @@ _PLAIN = {
 """Operators that move values, which say nothing of what a product is for."""
 _FINISHES = ("Add", "Relu", "Clip")
 """Operators that rules may take in one with a product."""
+_PART = 1 << 20
+"""How many weights are looked at at once."""
 _FEW = 6
 """How many such operators in a row are looked through."""
 
@@ -28,11 +32,11 @@ _FEW = 6
 class Site:
     """One product of an activation with constant weights, in a model that is fused and not yet lowered.
 
-    `name` is that of the value it makes, behind the names of what holds its scope; `ends` those of what is made of it by
-    sums and cuts alone as well, of which one is in every model that computes it. `input` is the activation's. `weights`
-    are summed over `axis`, and `channels` is the axis of output channels. `macs` are the multiplications of one row of
-    the activation (of one place of an image). `group` names the sites of equal structure, of which the first gives the
-    name. `refusal` says why the site stays as it is, whatever was asked for; empty where it need not.
+    `name` is that of the value it makes, behind the names of what holds its scope; `ends` those of what is made of it
+    by sums and cuts alone as well, of which one is in every model that computes it. `input` is the activation's.
+    `weights` are summed over `axis`, and `channels` is the axis of output channels. `macs` are the multiplications of
+    one row of the activation (of one place of an image). `group` names the sites of equal structure, of which the first
+    gives the name. `refusal` says why the site stays as it is, whatever was asked for; empty where it need not.
     """
 
     name: str
@@ -60,6 +64,12 @@ class Site:
     @property
     def macs(self) -> int:
         return math.prod(self.weights.shape)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers; it reads them, a part at a time."""
+        flat = self.weights.numpy().reshape(-1)
+        return all(np.isfinite(flat[start : start + _PART]).all() for start in range(0, flat.size, _PART))
 
 
 def find_sites(model: Model, *, embed: bool = False) -> list[Site]:
@@ -167,6 +177,8 @@ def _axes(node: Node, weights: Tensor) -> tuple[int, int]:
 def _refusal(node: Node, activation: Value, weights: Tensor) -> str:
     if weights.dtype != dtypes.FLOAT:
         return f"its weights are {dtypes.NAMES[weights.dtype]}, not float32"
+    if not math.prod(weights.shape):
+        return "its weights are empty"
     if constant_of(activation) is not None:
         return "both of its operands are constants"
     match node.op:
@@ -175,7 +187,7 @@ def _refusal(node: Node, activation: Value, weights: Tensor) -> str:
         case "Gemm" if node.attr("transA", 0):
             return "its activation is transposed"
         case "Gemm" if node.attr("alpha", 1.0) != 1.0 or node.attr("beta", 1.0) != 1.0:
-            return "it is scaled"
+            return "its alpha or beta is not 1"
         case "GRU":
             return "onnxruntime has no integer kernel for GRU"
     return ""

@@ -47,6 +47,9 @@ class Statistics:
     keys: Array
     gram: Array | None = None
     infinite: int = 0
+    outer_low: Array | None = None
+    outer_high: Array | None = None
+    """The extremes of each channel with the places that are padding; None where there are none."""
 
     @staticmethod
     def of(x: Any, axis: int = -1, seed: int = 0, gram: bool = False, kept: Array | None = None) -> Statistics:
@@ -61,7 +64,9 @@ class Statistics:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
         last = axis - array.ndim if axis >= 0 else axis
+        outer: tuple[Array | None, Array | None] = None, None
         if kept is not None and kept.ndim <= array.ndim + last:
+            outer = _extremes(np.nan_to_num(array, nan=0, posinf=0, neginf=0), last)
             array = array[kept]
         infinite = 0
         low, high = _extremes(array, last)
@@ -77,7 +82,8 @@ class Statistics:
         rows = moved[np.unravel_index(chosen, moved.shape[:-1])].reshape(len(chosen), moved.shape[-1])
         total = array.sum(axis=_others(array, last), dtype=np.float64)
         product = _gram(moved) if gram and moved.shape[-1] <= GRAM_CHANNELS else None
-        return Statistics(axis, count, low, high, total, Histogram.of(array), rows, keys[chosen], product, infinite)
+        histogram = Histogram.of(array)
+        return Statistics(axis, count, low, high, total, histogram, rows, keys[chosen], product, infinite, *outer)
 
     def merge(self, other: Statistics) -> Statistics:
         """Those of all rows of both; in which order any are merged makes no difference but by the rounding of sums.
@@ -102,6 +108,16 @@ class Statistics:
             keys[chosen],
             None if self.gram is None or other.gram is None else self.gram + other.gram,
             self.infinite + other.infinite,
+            np.minimum(self.extremes[0], other.extremes[0]),
+            np.maximum(self.extremes[1], other.extremes[1]),
+        )
+
+    @property
+    def extremes(self) -> tuple[Array, Array]:
+        """(K,) each: the least and the largest of each channel, at padded places as well."""
+        return (
+            self.low if self.outer_low is None else self.outer_low,
+            self.high if self.outer_high is None else self.outer_high,
         )
 
     @property

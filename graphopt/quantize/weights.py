@@ -62,7 +62,13 @@ def integers(
         None if symmetric else Tensor.deferred(kind, shape, partial(part, 2)),
         axis if axis is None else axis % len(tensor.shape),
         block,
+        quantized_name(name),
     )
+
+
+def quantized_name(name: str) -> str:
+    """What the integers of the weights `name` are called."""
+    return f"{name}_quantized" if name else "weights"
 
 
 def dequantized(weights: Integers) -> Array:

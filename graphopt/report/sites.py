@@ -46,8 +46,9 @@ def unfused(sites: Iterable[SiteResult]) -> list[Unfused]:
     most frequent first."""
     names: dict[str, list[str]] = {}
     for site in sites:
-        reason = site.kernel_reason or site.reason
-        if not site.integer and (reason or site.scheme in _INTEGER_SCHEMES):
+        planned = site.scheme in _INTEGER_SCHEMES
+        reason = (site.kernel_reason or site.reason) if planned else (site.reason or site.kernel_reason)
+        if not site.integer and (reason or planned):
             names.setdefault(reason or f"runs as {site.kernel or 'no known kernel'}", []).append(site.name)
     return sorted((Unfused(reason, tuple(found)) for reason, found in names.items()), key=lambda one: -len(one.sites))
 

@@ -37,7 +37,8 @@ class Integers:
     `values` has the shape of the weights, int8, uint8, int4 or uint4. Without `block`, `scale` and `zero_point` are
     (C,) along `axis`, the axis of output channels, or () for the whole tensor. With it, `scale` has the shape of the
     weights but for `axis`, the axis that is summed over, where one scale serves `block` elements (the last block may be
-    shorter). No `zero_point` is zero. Large tensors are computed when they are read.
+    shorter). No `zero_point` is zero. Large tensors are computed when they are read. `name` is what
+    the values are called in the model.
     """
 
     values: Tensor
@@ -45,6 +46,7 @@ class Integers:
     zero_point: Tensor | None = None
     axis: int | None = None
     block: int = 0
+    name: str = "weights"
 
 
 @dataclass(frozen=True, eq=False)

@@ -40,6 +40,8 @@ class RunError(ModelError):
 
     def __init__(self, phase: str, status: str, message: str, where: str = "") -> None:
         hint = "allow more with --memory" if status == "MEMORY" else ""
+        if "is not a registered function/op" in message:
+            hint = "--custom-ops LIB brings the kernels of operators that onnxruntime has not"
         super().__init__("GO054" if phase == "load" else "GO055", message, where, hint)
         self.phase = phase
         self.status = status

@@ -59,7 +59,7 @@ class IntegerGemm(Rule):
         turned: int | None,
     ) -> Value:
         a, z = without_sign(op, a, z)
-        columns = op.const(numbers_of(b).T, like=b, name="weights") if turned else b
+        columns = op.const(numbers_of(b).T, like=b, name=b.name) if turned else b
         product = op.ms.MatMulIntegerToFloat(a, columns, s, t, z, y)
         return product if c is None else op.Add(product, _floats(op, c))
 

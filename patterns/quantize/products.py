@@ -56,7 +56,7 @@ def as_floats(op: Builder, weights: Integers) -> Value:
 def constants(op: Builder, weights: Integers) -> tuple[Value, Value, Value | None]:
     """Integers, scale and zero point of weights."""
     zero = None if weights.zero_point is None else op.const(weights.zero_point, name="weights_zero_point")
-    return op.const(weights.values, name="weights"), op.const(weights.scale, name="weights_scale"), zero
+    return op.const(weights.values, name=weights.name), op.const(weights.scale, name="weights_scale"), zero
 
 
 def smoothed(op: Builder, x: Value, recipe: Recipe) -> Value:

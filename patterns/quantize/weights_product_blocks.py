@@ -39,7 +39,7 @@ class WeightsProductInBlocks(Rule):
         packed, scales, zeros = nbits_operands(weights, summed)
         y = op.ms.MatMulNBits(
             smoothed(op, x, recipe),
-            op.const(packed, name="weights"),
+            op.const(packed, name=weights.name),
             op.const(scales, name="weights_scale"),
             None if zeros is None else op.const(zeros, name="weights_zero_point"),
             K=weights.values.shape[summed],
