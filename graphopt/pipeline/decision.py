@@ -13,10 +13,10 @@ from graphopt.pipeline.samples import Samples
 from graphopt.quantize.evaluate import Evaluator
 from graphopt.quantize.levels import Choice, grouped
 from graphopt.quantize.metric import Metric, Score
+from graphopt.quantize.observe.statistics import Statistics
 from graphopt.quantize.recipes import Options, Recipes
 from graphopt.quantize.search import Decision, Found, Group, Level, Trial, cheapest, search, sensitivities
 from graphopt.quantize.sites import Site
-from graphopt.quantize.statistics import Statistics
 
 AIM = 0.001
 """What `auto` may lose of its own accord."""

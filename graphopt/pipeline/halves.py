@@ -8,7 +8,7 @@ from collections.abc import Collection
 from graphopt.ir import Model
 from graphopt.pipeline.candidates import Candidates
 from graphopt.pipeline.made import Made, Studio, nothing, stamp
-from graphopt.quantize.half import HalfReport, needed, to_half
+from graphopt.quantize.half.convert import HalfReport, needed, to_half
 from graphopt.quantize.sites import matching
 
 

@@ -15,10 +15,10 @@ from graphopt.pipeline.made import CONVOLUTIONS, Made, Studio, nothing, stamp
 from graphopt.quantize.cpu import Cpu
 from graphopt.quantize.integer_paths import integer_paths
 from graphopt.quantize.levels import Choice, Mode, choice
+from graphopt.quantize.observe.statistics import Statistics
 from graphopt.quantize.recipes import Options
 from graphopt.quantize.search import Decision, Level
 from graphopt.quantize.sites import Site, find_sites, matching
-from graphopt.quantize.statistics import Statistics
 
 LEVELS: tuple[Level, ...] = ("static", "dynamic", "weights8", "weights4", "float")
 

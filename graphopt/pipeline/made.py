@@ -19,17 +19,17 @@ from graphopt.pipeline.optimize import Progress
 from graphopt.pipeline.quantized import Accuracy, SiteResult, Step
 from graphopt.pipeline.samples import Samples
 from graphopt.pipeline.watch import Watch
-from graphopt.quantize.cache import Cache, model_key
-from graphopt.quantize.calibration import Wanted, calibrate
-from graphopt.quantize.data import Batches
+from graphopt.quantize.data.batches import Batches
+from graphopt.quantize.data.padding import masks
 from graphopt.quantize.evaluate import Evaluator
 from graphopt.quantize.metric import Metric, Score
-from graphopt.quantize.padding import masks
+from graphopt.quantize.observe.cache import Cache, model_key
+from graphopt.quantize.observe.calibration import Wanted, calibrate
+from graphopt.quantize.observe.statistics import Statistics
 from graphopt.quantize.proof import Planned, Proof, Run, prove
 from graphopt.quantize.recipes import Recipes
+from graphopt.quantize.rounding.weights import quantized_name
 from graphopt.quantize.sites import Site
-from graphopt.quantize.statistics import Statistics
-from graphopt.quantize.weights import quantized_name
 from graphopt.runtime import Runner, Session
 
 METADATA = "graphopt.quantized"

@@ -24,7 +24,7 @@ from graphopt.pipeline.samples import Samples, samples_for
 from graphopt.pipeline.verification import libraries
 from graphopt.pipeline.watch import Watch
 from graphopt.quantize.cpu import CPUS, Cpu, detected
-from graphopt.quantize.half_target import native_halves
+from graphopt.quantize.half.target import native_halves
 from graphopt.quantize.metric import Metric, metric_named
 from graphopt.quantize.proof import Proof
 from graphopt.quantize.search import Level
@@ -82,12 +82,12 @@ def quantize(
     `mode` is `dynamic` (activations are rounded at run time), `static` (on grids that `calib` gives), `weight-only`
     (`weight_bits`, of which `block` share a scale: 32, in `auto` 128), `float16`, or `auto`: for each group of products
     the cheapest of them by which the model loses at most `max_drop` in `metric`, or 0.001. `calib` is data as
-    `calibration_data` takes it, of which half calibrates, a quarter is searched on and a quarter gives the figures; `calib_batch` samples
-    of an array are one batch, `skip_bad` leaves bad batches out, `cache` keeps what calibration found for another run.
-    `schemes` are levels by patterns of names, `exclude` patterns of what stays float, `smooth` an exponent, `observer`
-    a name: looked for where not given. `require_integer` is the share of products with constant weights that must run
-    on integer kernels. `threads` run inside one op where nothing is timed; times are of one thread, and taken only
-    where the target and `cpu` are those of this machine. The other options are those of `fuse`.
+    `calibration_data` takes it, of which half calibrates, a quarter is searched on and a quarter gives the figures;
+    `calib_batch` samples of an array are one batch, `skip_bad` leaves bad batches out, `cache` keeps what calibration
+    found for another run. `schemes` are levels by patterns of names, `exclude` patterns of what stays float, `smooth`
+    an exponent, `observer` a name: looked for where not given. `require_integer` is the share of products with constant
+    weights that must run on integer kernels. `threads` run inside one op where nothing is timed; times are of one
+    thread, and taken only where the target and `cpu` are those of this machine. The other options are those of `fuse`.
 
     Nothing is written without `output`, with `dry_run`, or where something stands against it: see `errors`. Raises:
     UsageError for options and names that do not fit, ModelError for a model or data that is bad, or was quantized by us

@@ -11,7 +11,7 @@ from graphopt.bench import feeds_for
 from graphopt.bench.feeds import LENGTHS
 from graphopt.errors import InconclusiveError, RuntimeCrash
 from graphopt.ir import Model
-from graphopt.quantize.data import Batches, calibration_data
+from graphopt.quantize.data.batches import Batches, calibration_data
 from graphopt.runtime import RunError, Session
 from graphopt.verify.inputs.chosen import Chooser
 from graphopt.verify.inputs.feeds import Feeder

@@ -12,9 +12,9 @@ from typing import Self
 import numpy as np
 
 from graphopt.errors import ModelError
-from graphopt.quantize.data import Batch, Batches
+from graphopt.quantize.data.batches import Batch, Batches
+from graphopt.quantize.data.padding import Mask
 from graphopt.quantize.metric import OWN_METRIC, Metric, Outputs, Samples, Score
-from graphopt.quantize.padding import Mask
 from graphopt.runtime import Runner
 
 _CANDIDATE = "the quantized model"

@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 
 from graphopt.ir import Model, Value
 from graphopt.ir.tensor import Array
-from graphopt.quantize.correction import bias_correction, static_correction
 from graphopt.quantize.cpu import Cpu
-from graphopt.quantize.grids import activation_grid
-from graphopt.quantize.histogram import Histogram
 from graphopt.quantize.integer_paths import integer_paths
-from graphopt.quantize.observers import observed_range
+from graphopt.quantize.observe.histogram import Histogram
+from graphopt.quantize.observe.observers import observed_range
+from graphopt.quantize.observe.statistics import Statistics
+from graphopt.quantize.rounding.correction import bias_correction, static_correction
+from graphopt.quantize.rounding.grids import activation_grid
+from graphopt.quantize.rounding.smooth import ALPHAS, Products, Smoothing, search_smoothing
+from graphopt.quantize.rounding.weights import dequantized, integers
 from graphopt.quantize.search import Decision, Level
 from graphopt.quantize.sites import Site, find_sites, key
-from graphopt.quantize.smooth import ALPHAS, Products, Smoothing, search_smoothing
-from graphopt.quantize.statistics import Statistics
-from graphopt.quantize.weights import dequantized, integers
 from graphopt.rewrite import Grid, Integers, Recipe
 from graphopt.rewrite.plan import Scheme
 

@@ -17,11 +17,11 @@ from graphopt.ir.infer import infer
 from graphopt.ir.tensor import Array
 from graphopt.ir.text import parse
 from graphopt.pipeline.optimize import optimize
-from graphopt.quantize.equalize import equalize
-from graphopt.quantize.grids import activation_grid
 from graphopt.quantize.integer_paths import integer_paths
+from graphopt.quantize.rounding.equalize import equalize
+from graphopt.quantize.rounding.grids import activation_grid
+from graphopt.quantize.rounding.weights import integers
 from graphopt.quantize.sites import Site, find_sites
-from graphopt.quantize.weights import integers
 from graphopt.rewrite import Grid, Recipe, built_in_rules
 from graphopt.targets import target_named
 

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from graphopt.ir import Model, Tensor, dtypes, load, model_from_proto, model_to_proto, save
 from graphopt.ir.tensor import Array
 from graphopt.quantize import weights
-from graphopt.quantize.shelf import Shelf
-from graphopt.quantize.weights import integers
+from graphopt.quantize.rounding.shelf import Shelf
+from graphopt.quantize.rounding.weights import integers
 from graphopt.verify.weights import Weights
 
 INT4 = np.arange(-8, 7, dtype=np.int8).astype(ml_dtypes.int4).reshape(3, 5)

@@ -17,12 +17,12 @@ from graphopt.ir import Model, load
 from graphopt.ir import save as save_model
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
-from graphopt.quantize.cache import Cache, cache_folder, model_key
-from graphopt.quantize.calibration import Wanted, calibrate
-from graphopt.quantize.data import Batches, calibration_data
-from graphopt.quantize.padding import Mask, masks
-from graphopt.quantize.shards import merge
-from graphopt.quantize.statistics import Statistics
+from graphopt.quantize.data.batches import Batches, calibration_data
+from graphopt.quantize.data.padding import Mask, masks
+from graphopt.quantize.observe.cache import Cache, cache_folder, model_key
+from graphopt.quantize.observe.calibration import Wanted, calibrate
+from graphopt.quantize.observe.shards import merge
+from graphopt.quantize.observe.statistics import Statistics
 from graphopt.runtime import RunError, Runner
 from graphopt.verify.parts import part
 from graphopt.verify.weights import Weights

@@ -16,7 +16,7 @@ from graphopt.errors import ModelError
 from graphopt.ir import Model
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
-from graphopt.quantize.data import Batches, calibration_data
+from graphopt.quantize.data.batches import Batches, calibration_data
 
 BERT = """
 opset 17

@@ -8,10 +8,10 @@ import pytest
 from graphopt.ir import Tensor
 from graphopt.ir.tensor import Array
 from graphopt.quantize import gptq
-from graphopt.quantize.gptq import compensated, layer_error, shrunk
-from graphopt.quantize.grids import levels
-from graphopt.quantize.rounding import Rounded, fitted, in_groups, rounded
-from graphopt.quantize.weights import dequantized, integers
+from graphopt.quantize.rounding.gptq import compensated, layer_error, shrunk
+from graphopt.quantize.rounding.grids import levels
+from graphopt.quantize.rounding.nearest import Rounded, fitted, in_groups, rounded
+from graphopt.quantize.rounding.weights import dequantized, integers
 
 RNG = np.random.default_rng(0)
 K, N = 160, 48

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from graphopt.errors import ModelError
-from graphopt.quantize.grids import activation_grid, levels, on_grid, quantized, weight_grid
+from graphopt.quantize.rounding.grids import activation_grid, levels, on_grid, quantized, weight_grid
 from graphopt.rewrite import Grid
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)

@@ -16,9 +16,9 @@ from graphopt.ir.infer import infer
 from graphopt.ir.tensor import Tensor
 from graphopt.ir.text import parse
 from graphopt.pipeline.optimize import optimize
-from graphopt.quantize.half import HalfReport, needed, to_half
-from graphopt.quantize.half_reach import fit
-from graphopt.quantize.half_target import native_halves
+from graphopt.quantize.half.convert import HalfReport, needed, to_half
+from graphopt.quantize.half.reach import fit
+from graphopt.quantize.half.target import native_halves
 from graphopt.rewrite import find_rules
 from graphopt.targets import target_named
 

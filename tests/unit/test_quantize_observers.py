@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 
 from graphopt.errors import UsageError
-from graphopt.quantize.grids import activation_grid, on_grid
-from graphopt.quantize.observers import OBSERVERS, observed_range
-from graphopt.quantize.statistics import Statistics
+from graphopt.quantize.observe.observers import OBSERVERS, observed_range
+from graphopt.quantize.observe.statistics import Statistics
+from graphopt.quantize.rounding.grids import activation_grid, on_grid
 
 Array = npt.NDArray[Any]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from graphopt.ir.tensor import Array
-from graphopt.quantize.correction import bias_correction, static_correction
-from graphopt.quantize.grids import activation_grid, on_grid
-from graphopt.quantize.smooth import Products, Smoothing, search_smoothing
+from graphopt.quantize.rounding.correction import bias_correction, static_correction
+from graphopt.quantize.rounding.grids import activation_grid, on_grid
+from graphopt.quantize.rounding.smooth import Products, Smoothing, search_smoothing
 
 K = 96
 # Two channels of great range, undone in the weights: as they are, these leave a few steps to all the others.

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import pytest
 
 from graphopt.errors import ModelError
-from graphopt.quantize.histogram import Histogram
-from graphopt.quantize.shards import load, merge, save
-from graphopt.quantize.statistics import GRAM_CHANNELS, ROWS, Statistics
+from graphopt.quantize.observe.histogram import Histogram
+from graphopt.quantize.observe.shards import load, merge, save
+from graphopt.quantize.observe.statistics import GRAM_CHANNELS, ROWS, Statistics
 
 Array = npt.NDArray[Any]
 
@@ -92,7 +92,7 @@ def test_places_that_do_not_count() -> None:
 def test_no_row_at_all() -> None:
     none = Statistics.of(numbers(2, 5, 3), kept=np.zeros((2, 5), bool))
     some = Statistics.of(numbers(4, 3))
-    assert none.refused == "calibration saw no number of it"
+    assert none.refused == "has no number that calibration saw"
     assert none.range == (0, 0)
     same(none.merge(some), some)
     same(some.merge(none), some)

@@ -13,7 +13,7 @@ from graphopt.errors import ModelError
 from graphopt.ir import Tensor, dtypes
 from graphopt.ir.tensor import Array
 from graphopt.quantize import weights as module
-from graphopt.quantize.weights import dequantized, integers
+from graphopt.quantize.rounding.weights import dequantized, integers
 from graphopt.rewrite.nbits import nbits_operands
 
 RNG = np.random.default_rng(0)

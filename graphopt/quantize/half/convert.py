@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from graphopt.ir import Model, Node, Value, dtypes
 from graphopt.ir.infer import infer
 from graphopt.passes import remove_dead
-from graphopt.quantize.half_choice import LIMIT, MASK_SLOT, READS_ANY, Choice, Kind, choose, mask_of
-from graphopt.quantize.half_masks import Masks
-from graphopt.quantize.half_reach import MOVERS, Reach
-from graphopt.quantize.half_types import Types, declare_half, give_name
+from graphopt.quantize.half.choice import LIMIT, MASK_SLOT, READS_ANY, Choice, Kind, choose, mask_of
+from graphopt.quantize.half.masks import Masks
+from graphopt.quantize.half.reach import MOVERS, Reach
+from graphopt.quantize.half.types import Types, declare_half, give_name
 
 _WEIGHTS = 1024
 """Constants of as many elements are weights: halves in the file, even where they are multiplied in float32."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from graphopt.errors import ModelError
-from graphopt.quantize.histogram import Histogram
+from graphopt.quantize.observe.histogram import Histogram
 
 Array = npt.NDArray[Any]
 

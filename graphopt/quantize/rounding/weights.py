@@ -12,10 +12,10 @@ import numpy as np
 from graphopt.errors import ModelError
 from graphopt.ir import Tensor, dtypes
 from graphopt.ir.tensor import Array
-from graphopt.quantize.gptq import compensated
-from graphopt.quantize.grids import levels
-from graphopt.quantize.rounding import Rounded, fitted, rounded
-from graphopt.quantize.shelf import Shelf
+from graphopt.quantize.rounding.gptq import compensated
+from graphopt.quantize.rounding.grids import levels
+from graphopt.quantize.rounding.nearest import Rounded, fitted, rounded
+from graphopt.quantize.rounding.shelf import Shelf
 from graphopt.rewrite.plan import Integers
 
 Method = Literal["nearest", "search", "gptq"]

@@ -17,9 +17,9 @@ import numpy as np
 from graphopt.ir import IR_DOMAIN, Node, Tensor, Value, dtypes
 from graphopt.ir.fills import is_indicator
 from graphopt.ir.masks import never_empty
-from graphopt.quantize.half_choice import MASK_SLOT
-from graphopt.quantize.half_reach import LARGEST, VIEWS, Reach
-from graphopt.quantize.half_types import Types, clamped_tensor, made_after
+from graphopt.quantize.half.choice import MASK_SLOT
+from graphopt.quantize.half.reach import LARGEST, VIEWS, Reach
+from graphopt.quantize.half.types import Types, clamped_tensor, made_after
 
 _SWALLOWS: Final = -(2.0**28)
 """Below this, two neighbouring float32 numbers are 32 apart: a score that is added is lost."""

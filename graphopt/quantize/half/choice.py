@@ -9,8 +9,8 @@ from typing import Final, Literal
 
 from graphopt.ir import IR_DOMAIN, Model, Node, Value, dtypes
 from graphopt.ir.fills import Fill, fills
-from graphopt.quantize.half_reach import LARGEST, MOVERS, SMALLEST_NORMAL, Reach
-from graphopt.quantize.half_slots import Slots, half_slots
+from graphopt.quantize.half.reach import LARGEST, MOVERS, SMALLEST_NORMAL, Reach
+from graphopt.quantize.half.slots import Slots, half_slots
 
 Kind = Literal["asked", "large", "small", "sum", "angle", "count", "widened", "operator"]
 """Why an operation stays in float32: by wish; values that overflow; values that vanish; the sum of many numbers; an

@@ -19,8 +19,8 @@ from functools import cached_property
 import numpy as np
 
 from graphopt.ir.tensor import Array
-from graphopt.quantize.grids import activation_grid, levels, on_grid
-from graphopt.quantize.rounding import fitted, rounded
+from graphopt.quantize.rounding.grids import activation_grid, levels, on_grid
+from graphopt.quantize.rounding.nearest import fitted, rounded
 from graphopt.rewrite.plan import Grid, Scheme
 
 ALPHAS = (0.5, 0.7, 0.9)

@@ -9,10 +9,10 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 
-from graphopt.quantize.cache import Cache
-from graphopt.quantize.data import Batch, Batches
-from graphopt.quantize.padding import Mask
-from graphopt.quantize.statistics import Statistics
+from graphopt.quantize.data.batches import Batch, Batches
+from graphopt.quantize.data.padding import Mask
+from graphopt.quantize.observe.cache import Cache
+from graphopt.quantize.observe.statistics import Statistics
 
 MOST_BYTES: Final = 256 << 20
 """Bytes of activations that are held at once, where one of them is not larger."""

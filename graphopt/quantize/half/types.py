@@ -12,7 +12,7 @@ import onnx
 from graphopt.ir import Graph, Model, Node, Tensor, Value, dtypes
 from graphopt.ir.infer import infer_node
 from graphopt.ir.tensor import Array
-from graphopt.quantize.half_reach import to_half
+from graphopt.quantize.half.reach import to_half
 
 
 @dataclass

@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 
 from graphopt.errors import UsageError, near
-from graphopt.quantize.histogram import Histogram
-from graphopt.quantize.statistics import Statistics
+from graphopt.quantize.observe.histogram import Histogram
+from graphopt.quantize.observe.statistics import Statistics
 
 Range = tuple[float, float]
 

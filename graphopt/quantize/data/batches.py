@@ -14,8 +14,8 @@ import numpy as np
 
 from graphopt.errors import GraphoptError, ModelError, RuntimeCrash
 from graphopt.ir import Model
-from graphopt.quantize.checked import Checker
-from graphopt.quantize.sources import Source, source_of
+from graphopt.quantize.data.checked import Checker
+from graphopt.quantize.data.sources import Source, source_of
 from graphopt.runtime import RunError
 
 _PARTS: Final = 4

@@ -15,8 +15,8 @@ from typing import Any, Final
 import numpy as np
 
 from graphopt.errors import ModelError, close_names
-from graphopt.quantize.histogram import Histogram
-from graphopt.quantize.statistics import Statistics
+from graphopt.quantize.observe.histogram import Histogram
+from graphopt.quantize.observe.statistics import Statistics
 
 Shard = Mapping[str, Statistics]
 
@@ -65,7 +65,7 @@ def read(path: Path | str) -> tuple[dict[str, Statistics], dict[str, Any]]:
                 raise ValueError(f"it is of the form '{head['form']}'")
             return {told["name"]: _one(archive, i, told) for i, told in enumerate(head["values"])}, head["about"]
     except _UNREADABLE as error:
-        hint = "write it with graphopt.quantize.shards.save"
+        hint = "write it with graphopt.quantize.observe.shards.save"
         raise ModelError("GO122", f"the statistics cannot be read: {error}", str(path), hint) from error
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from graphopt.errors import ModelError
 from graphopt.ir import Model, Tensor, dtypes
 from graphopt.ir.encode import initializers, model_without_weights
-from graphopt.quantize.shards import Shard, read, save
-from graphopt.quantize.statistics import Statistics
+from graphopt.quantize.observe.shards import Shard, read, save
+from graphopt.quantize.observe.statistics import Statistics
 
 
 def cache_folder() -> Path:

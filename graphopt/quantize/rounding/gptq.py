@@ -15,8 +15,8 @@ from __future__ import annotations
 import numpy as np
 
 from graphopt.ir.tensor import Array
-from graphopt.quantize.grids import levels
-from graphopt.quantize.rounding import Rounded, fitted, in_groups, rounded
+from graphopt.quantize.rounding.grids import levels
+from graphopt.quantize.rounding.nearest import Rounded, fitted, in_groups, rounded
 
 _COLUMNS = 128
 

@@ -1,0 +1,1 @@
+"""Numbers on grids: how weights and activations are rounded, and what makes good for it."""
