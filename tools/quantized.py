@@ -37,7 +37,7 @@ from rich.console import Console
 from rich.table import Table
 
 from graphopt.bench.paired import ratio_of_medians
-from graphopt.quantize.proof import prove
+from graphopt.quantize.proof.prove import prove
 from graphopt.runtime import Runner
 
 Array = np.ndarray[Any, Any]

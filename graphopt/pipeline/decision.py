@@ -15,7 +15,7 @@ from graphopt.quantize.levels import Choice, grouped
 from graphopt.quantize.metric import Metric, Score
 from graphopt.quantize.observe.statistics import Statistics
 from graphopt.quantize.recipes import Options, Recipes
-from graphopt.quantize.search import Decision, Found, Group, Level, Trial, cheapest, search, sensitivities
+from graphopt.quantize.search import Decision, Found, Group, Level, Trial, cheapest, gathered, search, sensitivities
 from graphopt.quantize.sites import Site
 
 AIM = 0.001
@@ -24,7 +24,9 @@ _GAIN = 0.02
 """The share of the loss that another way to observe must take away to be preferred."""
 _OBSERVERS = ("percentile-99.999", "percentile-99.99", "mse")
 _MOST_GROUPS = 24
-"""How many groups are restored one by one to see what they cost; of more, those with the most multiplications."""
+"""How many groups are decided one by one; of more, those with the most multiplications."""
+_MOST_SITES = 6000
+"""How many sites are placed anew, in all, only to see what groups cost: a large model takes seconds for each group."""
 
 Tell = Callable[[str, int, int], None]
 
@@ -64,7 +66,7 @@ class Decider:
     def decide(self, mode: Mode, choices: Mapping[str, Choice], fixed: Decision, budget: float | None) -> Decided:
         """The recipes and levels of `mode`; sites of `fixed` have the level that it says. `budget` is what may be lost;
         None: `AIM` for `auto`, for the others whatever their cheapest levels lose."""
-        groups = grouped(self.sites, choices)
+        groups = gathered(grouped(self.sites, choices), _MOST_GROUPS)
         start = {**cheapest(groups), **fixed}
         recipes = self._observed(start)
         loss = self._loss(recipes, fixed)
@@ -73,7 +75,8 @@ class Decider:
         else:
             found = Found(start, loss(start))
             found.trials.append(Trial("all as asked for", found.loss, True))
-            largest = sorted(groups, key=lambda group: -group.cost)[:_MOST_GROUPS]
+            most = max(2, _MOST_SITES // max(len(self.sites), 1))
+            largest = sorted(groups, key=lambda group: -group.cost)[:most]
             found.sensitivity = sensitivities(largest, start, loss, found.loss)
         found.decision = {**found.decision, **fixed}
         self.steps += [Step(trial.change, trial.loss, trial.kept) for trial in found.trials]

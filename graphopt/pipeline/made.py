@@ -26,7 +26,7 @@ from graphopt.quantize.metric import Metric, Score
 from graphopt.quantize.observe.cache import Cache, model_key
 from graphopt.quantize.observe.calibration import Wanted, calibrate
 from graphopt.quantize.observe.statistics import Statistics
-from graphopt.quantize.proof import Planned, Proof, Run, prove
+from graphopt.quantize.proof.prove import Planned, Proof, Run, prove
 from graphopt.quantize.recipes import Recipes
 from graphopt.quantize.rounding.weights import quantized_name
 from graphopt.quantize.sites import Site

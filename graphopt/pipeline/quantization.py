@@ -26,7 +26,7 @@ from graphopt.pipeline.watch import Watch
 from graphopt.quantize.cpu import CPUS, Cpu, detected
 from graphopt.quantize.half.target import native_halves
 from graphopt.quantize.metric import Metric, metric_named
-from graphopt.quantize.proof import Proof
+from graphopt.quantize.proof.prove import Proof
 from graphopt.quantize.search import Level
 from graphopt.rewrite import Limits, find_rules
 from graphopt.runtime import Runner

@@ -75,12 +75,16 @@ class Evaluator:
         """
         values: Samples = []
         best: Samples = []
+        ran = 0
         with self._runner.load(candidate, optimize=True, threads=self._threads, name=_CANDIDATE) as session:
             for batch in batches:
                 with batches.running(batch):
                     reference, own = self._float(f"{split}-{batch.number}", batch)
                     values += self._measured(reference, session.run(batch.feeds), batch)
                     best += own
+                    ran += 1
+        if not ran:
+            raise batches.none()
         return Score.of(self._metric, values, best)
 
     def unoptimized(self, candidate: Path, batches: Iterable[Batch]) -> float:

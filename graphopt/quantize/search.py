@@ -6,6 +6,7 @@ the budget; then single sites go back as far as the budget allows.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +20,8 @@ Loss = Callable[[Decision], float]
 _WORTH = 0.5
 """A level that gains less of what floats would gain than this is passed over for the next."""
 _LEAST = 1e-9
+_PARTS = 16
+"""In how many parts the sites of a group go back at most."""
 
 
 @dataclass(frozen=True)
@@ -56,71 +59,113 @@ def cheapest(groups: Sequence[Group]) -> dict[str, Level]:
     return {site: group.levels[0] for group in groups for site in group.sites}
 
 
+def gathered(groups: Sequence[Group], most: int) -> list[Group]:
+    """About `most` groups: those with the fewest multiplications are decided together with others that have the same
+    levels, however different they are."""
+    if len(groups) <= most:
+        return list(groups)
+    ranked = sorted(groups, key=lambda group: -group.cost)
+    kinds = dict.fromkeys(group.levels for group in groups)
+    alone = max(most - len(kinds), 0)
+    rest = [[group for group in ranked[alone:] if group.levels == levels] for levels in kinds]
+    return [*ranked[:alone], *(_together(members) for members in rest if members)]
+
+
+def _together(groups: Sequence[Group]) -> Group:
+    sites = tuple(site for group in groups for site in group.sites)
+    return Group(groups[0].name, sites, sum(group.cost for group in groups), groups[0].levels)
+
+
 def sensitivities(groups: Sequence[Group], decision: Decision, loss: Loss, start: float) -> dict[str, float]:
     """For each group what the model loses by it: `start`, the loss of `decision`, less that with the group in float."""
     found = {}
     for group in groups:
         if any(decision[site] != "float" for site in group.sites):
-            found[group.name] = start - loss(_with(decision, group.sites, "float"))
+            now = loss(_with(decision, group.sites, "float"))
+            # Where both are infinite nothing is known.
+            found[group.name] = start - now if math.isfinite(now) else 0.0
     return found
 
 
 def search(groups: Sequence[Group], loss: Loss, budget: float) -> Found:
-    """The cheapest decision found whose loss is at most `budget`, or the one that loses least where none is."""
+    """The cheapest decision found whose loss is at most `budget`, or the one that loses least where none is.
+
+    For each group it asks for a loss with each of its levels and one more, and for some twenty where sites go back.
+    """
     found = Found(cheapest(groups), 0.0)
     found.loss = loss(found.decision)
     found.trials.append(Trial("all at the cheapest", found.loss, True))
     found.sensitivity = sensitivities(groups, found.decision, loss, found.loss)
-    raised: list[tuple[Group, Level]] = []
     # Most error taken away for each multiplication that becomes dearer.
-    for group in sorted(groups, key=lambda group: -found.sensitivity.get(group.name, 0.0) / max(group.cost, 1.0)):
-        if found.loss <= budget:
-            break
-        before = found.decision[group.sites[0]]
-        if _raise(found, group, loss):
-            raised.append((group, before))
-    if found.loss <= budget:
-        for group, before in reversed(raised):
-            _lower(found, group, before, loss, budget)
+    ranked = sorted(groups, key=lambda group: -found.sensitivity.get(group.name, 0.0) / max(group.cost, 1.0))
+    best = found.loss, found.decision
+    # Errors may cancel out: what gains nothing alone is raised all the same before the budget is given up.
+    for step in (_raise, _give_up):
+        for group in ranked:
+            if found.loss <= budget:
+                break
+            step(found, group, loss)
+            best = min(best, (found.loss, found.decision), key=lambda one: one[0])
+    if found.loss > budget:
+        found.loss, found.decision = best
+        return found
+    for group in reversed(ranked):
+        for level in group.levels[:-1]:
+            _lower(found, group, level, loss, budget)
     return found
 
 
-def _raise(found: Found, group: Group, loss: Loss) -> bool:
-    """Takes a group to the first level that gains enough; whether there is one."""
-    wanted = found.sensitivity.get(group.name, 0.0) * _WORTH
-    best: tuple[float, Level] | None = None
-    for level in group.levels[group.levels.index(found.decision[group.sites[0]]) + 1 :]:
+def _raise(found: Found, group: Group, loss: Loss) -> None:
+    """Takes a group to the first level that gains enough, or the one that gains most."""
+    wanted = found.sensitivity.get(group.name, 0.0)
+    if wanted < _LEAST:
+        return
+    best = found.loss - _LEAST, group.levels[0]
+    for level in group.levels[1:]:
         now = loss(_with(found.decision, group.sites, level))
-        enough = found.loss - now >= max(wanted, _LEAST)
-        if best is None or now < best[0]:
-            best = now, level
+        enough = found.loss - now >= wanted * _WORTH
+        best = min(best, (now, level), key=lambda one: one[0])
         found.trials.append(Trial(f"{group.name} → {level}", now, enough))
         if enough:
             break
-    if best is None or found.loss - best[0] < _LEAST:
-        return False
-    found.decision = _with(found.decision, group.sites, best[1])
-    found.loss = best[0]
-    return True
+    if best[1] != group.levels[0]:
+        found.loss, found.decision = best[0], _with(found.decision, group.sites, best[1])
+
+
+def _give_up(found: Found, group: Group, loss: Loss) -> None:
+    """Takes a group to floats, whatever that gains."""
+    if all(found.decision[site] == "float" for site in group.sites):
+        return
+    found.decision = _with(found.decision, group.sites, "float")
+    found.loss = loss(found.decision)
+    found.trials.append(Trial(f"{group.name} → float", found.loss, True))
 
 
 def _lower(found: Found, group: Group, level: Level, loss: Loss, budget: float) -> None:
-    """Takes as many sites of a group back to `level` as the budget allows, those first that lose least."""
-    losses = {site: loss(_with(found.decision, (site,), level)) for site in group.sites}
-    order = sorted(group.sites, key=lambda site: (losses[site], site))
-    kept, known = 0, found.loss
-    low, high = 0, len(order) + 1
+    """Takes as many sites of a group down to `level` as the budget allows, those first that lose least."""
+    lower = group.levels[: group.levels.index(level) + 1]
+    parts = _parts([site for site in group.sites if found.decision[site] not in lower])
+    if len(parts) > 1:
+        losses = [loss(_with(found.decision, part, level)) for part in parts]
+        parts = [part for _, part in sorted(zip(losses, parts, strict=True), key=lambda one: one[0])]
+    low, high = 0, len(parts) + 1
+    start = found.decision
     while high - low > 1:
         count = (low + high) // 2
-        now = loss(_with(found.decision, order[:count], level))
-        fits = now <= budget
-        found.trials.append(Trial(f"{count} of {len(order)} of {group.name} → {level}", now, fits))
-        if fits:
-            low, kept, known = count, count, now
+        sites = [site for part in parts[:count] for site in part]
+        decision = _with(start, sites, level)
+        now = loss(decision)
+        found.trials.append(Trial(f"{len(sites)} of {len(group.sites)} of {group.name} → {level}", now, now <= budget))
+        if now <= budget:
+            low, found.decision, found.loss = count, decision, now
         else:
             high = count
-    found.decision = _with(found.decision, order[:kept], level)
-    found.loss = known
+
+
+def _parts(sites: Sequence[str]) -> list[Sequence[str]]:
+    """At most `_PARTS` runs of neighbours, of about the same length."""
+    size = -(-len(sites) // _PARTS) or 1
+    return [sites[start : start + size] for start in range(0, len(sites), size)]
 
 
 def _with(decision: Decision, sites: Sequence[str], level: Level) -> dict[str, Level]:

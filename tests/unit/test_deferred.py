@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphopt.ir import Model, Tensor, dtypes, load, model_from_proto, model_to_proto, save
 from graphopt.ir.tensor import Array
-from graphopt.quantize import weights
+from graphopt.quantize.rounding import weights
 from graphopt.quantize.rounding.shelf import Shelf
 from graphopt.quantize.rounding.weights import integers
 from graphopt.verify.weights import Weights

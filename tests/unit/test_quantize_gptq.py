@@ -7,7 +7,7 @@ import pytest
 
 from graphopt.ir import Tensor
 from graphopt.ir.tensor import Array
-from graphopt.quantize import gptq
+from graphopt.quantize.rounding import gptq
 from graphopt.quantize.rounding.gptq import compensated, layer_error, shrunk
 from graphopt.quantize.rounding.grids import levels
 from graphopt.quantize.rounding.nearest import Rounded, fitted, in_groups, rounded

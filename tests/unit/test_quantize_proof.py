@@ -10,8 +10,8 @@ import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from graphopt.quantize.cpu import detected
-from graphopt.quantize.kernels import origin
-from graphopt.quantize.proof import Planned, Proof, Run, drift, prove
+from graphopt.quantize.proof.kernels import origin
+from graphopt.quantize.proof.prove import Planned, Proof, Run, drift, prove
 from graphopt.runtime import Runner
 
 RNG = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from graphopt.errors import ModelError
 from graphopt.ir import Tensor, dtypes
 from graphopt.ir.tensor import Array
-from graphopt.quantize import weights as module
+from graphopt.quantize.rounding import weights as module
 from graphopt.quantize.rounding.weights import dequantized, integers
 from graphopt.rewrite.nbits import nbits_operands
 

@@ -87,8 +87,12 @@ class Batches:
                     count += 1
                     yield batch
         if not count:
-            hint = f"bad ones that were left out: {len(self._skipped)}" if self._skipped else ""
-            raise ModelError("GO118", "there is no batch to calibrate on", self.where, hint)
+            raise self.none()
+
+    def none(self) -> ModelError:
+        """The error where no batch is left."""
+        hint = f"bad ones that were left out: {len(self._skipped)}" if self._skipped else ""
+        return ModelError("GO118", "there is no batch to calibrate on, or to judge by", self.where, hint)
 
     def skip(self, number: int, error: GraphoptError) -> None:
         """Leaves a batch out from here on, because of `error`; without `skip_bad` it raises that."""

@@ -148,7 +148,7 @@ class Statistics:
         """Why no grid can be made of it; empty where one can."""
         largest = float(self.absmax.max(initial=0))
         if not self.count:
-            return "calibration saw no number of it"
+            return "has no number that calibration saw"
         if self.infinite:
             return f"has NaN or infinities: {self.infinite} numbers"
         return f"reaches {largest:.1e}: a mask?" if largest > HUGE else ""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from onnx import NodeProto
 
-from graphopt.quantize.products import Product, Products
+from graphopt.quantize.proof.products import Product, Products
 
 _DELIMITERS = "_/."
 _FAR = 12

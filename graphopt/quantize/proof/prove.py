@@ -20,9 +20,9 @@ import numpy as np
 import onnx
 from onnx import inliner
 
-from graphopt.quantize.kernels import Computed, kernels_of
-from graphopt.quantize.products import TABLES, Product, Products, number, subgraphs
-from graphopt.quantize.unfused import why_float
+from graphopt.quantize.proof.kernels import Computed, kernels_of
+from graphopt.quantize.proof.products import TABLES, Product, Products, number, subgraphs
+from graphopt.quantize.proof.unfused import why_float
 from graphopt.runtime import External, Runner
 
 Kind = Literal["integer", "weights", "float", "unknown"]

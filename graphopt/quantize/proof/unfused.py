@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from onnx import NodeProto, TensorProto
 
-from graphopt.quantize.kernels import Computed
-from graphopt.quantize.products import TABLES, Product, Products, Scope, number
+from graphopt.quantize.proof.kernels import Computed
+from graphopt.quantize.proof.products import TABLES, Product, Products, Scope, number
 
 _HIDDEN = {"Attention", "FusedMatMul", "FusedGemm", "FusedConv", "NhwcFusedConv", "MultiHeadAttention"}
 """Products of com.microsoft that have no form with QuantizeLinear and DequantizeLinear around them."""
