@@ -14,7 +14,7 @@ from graphopt.pipeline.decision import Decider
 from graphopt.pipeline.made import CONVOLUTIONS, Made, Studio, nothing, stamp
 from graphopt.quantize.cpu import Cpu
 from graphopt.quantize.integer_paths import integer_paths
-from graphopt.quantize.levels import Choice, Mode, choice
+from graphopt.quantize.levels import Choice, Mode, asked, choice
 from graphopt.quantize.observe.statistics import Statistics
 from graphopt.quantize.recipes import Options
 from graphopt.quantize.search import Decision, Level
@@ -62,6 +62,7 @@ def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
     statistics = studio.statistics(tapped, data, gram=wish.bits == 4) if data is not None else {}
     fixed = _fixed(sites, wish)
     choices = _choices(sites, wish, statistics, fixed)
+    fixed = {name: choices[name].levels[0] for name in fixed}
     decider = Decider(
         candidates,
         studio.evaluator,
@@ -122,8 +123,8 @@ def _choices(
 
     found = {site.name: choice(site, wish.mode, wish.bits, refused) for site in sites}
     broken = [site for site in sites if not site.refusal and not site.is_finite]
+    found |= {site.name: asked(site, fixed[site.name], refused) for site in sites if site.name in fixed}
     found |= {site.name: Choice(("float",), "its weights hold NaN or infinities") for site in broken}
-    found |= {name: Choice((level,), "as asked for") for name, level in fixed.items()}
     if all(one.levels == ("float",) for one in found.values()):
         raise nothing(_refused(one.reason for one in found.values()))
     return found

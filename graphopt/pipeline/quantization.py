@@ -26,6 +26,7 @@ from graphopt.pipeline.watch import Watch
 from graphopt.quantize.cpu import CPUS, Cpu, detected
 from graphopt.quantize.half.target import native_halves
 from graphopt.quantize.metric import Metric, metric_named
+from graphopt.quantize.observe.observers import check_observer
 from graphopt.quantize.proof.prove import Proof
 from graphopt.quantize.search import Level
 from graphopt.rewrite import Limits, find_rules
@@ -99,10 +100,12 @@ def quantize(
     promises = promises_named(assume)
     measure = metric_named(metric)
     processor = _processor(cpu)
+    if observer is not None:
+        check_observer(observer)
     with watch("load"):
         original = load(source)
     _refuse_quantized(original)
-    if mode == "static" and calib is None:
+    if calib is None and (mode == "static" or "static" in (schemes or {}).values()):
         hint = "give --calib DATA (an .npz file, a folder of them, or a .py with batches()), or choose --mode dynamic"
         raise UsageError("GO145", "static quantization needs calibration data", "", hint)
     if output is not None:

@@ -98,7 +98,7 @@ class Evaluator:
         ):
             for batch in batches:
                 values += self._measured(plain.run(batch.feeds), session.run(batch.feeds), batch)
-        return float(np.mean(values)) if values else float("nan")
+        return self._metric.mean(values) if values else float("nan")
 
     def _measured(self, reference: Outputs, candidate: Outputs, batch: Batch) -> Samples:
         return self._metric.measure(self._unpadded(reference, batch), self._unpadded(candidate, batch), batch.feeds)

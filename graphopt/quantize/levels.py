@@ -14,6 +14,13 @@ Mode = Literal["auto", "dynamic", "static", "weight-only"]
 
 _PRODUCTS = ("MatMul", "Gemm")
 _CALIBRATED = ("Conv", "ConvTranspose")
+_NESTED = "it stands in a subgraph, which no calibration sees"
+_FORMS: dict[str, tuple[Level, ...]] = {
+    "Gather": ("weights8",),
+    "LSTM": ("dynamic",),
+    **dict.fromkeys(_CALIBRATED, ("static",)),
+}
+"""The levels, besides floats, of the operators that have not all of them."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +55,25 @@ def choice(site: Site, mode: Mode, bits: int, refused: Callable[[str], str | Non
             return Choice((weights, "float"))
         case "dynamic":
             return Choice(("dynamic", "float"))
-    told = "it stands in a subgraph, which no calibration sees" if site.nested else found
+    told = _NESTED if site.nested else found
     if found == "":
         return Choice(("static", "float") if mode == "static" else ("static", weights, "float"))
     if site.nested or found is None:
         return Choice(("dynamic", "float") if mode == "static" else ("dynamic", weights, "float"), told or "")
     # A range that no grid serves spoils one found at run time as well.
     return Choice(("float",) if mode == "static" else (weights, "float"), found)
+
+
+def asked(site: Site, level: Level, refused: Callable[[str], str | None]) -> Choice:
+    """What `site` becomes where `level` is asked for: that, or floats where there is no such form of it."""
+    if level == "float":
+        return Choice(("float",), "left in floats, as asked for")
+    reason = site.refusal
+    if not reason and level not in _FORMS.get(site.op, (level,)):
+        reason = f"{level} was asked for, of which {site.op} has no form"
+    if not reason and level == "static":
+        reason = _NESTED if site.nested else refused(site.input) or ""
+    return Choice(("float",), reason) if reason else Choice((level,), "as asked for")
 
 
 def grouped(sites: Sequence[Site], choices: Mapping[str, Choice]) -> list[Group]:

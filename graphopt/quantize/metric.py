@@ -44,12 +44,20 @@ class Metric:
             return 0.0 if math.isinf(value) else float(10 ** (-value / 10))
         return reference - value
 
+    def mean(self, values: Sequence[float]) -> float:
+        """The metric of all samples: their mean; of `sqnr` the mean noise, so that one sample without any hides none
+        of the others'."""
+        if self.name == "sqnr":
+            return _decibels(float(np.mean(10 ** (-np.asarray(values) / 10))))
+        return float(np.mean(values))
+
 
 def metric_named(name: str) -> Metric:
     """`cosine`, `sqnr` (dB), `top1`, or `FILE.py:function`.
 
     The function is called with the outputs of the float model, those of the quantized one and the feed, each arrays by
-    name, or with the outputs alone, and returns a number, larger for better. Raises: UsageError GO142 for another name
+    name; without the feed if it takes two arguments, with the outputs to judge alone if it takes one. It returns a
+    number, larger for better. Raises: UsageError GO142 for another name
     and for a file that cannot be used.
     """
     known = {
@@ -79,37 +87,41 @@ class Score:
         """Raises: ModelError GO143 where there are no samples."""
         if not values:
             raise ModelError("GO143", f"{metric.name} has nothing to compare: outputs are empty", "", OWN_METRIC)
-        best = metric.best if metric.best is not None else float(np.mean(reference))
-        return Score(float(np.mean(values)), float(np.min(values)), len(values), best)
+        best = metric.best if metric.best is not None else metric.mean(reference)
+        return Score(metric.mean(values), float(np.min(values)), len(values), best)
 
 
 # ---- samples ---------------------------------------------------------------------------------------------------------
 
 
-def compared(reference: Outputs, candidate: Outputs) -> list[tuple[Array, Array]]:
-    """The pairs of outputs that are floating-point numbers, all of them finite in the reference."""
-    pairs = []
-    for name, one in reference.items():
-        other = candidate.get(name)
-        if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and one.dtype.kind == "f":
-            pairs.append((one.astype(np.float64), other.astype(np.float64)))
-    return pairs
-
-
 def _rows(array: Array) -> Array:
-    """(samples, elements); a scalar is one sample."""
-    return array.reshape(array.shape[0], -1) if array.ndim else array.reshape(1, 1)
+    """(samples, elements); what has one axis or none is one sample."""
+    return array.reshape(array.shape[0] if array.ndim > 1 else 1, -1)
 
 
-def _per_sample(reference: Outputs, candidate: Outputs, one: Callable[[Array, Array], Array]) -> Samples:
-    """The mean over the outputs of what `one` says of each sample; outputs of another batch size are left out."""
-    parts = [one(_rows(a), _rows(b)) for a, b in compared(reference, candidate) if a.size and a.shape == b.shape]
-    count = len(parts[0]) if parts else 0
-    return [float(value) for value in np.mean([part for part in parts if len(part) == count], axis=0)] if parts else []
+def _per_sample(reference: Outputs, candidate: Outputs, one: Callable[[Array, Array], Array]) -> Array:
+    """(samples,): the mean over the outputs of what `one` says of each; NaN where it knows of none.
+
+    `one` gets floating-point arrays of one shape. How many samples there are the largest output says; those of another
+    leading size are left out.
+    """
+    pairs = []
+    for name, a in reference.items():
+        b = candidate.get(name)
+        if isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and a.dtype.kind == "f" and a.shape == b.shape:
+            pairs += [(a.astype(np.float64), b.astype(np.float64))] if a.size else []
+    if not pairs:
+        return np.empty(0)
+    largest = max((a for a, _ in pairs), key=lambda a: a.size)
+    parts = np.array([one(a, b) for a, b in pairs if len(_rows(a)) == len(_rows(largest))])
+    known = ~np.isnan(parts)
+    mean: Array = np.where(known, parts, 0.0).sum(axis=0) / np.where(known.any(axis=0), known.sum(axis=0), np.nan)
+    return mean
 
 
 def _kept(a: Array, b: Array) -> tuple[Array, Array]:
-    """Both without what the reference has no number for; NaN of the candidate alone counts as far away."""
+    """The rows of both without what the reference has no number for; NaN of the candidate alone counts as far away."""
+    a, b = _rows(a), _rows(b)
     known = np.isfinite(a)
     return np.where(known, a, 0.0), np.where(known, np.where(np.isfinite(b), b, np.finfo(np.float32).max), 0.0)
 
@@ -117,44 +129,50 @@ def _kept(a: Array, b: Array) -> tuple[Array, Array]:
 def _cosine(reference: Outputs, candidate: Outputs, feed: Mapping[str, Any]) -> Samples:
     def cosine(a: Array, b: Array) -> Array:
         a, b = _kept(a, b)
+        scales = [np.abs(x).max(axis=1, keepdims=True) for x in (a, b)]
+        single = a.shape[1] == 1
+        if single:
+            scales = [np.maximum(*scales)] * 2
         # Scaled first: what is far away must not overflow.
-        a, b = (x / np.maximum(np.abs(x).max(axis=1, keepdims=True), _TINY) for x in (a, b))
-        norms = np.sqrt((a * a).sum(1) * (b * b).sum(1))
-        same = (a == b).all(axis=1)
-        found: Array = np.where(same, 1.0, (a * b).sum(1) / np.maximum(norms, _TINY))
+        a, b = (x / np.maximum(scale, _TINY) for x, scale in zip((a, b), scales, strict=True))
+        p, q = (a * a).sum(1), (b * b).sum(1)
+        # One number has a size and no direction: 2ab / (a² + b²) is 1 where both are the same, and only there.
+        norms = (p + q) / 2 if single else np.sqrt(p * q)
+        found: Array = np.where((a == b).all(axis=1), 1.0, (a * b).sum(1) / np.maximum(norms, _TINY))
         return found
 
-    return _per_sample(reference, candidate, cosine)
+    return list(map(float, _per_sample(reference, candidate, cosine)))
 
 
 def _sqnr(reference: Outputs, candidate: Outputs, feed: Mapping[str, Any]) -> Samples:
-    def sqnr(a: Array, b: Array) -> Array:
+    def noise(a: Array, b: Array) -> Array:
         a, b = _kept(a, b)
-        noise = ((a - b) ** 2).sum(1)
-        with np.errstate(divide="ignore"):
-            found: Array = 10 * np.log10(np.maximum((a * a).sum(1), _TINY) / noise)
+        found: Array = ((a - b) ** 2).sum(1) / np.maximum((a * a).sum(1), _TINY)
         return found
 
-    return _per_sample(reference, candidate, sqnr)
+    return [_decibels(one) for one in _per_sample(reference, candidate, noise)]
+
+
+def _decibels(noise: float) -> float:
+    """The ratio of signal to noise, from that of noise to signal in power."""
+    return -10 * math.log10(noise) if noise else math.inf
 
 
 def _top1(reference: Outputs, candidate: Outputs, feed: Mapping[str, Any]) -> Samples:
     def agreement(a: Array, b: Array) -> Array:
-        same: Array = (a == b).astype(np.float64)
-        return same.mean(axis=1, keepdims=False) if same.size else same
+        if a.ndim < 2:
+            return np.array([np.nan])
+        best, least = a.max(axis=-1, keepdims=True), a.min(axis=-1, keepdims=True)
+        # Where all are equal there is nothing to choose: at padding, for one.
+        known = (best > least)[..., 0]
+        same = np.take_along_axis(a, b.argmax(axis=-1, keepdims=True), axis=-1) == best
+        right = same[..., 0] & known & ~np.isnan(b).any(axis=-1)
+        counts = _rows(known).sum(axis=1)
+        found: Array = _rows(right).sum(axis=1) / np.where(counts, counts, np.nan)
+        return found
 
-    return _per_sample(
-        {name: _best(array) for name, array in reference.items()},
-        {name: _best(array) for name, array in candidate.items()},
-        agreement,
-    )
-
-
-def _best(array: Any) -> Any:
-    """The index of the largest number along the last axis."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f" or array.ndim < 2 or not array.shape[-1]:
-        return None
-    return array.argmax(axis=-1).astype(np.float64)
+    found = _per_sample(reference, candidate, agreement)
+    return [float(value) for value in found if not math.isnan(value)]
 
 
 # ---- a user's own ----------------------------------------------------------------------------------------------------
@@ -178,14 +196,14 @@ def _own(path: Path, name: str) -> Measure:
 
     def measure(reference: Outputs, candidate: Outputs, feed: Mapping[str, Any]) -> Samples:
         try:
-            value = function(*(reference, candidate, feed)[:count])
+            value = function(*((candidate,) if count == 1 else (reference, candidate, feed)[:count]))
             number = float(value)
         except GraphoptError:
             raise
         except (Exception, SystemExit) as error:
             raise UsageError("GO144", f"the metric raised {error!r}", f"{path}:{name}") from error
-        if math.isnan(number):
-            raise UsageError("GO144", "the metric returned NaN", f"{path}:{name}")
+        if not math.isfinite(number):
+            raise UsageError("GO144", f"the metric returned {number}, no finite number", f"{path}:{name}")
         return [number]
 
     return measure

@@ -120,16 +120,16 @@ def _raise(found: Found, group: Group, loss: Loss) -> None:
     wanted = found.sensitivity.get(group.name, 0.0)
     if wanted < _LEAST:
         return
-    best = found.loss - _LEAST, group.levels[0]
+    losses: dict[Level, float] = {}
     for level in group.levels[1:]:
-        now = loss(_with(found.decision, group.sites, level))
-        enough = found.loss - now >= wanted * _WORTH
-        best = min(best, (now, level), key=lambda one: one[0])
-        found.trials.append(Trial(f"{group.name} → {level}", now, enough))
-        if enough:
+        losses[level] = loss(_with(found.decision, group.sites, level))
+        if found.loss - losses[level] >= wanted * _WORTH:
             break
-    if best[1] != group.levels[0]:
-        found.loss, found.decision = best[0], _with(found.decision, group.sites, best[1])
+    best = min(losses, key=lambda level: losses[level])
+    gains = found.loss - losses[best] >= _LEAST
+    found.trials += [Trial(f"{group.name} → {level}", now, gains and level == best) for level, now in losses.items()]
+    if gains:
+        found.loss, found.decision = losses[best], _with(found.decision, group.sites, best)
 
 
 def _give_up(found: Found, group: Group, loss: Loss) -> None:

@@ -46,7 +46,18 @@ def observed_range(statistics: Statistics, observer: str, *, symmetric: bool = F
         return _searched(full, symmetric, partial(_squared_error, histogram, levels, symmetric), 4)
     if observer == "entropy":
         return _searched(full, symmetric, lambda one: histogram.divergence(*one, levels), 1)
-    raise UsageError("GO123", f"no observer is called '{observer}'", hint=near(observer, OBSERVERS))
+    raise _unknown(observer)
+
+
+def check_observer(name: str) -> None:
+    """Raises UsageError GO123 for an observer that is not known."""
+    match = _PERCENTILE.fullmatch(name)
+    if name not in OBSERVERS and not (match and 50 <= float(match[1]) <= 100):
+        raise _unknown(name)
+
+
+def _unknown(observer: str) -> UsageError:
+    return UsageError("GO123", f"no observer is called '{observer}'", "--observer", near(observer, OBSERVERS))
 
 
 def _with_zero(low: float, high: float, symmetric: bool) -> Range:

@@ -13,7 +13,7 @@ decides in the end is the error of the products on rows of activations, with bot
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -31,6 +31,8 @@ _DOUBLINGS = 4
 # So much less error than without is wanted: below, the difference may be the rows'.
 _GAIN = 0.98
 _LARGEST = 1e4
+# How many output channels of a product are looked at.
+_COLUMNS = 256
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,7 @@ def search_smoothing(products: Products, alphas: Sequence[float] = ALPHAS) -> Sm
     One α alone is taken as it is; of several, the best is where the way down begins. Factors have a geometric mean of 1
     and lie between 1e-4 and 1e4. Channels that were always zero have 1.
     """
+    products = replace(products, weights=[_some(weights) for weights in products.weights])
     none = np.ones(products.rows.shape[1], np.float32)
     plain = products.error(none)
     found = [(products.error(factors), alpha, factors) for alpha, factors in _beginnings(products, alphas)]
@@ -110,6 +113,11 @@ def search_smoothing(products: Products, alphas: Sequence[float] = ALPHAS) -> Sm
     if not best[0] < _GAIN * plain:
         return Smoothing(none, None, plain, plain)
     return Smoothing(best[2], best[1], best[0], plain)
+
+
+def _some(weights: Array) -> Array:
+    """Columns evenly spaced, where there are many: they tell of the others."""
+    return np.ascontiguousarray(weights[:, :: -(-weights.shape[1] // _COLUMNS)])
 
 
 def _whole_range(low: Array, high: Array) -> Grid:
