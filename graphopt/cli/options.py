@@ -11,7 +11,7 @@ from click.core import ParameterSource
 
 from graphopt.cli.config import config_path, no_config
 from graphopt.cli.screen import Screen
-from graphopt.cli.types import BINDING, SIZE
+from graphopt.cli.types import BINDING, SIZE, Number
 
 Command = Callable[..., Any]
 
@@ -96,7 +96,7 @@ _inputs = click.option("--inputs", metavar="FILE.npz", help="Real inputs: arrays
 _timeout = click.option(
     "--timeout",
     metavar="S",
-    type=click.FloatRange(min=0, max=1e6, min_open=True),
+    type=Number(min=0, max=1e6, min_open=True),
     default=300.0,
     show_default=True,
     help="Seconds for each request to the process that runs models.",

@@ -9,7 +9,7 @@ import click
 
 from graphopt.cli.options import all_of, deciding, only, running, screen, writing
 from graphopt.cli.screen import Screen
-from graphopt.cli.types import CHOOSE, SMOOTH
+from graphopt.cli.types import CHOOSE, SMOOTH, Number
 
 _what = all_of(
     click.option(
@@ -72,13 +72,13 @@ _conditions = all_of(
     ),
     click.option(
         "--max-drop",
-        type=click.FloatRange(min=0),
+        type=Number(min=0),
         help="What the metric may lose at most (with sqnr: noise divided by signal).",
     ),
     click.option("--best-effort", is_flag=True, help="Write the best model found even if it loses more."),
     click.option(
         "--require-integer",
-        type=click.FloatRange(0, 1),
+        type=Number(0, 1),
         metavar="SHARE",
         help="Write only if this share of the products with constant weights runs on integer kernels.",
     ),

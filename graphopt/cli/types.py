@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from typing import Any
 
 import click
 
@@ -86,6 +88,16 @@ class Choose(click.ParamType[tuple[str, str]]):
         if not pattern or not scheme:
             self.fail(f"'{value}' is not PATTERN=SCHEME, such as '*down_proj*=weights8'", param, ctx)
         return pattern, scheme
+
+
+class Number(click.FloatRange):
+    """A number in a range, and no NaN, of which every comparison is false."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail(f"'{value}' is not a number", param, ctx)
+        return number
 
 
 SIZE = Size()

@@ -25,8 +25,10 @@ _GAIN = 0.02
 _OBSERVERS = ("percentile-99.999", "percentile-99.99", "mse")
 _MOST_GROUPS = 24
 """How many groups are decided one by one; of more, those with the most multiplications."""
+_MOST_PARTS = 16
+"""In how many parts the sites of a group go back at most."""
 _MOST_SITES = 6000
-"""How many sites are placed anew, in all, only to see what groups cost: a large model takes seconds for each group."""
+"""How many sites all candidates made for one purpose have together: one of a large model takes seconds."""
 
 Tell = Callable[[str, int, int], None]
 
@@ -66,20 +68,19 @@ class Decider:
     def decide(self, mode: Mode, choices: Mapping[str, Choice], fixed: Decision, budget: float | None) -> Decided:
         """The recipes and levels of `mode`; sites of `fixed` have the level that it says. `budget` is what may be lost;
         None: `AIM` for `auto`, for the others whatever their cheapest levels lose."""
-        groups = gathered(grouped(self.sites, choices), _MOST_GROUPS)
+        groups = gathered(grouped(self.sites, choices), self._few(_MOST_GROUPS))
         start = {**cheapest(groups), **fixed}
         recipes = self._observed(start)
         loss = self._loss(recipes, fixed)
         if mode == "auto" or budget is not None:
-            found = search(groups, loss, AIM if budget is None else budget)
+            found = search(groups, loss, AIM if budget is None else budget, parts=self._few(_MOST_PARTS))
         else:
             found = Found(start, loss(start))
             found.trials.append(Trial("all as asked for", found.loss, True))
-            most = max(2, _MOST_SITES // max(len(self.sites), 1))
-            largest = sorted(groups, key=lambda group: -group.cost)[:most]
-            found.sensitivity = sensitivities(largest, start, loss, found.loss)
+            found.sensitivity = sensitivities(groups, start, loss, found.loss)
         found.decision = {**found.decision, **fixed}
-        self.steps += [Step(trial.change, trial.loss, trial.kept) for trial in found.trials]
+        for trial in found.trials:
+            self._tried(trial.change, trial.loss, trial.kept)
         return Decided(recipes, found, groups, choices, tuple(self.steps), self._score(recipes, found.decision))
 
     def build(self, recipes: Recipes, decision: Decision) -> Candidate:
@@ -95,22 +96,30 @@ class Decider:
         """The recipes under the options with which the model loses least: one option is changed at a time."""
         static = any(level == "static" for level in decision.values())
         best, least = self.options, self._lost(self.options, decision)
-        self.steps.append(Step(f"ranges by {best.observer}", least, True))
+        self._tried(f"ranges by {best.observer}", least, True)
         changes: list[dict[str, object]] = []
         if "smooth" in self.free and any(level in ("static", "dynamic") for level in decision.values()):
             changes.append({"smooth": 0.0})
-        if static and "correct" in self.free:
+        if "correct" in self.free:
             changes.append({"correct": not self.options.correct})
         if static and "observer" in self.free:
             changes += [{"observer": name} for name in _OBSERVERS]
-        for change in changes if self.statistics else ():
+        for change in changes[: self._few(len(changes))] if self.statistics else ():
             trial = replace(best, **change)  # type: ignore[arg-type]
             now = self._lost(trial, decision)
             kept = now < least * (1 - _GAIN)
-            self.steps.append(Step(", ".join(f"{name} {value}" for name, value in change.items()), now, kept))
+            self._tried(", ".join(f"{name} {value}" for name, value in change.items()), now, kept)
             if kept:
                 best, least = trial, now
         return self._made(best)
+
+    def _tried(self, change: str, lost: float, kept: bool) -> None:
+        best = next(iter(self._scores.values())).reference
+        self.steps.append(Step(change, self.metric.at(lost, best), kept))
+
+    def _few(self, most: int) -> int:
+        """How many candidates are made for one purpose: `most`, fewer of a model with thousands of sites."""
+        return max(2, min(most, _MOST_SITES // len(self.sites)))
 
     def _lost(self, options: Options, decision: Decision) -> float:
         return self._loss(self._made(options), {})(decision)

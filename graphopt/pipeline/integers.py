@@ -13,8 +13,9 @@ from graphopt.pipeline.candidates import Candidates
 from graphopt.pipeline.decision import Decider
 from graphopt.pipeline.made import CONVOLUTIONS, Made, Studio, nothing, stamp
 from graphopt.quantize.cpu import Cpu
+from graphopt.quantize.dialect import dialect_of
 from graphopt.quantize.integer_paths import integer_paths
-from graphopt.quantize.levels import Choice, Mode, asked, choice
+from graphopt.quantize.levels import Choice, Mode, asked, choice, within
 from graphopt.quantize.observe.statistics import Statistics
 from graphopt.quantize.recipes import Options
 from graphopt.quantize.search import Decision, Level
@@ -125,6 +126,8 @@ def _choices(
     broken = [site for site in sites if not site.refusal and not site.is_finite]
     found |= {site.name: asked(site, fixed[site.name], refused) for site in sites if site.name in fixed}
     found |= {site.name: Choice(("float",), "its weights hold NaN or infinities") for site in broken}
+    dialect = dialect_of(wish.target)
+    found = {site.name: within(found[site.name], site, dialect) for site in sites}
     if all(one.levels == ("float",) for one in found.values()):
         raise nothing(_refused(one.reason for one in found.values()))
     return found

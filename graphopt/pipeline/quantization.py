@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
 from graphopt.bench import Latency, size_of
@@ -17,7 +19,7 @@ from graphopt.pipeline.candidates import Candidates
 from graphopt.pipeline.fusion import promises_named, target_for
 from graphopt.pipeline.halves import halves
 from graphopt.pipeline.integers import Wish, integers
-from graphopt.pipeline.made import METADATA, Studio
+from graphopt.pipeline.made import METADATA, Made, Studio, nothing
 from graphopt.pipeline.optimize import Progress, optimized
 from graphopt.pipeline.quantized import Accuracy, Mode, Quantized
 from graphopt.pipeline.samples import Samples, samples_for
@@ -29,7 +31,7 @@ from graphopt.quantize.metric import Metric, metric_named
 from graphopt.quantize.observe.observers import check_observer
 from graphopt.quantize.proof.prove import Proof
 from graphopt.quantize.search import Level
-from graphopt.rewrite import Limits, find_rules
+from graphopt.rewrite import Limits, RuleSet, find_rules
 from graphopt.runtime import Runner
 from graphopt.verify import Checker, key_of
 from graphopt.verify import Options as Checking
@@ -96,7 +98,7 @@ def quantize(
     """
     watch = Watch()
     chosen = find_rules(rules).select(only, disable)
-    runs_on = target_for("ort-cuda" if target == "tensorrt" else target, emit_functions)
+    runs_on = target_for(target, emit_functions)
     promises = promises_named(assume)
     measure = metric_named(metric)
     processor = _processor(cpu)
@@ -110,6 +112,7 @@ def quantize(
         raise UsageError("GO145", "static quantization needs calibration data", "", hint)
     if output is not None:
         check_output(original, output, in_place=in_place)
+        _refuse_to_overwrite(output, str(calib) if isinstance(calib, str | Path) else "", metric.rpartition(":")[0])
     rewriting = partial(
         optimized,
         partial(load, source),
@@ -160,14 +163,13 @@ def quantize(
             *_missed(measure, accuracy, best, None if best_effort else max_drop),
             *_refusals(proof, latency, require_integer, allow_slower),
         ]
-        written = None
-        if output is not None and not dry_run and not errors:
-            with watch("save"):
-                written = save(made.final.model, output, external=external, in_place=in_place)[-1]
-        return Quantized(
+        if mode != "float16":
+            errors[:0] = _unplaced(made, chosen)
+        failures = (*attempt.trace.failures, *made.final.trace.failures)
+        result = Quantized(
             model=made.final.model,
             source=str(original.path or "model"),
-            output=written,
+            output=None,
             target=target,
             cpu=processor,
             mode=mode if mode == "float16" else wish.mode,
@@ -185,10 +187,15 @@ def quantize(
             notes=(*_notes(mode, samples), *made.notes),
             verification=attempt.verification,
             seconds=watch.seconds,
-            errors=(*errors, *(failure.error for failure in attempt.trace.failures)),
+            errors=(*errors, *(failure.error for failure in dict.fromkeys(failures))),
             observer=made.observer,
             samples=_counted(samples),
         )
+        if output is None or dry_run or errors:
+            return result
+        with watch("save"):
+            written = save(made.final.model, output, external=external, in_place=in_place)[-1]
+        return replace(result, output=written)
 
 
 def _processor(name: str | None) -> Cpu:
@@ -204,7 +211,25 @@ def _refuse_quantized(model: Model) -> None:
     for entry in model.proto.metadata_props:
         if entry.key == METADATA:
             hint = "quantize the float model that it was made from"
-            raise ModelError("GO140", f"the model is quantized already, by graphopt ({entry.value})", "", hint)
+            message = f"the model is quantized already, by graphopt ({entry.value})"
+            raise ModelError("GO140", message, str(model.path or "model"), hint)
+
+
+def _refuse_to_overwrite(output: str | os.PathLike[str], *read: str) -> None:
+    """Raises UsageError GO011 where `output` is one of the files that are read besides the model."""
+    for path in read:
+        if path and Path(path).resolve() == Path(output).resolve():
+            raise UsageError("GO011", "the output would overwrite what is read", str(path), "choose another output")
+
+
+def _unplaced(made: Made, rules: RuleSet) -> list[GraphoptError]:
+    """What stands against writing a model of which nothing became integers."""
+    placing = {rule.name for rule in rules.rules if rule.stage == "quantize"}
+    if any(site.rule in placing for site in made.final.trace.sites):
+        return []
+    if set(made.schemes.values()) == {"float"}:
+        return [nothing("the model loses too much by all that was tried")]
+    return [nothing("no rule that places integers fired")]
 
 
 def _missed(metric: Metric, accuracy: Accuracy, best: float, max_drop: float | None) -> list[GraphoptError]:

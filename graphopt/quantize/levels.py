@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from graphopt.quantize.dialect import Dialect
 from graphopt.quantize.search import Group, Level
 from graphopt.quantize.sites import Site
 
@@ -54,13 +55,13 @@ def choice(site: Site, mode: Mode, bits: int, refused: Callable[[str], str | Non
         case "weight-only":
             return Choice((weights, "float"))
         case "dynamic":
-            return Choice(("dynamic", "float"))
+            # A range that no grid serves spoils one found at run time as well.
+            return Choice(("float",), found) if found else Choice(("dynamic", "float"))
     told = _NESTED if site.nested else found
     if found == "":
         return Choice(("static", "float") if mode == "static" else ("static", weights, "float"))
     if site.nested or found is None:
         return Choice(("dynamic", "float") if mode == "static" else ("dynamic", weights, "float"), told or "")
-    # A range that no grid serves spoils one found at run time as well.
     return Choice(("float",) if mode == "static" else (weights, "float"), found)
 
 
@@ -74,6 +75,24 @@ def asked(site: Site, level: Level, refused: Callable[[str], str | None]) -> Cho
     if not reason and level == "static":
         reason = _NESTED if site.nested else refused(site.input) or ""
     return Choice(("float",), reason) if reason else Choice((level,), "as asked for")
+
+
+def within(found: Choice, site: Site, dialect: Dialect) -> Choice:
+    """`found` without the levels that the target does not read, and why they are not there."""
+    lacking = {level: reason for level in found.levels if (reason := _lacking(site, level, dialect))}
+    left = tuple(level for level in found.levels if level not in lacking)
+    return Choice(left or ("float",), "; ".join(dict.fromkeys(lacking.values()))) if lacking else found
+
+
+def _lacking(site: Site, level: Level, dialect: Dialect) -> str:
+    """Why the target does not read `site` at `level`; empty where it does."""
+    if level == "dynamic" and not dialect.dynamic:
+        return "the target does not find ranges at run time"
+    if site.op == "LSTM" and level == "dynamic" and not dialect.contrib:
+        return "an LSTM of integers is an operator of onnxruntime alone"
+    if site.op == "ConvTranspose" and level == "static" and dialect.signed:
+        return "transposed convolutions are computed in floats there"
+    return ""
 
 
 def grouped(sites: Sequence[Site], choices: Mapping[str, Choice]) -> list[Group]:

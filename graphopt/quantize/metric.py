@@ -44,6 +44,12 @@ class Metric:
             return 0.0 if math.isinf(value) else float(10 ** (-value / 10))
         return reference - value
 
+    def at(self, lost: float, reference: float) -> float:
+        """The metric where so much is lost: the inverse of `drop`."""
+        if self.name == "sqnr":
+            return -10 * math.log10(lost) if lost else math.inf
+        return reference - lost
+
     def mean(self, values: Sequence[float]) -> float:
         """The metric of all samples: their mean; of `sqnr` the mean noise, so that one sample without any hides none
         of the others'."""

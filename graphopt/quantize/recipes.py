@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from graphopt.ir import Model, Value
 from graphopt.ir.tensor import Array
 from graphopt.quantize.cpu import Cpu
+from graphopt.quantize.dialect import dialect_of
 from graphopt.quantize.integer_paths import integer_paths
 from graphopt.quantize.observe.histogram import Histogram
 from graphopt.quantize.observe.observers import observed_range
@@ -46,8 +47,8 @@ class Options:
 
     @property
     def signed(self) -> bool:
-        """Whether activations are int8 around zero, as TensorRT, CUDA and arm have kernels for."""
-        return self.cpu == "arm" or self.target in ("tensorrt", "ort-cuda")
+        """Whether activations are int8 around zero (see `Dialect`); processors have kernels of uint8, arm as well."""
+        return dialect_of(self.target).signed
 
 
 class Recipes:
@@ -72,7 +73,7 @@ class Recipes:
     def plan(self, model: Model, decision: Decision) -> DecidedPlan:
         """The plan that computes each site of `model`, fused and not yet lowered, at the level of `decision`."""
         static = [site for site in find_sites(model) if decision.get(site.name) == "static"]
-        images = any(site.op in _CONVOLUTIONS for site in static)
+        images = any(site.op in _CONVOLUTIONS for site in static) and not self.options.signed
         return DecidedPlan(self, decision, frozenset(integer_paths(model, static) if images else ()))
 
     def of(self, site: Site, level: Level) -> Recipe | None:
@@ -136,7 +137,8 @@ class Recipes:
             return Recipe("dynamic", weights, smooth=factors, bias=bias)
         grid = self.grid(site.input) if smoothing is None else self._observed(_divided(observed, smoothing))
         bias = self._correction(site, weights, factors, grid)
-        return Recipe("static", weights, input=grid, smooth=factors, bias=bias)
+        open_ = self.options.signed and site.op in _CONVOLUTIONS
+        return Recipe("static", weights, input=grid, smooth=factors, bias=bias, open=open_)
 
     def _correction(self, site: Site, weights: Integers, factors: Array | None, grid: Grid | None) -> Array | None:
         """What rounding takes away on average: on a grid of the activation, or by the weights alone."""
@@ -151,7 +153,7 @@ class Recipes:
 
     def _channels(self, site: Site, factors: Array | None) -> Integers:
         # Without VNNI sums of two products overflow 16 bits unless weights have seven.
-        bits = 7 if self.options.cpu == "x86" and self.options.target == "ort-cpu" else 8
+        bits = 7 if self.options.cpu == "x86" and not self.options.signed else 8
         return integers(site.weights, axis=site.channels, bits=bits, smooth=factors, name=site.weights_name)
 
     def _weights(self, site: Site, bits: int) -> Recipe:
@@ -159,6 +161,9 @@ class Recipes:
         rounds to 8 bits itself; those of 4 bits, which are coarse enough, with floats."""
         if site.op not in _SMOOTHED:
             return Recipe("weights", integers(site.weights, axis=site.channels, name=site.weights_name))
+        signed = self.options.signed
+        if signed and bits == 8:
+            return Recipe("weights", self._channels(site, None))
         observed = self._statistics.get(site.input)
         gram = observed.gram if observed is not None and bits == 4 else None
         made = integers(
@@ -166,7 +171,7 @@ class Recipes:
             axis=site.axis,
             bits=bits,
             block=self.options.block,
-            symmetric=bits == 8,
+            symmetric=bits == 8 or signed,
             method="gptq" if gram is not None else "search" if bits == 4 else "nearest",
             gram=gram,
             count=observed.count if observed is not None else 0,

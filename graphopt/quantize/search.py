@@ -20,8 +20,6 @@ Loss = Callable[[Decision], float]
 _WORTH = 0.5
 """A level that gains less of what floats would gain than this is passed over for the next."""
 _LEAST = 1e-9
-_PARTS = 16
-"""In how many parts the sites of a group go back at most."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +85,11 @@ def sensitivities(groups: Sequence[Group], decision: Decision, loss: Loss, start
     return found
 
 
-def search(groups: Sequence[Group], loss: Loss, budget: float) -> Found:
+def search(groups: Sequence[Group], loss: Loss, budget: float, parts: int = 16) -> Found:
     """The cheapest decision found whose loss is at most `budget`, or the one that loses least where none is.
 
-    For each group it asks for a loss with each of its levels and one more, and for some twenty where sites go back.
+    The sites of a group go back in at most so many `parts`. Of each group it asks for two losses more than it has
+    levels, and where it was raised for `parts` + log₂ `parts` of each level below floats.
     """
     found = Found(cheapest(groups), 0.0)
     found.loss = loss(found.decision)
@@ -111,7 +110,7 @@ def search(groups: Sequence[Group], loss: Loss, budget: float) -> Found:
         return found
     for group in reversed(ranked):
         for level in group.levels[:-1]:
-            _lower(found, group, level, loss, budget)
+            _lower(found, group, level, loss, budget, parts)
     return found
 
 
@@ -141,10 +140,10 @@ def _give_up(found: Found, group: Group, loss: Loss) -> None:
     found.trials.append(Trial(f"{group.name} → float", found.loss, True))
 
 
-def _lower(found: Found, group: Group, level: Level, loss: Loss, budget: float) -> None:
+def _lower(found: Found, group: Group, level: Level, loss: Loss, budget: float, most: int) -> None:
     """Takes as many sites of a group down to `level` as the budget allows, those first that lose least."""
     lower = group.levels[: group.levels.index(level) + 1]
-    parts = _parts([site for site in group.sites if found.decision[site] not in lower])
+    parts = _parts([site for site in group.sites if found.decision[site] not in lower], most)
     if len(parts) > 1:
         losses = [loss(_with(found.decision, part, level)) for part in parts]
         parts = [part for _, part in sorted(zip(losses, parts, strict=True), key=lambda one: one[0])]
@@ -162,9 +161,9 @@ def _lower(found: Found, group: Group, level: Level, loss: Loss, budget: float) 
             high = count
 
 
-def _parts(sites: Sequence[str]) -> list[Sequence[str]]:
-    """At most `_PARTS` runs of neighbours, of about the same length."""
-    size = -(-len(sites) // _PARTS) or 1
+def _parts(sites: Sequence[str], most: int) -> list[Sequence[str]]:
+    """At most `most` runs of neighbours, of about the same length."""
+    size = -(-len(sites) // most) or 1
     return [sites[start : start + size] for start in range(0, len(sites), size)]
 
 

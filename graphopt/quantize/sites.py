@@ -92,8 +92,8 @@ def key(value: Value) -> str:
 
 
 def matching(sites: Sequence[Site], patterns: Iterable[str]) -> set[str]:
-    """The names of the sites that one of `patterns` (`*` and `?` stand for anything) matches: by the name of the value,
-    its node, or the weights.
+    """The names of the sites that one of `patterns` (`*` and `?` stand for anything) matches: by the name of the value
+    or one of its `ends`, of its node, or of the weights.
 
     Raises: UsageError GO141 for a pattern that matches none.
     """
@@ -108,7 +108,7 @@ def matching(sites: Sequence[Site], patterns: Iterable[str]) -> set[str]:
 
 
 def _names(site: Site) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(filter(None, (site.name, site.root.node.name, site.weights_name))))
+    return tuple(dict.fromkeys(filter(None, (site.name, *site.ends, site.root.node.name, site.weights_name))))
 
 
 def _site(node: Node, embed: bool) -> Iterator[Site]:
@@ -122,7 +122,7 @@ def _site(node: Node, embed: bool) -> Iterator[Site]:
     tensor = constant_of(weights) if weights is not None else None
     if weights is None or activation is None or tensor is None or tensor.dtype not in dtypes.FLOATS:
         return
-    if node.op in ("MatMul", "Gemm") and len(tensor.shape) < 2:
+    if constant_of(activation) is not None or (node.op in ("MatMul", "Gemm") and len(tensor.shape) < 2):
         return
     axis, channels = _axes(node, tensor)
     yield Site(
@@ -137,7 +137,7 @@ def _site(node: Node, embed: bool) -> Iterator[Site]:
         axis,
         channels,
         "",
-        _refusal(node, activation, tensor),
+        _refusal(node, tensor),
     )
 
 
@@ -174,13 +174,11 @@ def _axes(node: Node, weights: Tensor) -> tuple[int, int]:
     return rank - 2, rank - 1
 
 
-def _refusal(node: Node, activation: Value, weights: Tensor) -> str:
+def _refusal(node: Node, weights: Tensor) -> str:
     if weights.dtype != dtypes.FLOAT:
         return f"its weights are {dtypes.NAMES[weights.dtype]}, not float32"
     if not math.prod(weights.shape):
         return "its weights are empty"
-    if constant_of(activation) is not None:
-        return "both of its operands are constants"
     match node.op:
         case "MatMul" if len(weights.shape) > 2:
             return "its weights are a batch of matrices"

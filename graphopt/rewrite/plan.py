@@ -57,6 +57,7 @@ class Recipe:
     `output` that of the result, where it is to stay integer. `smooth` (K,) divides x before all else along the axis
     that is summed over; `weights` are multiplied by it already. `bias` (N,) is added to the result: what rounding the
     weights took away on average. `accuracy_level` is that of MatMulNBits (4: the products are of int8, 0: of floats).
+    `open` says that a convolution writes floats and adds a bias of floats: only what it reads is rounded.
     """
 
     scheme: Scheme
@@ -66,6 +67,7 @@ class Recipe:
     smooth: Array | None = None
     bias: Array | None = None
     accuracy_level: int = 0
+    open: bool = False
 
 
 class Plan(Protocol):

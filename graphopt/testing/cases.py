@@ -13,7 +13,7 @@ _SECTION = re.compile(r"\[(case|out of|out|unchanged)(?: +(\w+))?\] *(.*)")
 _SETTING = re.compile(r"(rule|target|opset|keep-opset|assume|plan|no-run|dim|feed)(?: +(\S+))?: *(.+)")
 SCHEMES = {"static": 8, "dynamic": 8, "weights8": 8, "weights4": 4}
 """What a plan may begin with, and the bits of weights."""
-WORDS = frozenset(("smooth", "bias", "output", "signed", "positive", "exact"))
+WORDS = frozenset(("smooth", "bias", "output", "signed", "positive", "open", "exact"))
 """What a plan may say besides."""
 _RANGE = re.compile(r"(\S+?)\.\.(\S+)")
 

@@ -2,7 +2,8 @@
 
 `plan: static smooth bias` names a scheme (static, dynamic, weights8, weights4) and what else recipes have: `smooth`,
 activations are smoothed; `bias`, results are corrected; `output`, they are rounded to a grid; `signed`, activations are
-int8 and symmetric; `positive`, they are not negative; `exact`, MatMulNBits computes with floats.
+int8 and symmetric; `positive`, they are not negative; `open`, convolutions write floats; `exact`, MatMulNBits computes
+with floats.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class MadePlan:
             smooth=smooth,
             bias=np.full(tensor.shape[channels], 1e-3, np.float32) if "bias" in self.words else None,
             accuracy_level=0 if "exact" in self.words else 4,
+            open="open" in self.words,
         )
 
     def grid(self, value: Value) -> Grid | None:

@@ -39,7 +39,7 @@ class FoldNormIntoProducts(Rule):
         n = op.LayerNormalization(x, op.const(np.ones(gain.shape), like=g, name="ones"), axis=axis, epsilon=eps)
         products = []
         for m in w:
-            product = op.MatMul(n, op.const(gain[:, None] * _float64(m), like=m, name="folded"))
+            product = op.MatMul(n, op.const(gain[:, None] * _float64(m), like=m, name=m.name))
             shift = None if b is None else op.const(_float64(b) @ _float64(m), like=m, name="folded_bias")
             products.append(product if shift is None else op.Add(product, shift))
         return tuple(products)

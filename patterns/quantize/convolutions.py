@@ -21,6 +21,8 @@ def wanted(ctx: Context, root: Value) -> Reason:
         return "the plan leaves it as it is"
     if recipe.scheme != "static" or recipe.weights.block or recipe.weights.zero_point is not None:
         return "a convolution has an integer kernel for static grids and symmetric weights only"
+    if recipe.open:
+        return "the plan has it write floats"
     if recipe.smooth is not None:
         return "the channels of an image are scaled by what is before it"
     if output_grid(ctx, root, recipe) is None:

@@ -32,7 +32,7 @@ _DOUBLINGS = 4
 _GAIN = 0.98
 _LARGEST = 1e4
 # How many output channels of a product are looked at.
-_COLUMNS = 256
+_COLUMNS = 512
 
 
 @dataclass(frozen=True, eq=False)
