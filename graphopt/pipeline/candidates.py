@@ -8,6 +8,7 @@ from pathlib import Path
 
 from graphopt.ir import Model, save
 from graphopt.quantize.sites import Site, find_sites
+from graphopt.quantize.untied import untie
 from graphopt.rewrite import Plan, Trace
 from graphopt.rewrite.engine import SiteKey
 
@@ -59,12 +60,22 @@ class Candidates:
         """The model as `fuse` makes it."""
         return self.build(lambda _: None)
 
-    def tapped(self, *, embed: bool = False, more: Callable[[Model], list[str]] | None = None) -> Tapped:
-        """The float model with what calibration looks at as outputs; `more` names other values of the main graph."""
+    def tapped(
+        self,
+        *,
+        embed: bool = False,
+        more: Callable[[Model], list[str]] | None = None,
+        change: Callable[[Model], object] | None = None,
+    ) -> Tapped:
+        """The float model, after `change`, with what calibration looks at as outputs; `more` names other values of the
+        main graph."""
         sites: list[Site] = []
         taps: dict[str, str] = {}
 
         def tap(model: Model) -> None:
+            if change is not None:
+                change(model)
+            untie(model)
             sites[:] = find_sites(model, embed=embed)
             names = [site.input for site in sites if not site.nested]
             for name in dict.fromkeys((*names, *(more(model) if more is not None else ()))):

@@ -46,10 +46,20 @@ class Decided:
     score: Score
 
 
+@dataclass(frozen=True)
+class Equalized:
+    """The model after `change`, which makes channels between convolutions alike: its sites, and what their activations
+    are."""
+
+    sites: Sequence[Site]
+    statistics: Mapping[str, Statistics]
+    change: Callable[[Model], object]
+
+
 @dataclass
 class Decider:
     """Tries decisions on the search split. `observer` and `smooth` of `options` are looked for where they are not
-    given: `free` names them."""
+    given: `free` names them. `equalized` is None where no channels are to be made alike."""
 
     candidates: Candidates
     evaluator: Evaluator
@@ -61,6 +71,7 @@ class Decider:
     free: frozenset[str]
     prepare: Callable[[Model], None]
     tell: Tell | None = None
+    equalized: Equalized | None = None
     steps: list[Step] = field(default_factory=list)
     _scores: dict[tuple[Options, frozenset[tuple[str, Level]]], Score] = field(default_factory=dict)
     _recipes: dict[Options, Recipes] = field(default_factory=dict)
@@ -88,19 +99,24 @@ class Decider:
 
         def plan(model: Model) -> object:
             self.prepare(model)
+            if recipes.options.equalize and self.equalized is not None:
+                self.equalized.change(model)
             return recipes.plan(model, decision)
 
         return self.candidates.build(plan)  # type: ignore[arg-type]
 
     def _observed(self, decision: Decision) -> Recipes:
         """The recipes under the options with which the model loses least: one option is changed at a time."""
-        static = any(level == "static" for level in decision.values())
+        static = "static" in decision.values()
+        rounded = static or "dynamic" in decision.values()
         best, least = self.options, self._lost(self.options, decision)
         self._tried(f"ranges by {best.observer}", least, True)
         changes: list[dict[str, object]] = []
-        if "smooth" in self.free and any(level in ("static", "dynamic") for level in decision.values()):
+        if static and self.equalized is not None:
+            changes.append({"equalize": True})
+        if rounded and "smooth" in self.free:
             changes.append({"smooth": 0.0})
-        if "correct" in self.free:
+        if rounded and "correct" in self.free:
             changes.append({"correct": not self.options.correct})
         if static and "observer" in self.free:
             changes += [{"observer": name} for name in _OBSERVERS]
@@ -126,7 +142,8 @@ class Decider:
 
     def _made(self, options: Options) -> Recipes:
         if options not in self._recipes:
-            self._recipes[options] = Recipes(self.sites, self.statistics, options)
+            of = self.equalized if options.equalize and self.equalized is not None else self
+            self._recipes[options] = Recipes(of.sites, of.statistics, options)
         return self._recipes[options]
 
     def _loss(self, recipes: Recipes, fixed: Decision) -> Callable[[Decision], float]:

@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
+import numpy as np
+
 from graphopt.errors import UsageError, near
 from graphopt.ir import Model
+from graphopt.ir.tensor import Array
 from graphopt.pipeline.candidates import Candidates
-from graphopt.pipeline.decision import Decider
+from graphopt.pipeline.decision import Decider, Equalized
 from graphopt.pipeline.made import CONVOLUTIONS, Made, Studio, nothing, stamp
 from graphopt.quantize.cpu import Cpu
 from graphopt.quantize.dialect import dialect_of
@@ -18,10 +21,13 @@ from graphopt.quantize.integer_paths import integer_paths
 from graphopt.quantize.levels import Choice, Mode, asked, choice, within
 from graphopt.quantize.observe.statistics import Statistics
 from graphopt.quantize.recipes import Options
+from graphopt.quantize.rounding.equalize import equalize
 from graphopt.quantize.search import Decision, Level
 from graphopt.quantize.sites import Site, find_sites, matching
 
 LEVELS: tuple[Level, ...] = ("static", "dynamic", "weights8", "weights4", "float")
+_UNEVEN = 4
+"""How much further than another a channel reaches where the two are made alike."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +81,14 @@ def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
         wish.free,
         partial(stamp, mode=wish.mode),
         studio.progress,
+        _equalized(studio, candidates, wish, sites, statistics),
     )
     with studio.watch("search"):
         decided = decider.decide(wish.mode, choices, fixed, wish.max_drop)
         final = decider.build(decided.recipes, decided.found.decision)
     return Made(
         final,
-        sites,
+        tuple(decided.recipes.sites.values()),
         schemes=decided.found.decision,
         reasons={name: one.reason or _searched(decided.found.decision[name]) for name, one in choices.items()},
         groups={name: group.name for group in decided.groups for name in group.sites},
@@ -94,6 +101,33 @@ def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
 
 def _searched(level: Level) -> str:
     return "the model loses less with it in floats" if level == "float" else ""
+
+
+def _equalized(
+    studio: Studio, candidates: Candidates, wish: Wish, sites: Sequence[Site], statistics: Mapping[str, Statistics]
+) -> Equalized | None:
+    """The model with channels between convolutions made alike; None where they are, or nothing may be changed."""
+    images = {site.input for site in sites if site.op in CONVOLUTIONS and not site.refusal}
+    reach = {name: np.maximum(np.abs(found.low), np.abs(found.high)) for name, found in statistics.items()}
+    if studio.samples.calibration is None or not any(_are_uneven(reach[name]) for name in images & reach.keys()):
+        return None
+    changed: list[str] = []
+
+    def change(model: Model) -> None:
+        changed[:] = equalize(model, reach)
+
+    tapped = candidates.tapped(embed=wish.embed, more=_between, change=change)
+    if not changed:
+        tapped.candidate.discard()
+        return None
+    found = studio.statistics(tapped, studio.samples.calibration, gram=wish.bits == 4)
+    return Equalized(tapped.sites, found, change)
+
+
+def _are_uneven(reach: Array) -> bool:
+    """Whether some channels reach much further than others."""
+    there = reach[reach > 0]
+    return there.size > 1 and bool(there.max() > _UNEVEN * there.min())
 
 
 def _between(model: Model) -> list[str]:

@@ -184,7 +184,7 @@ def quantize(
             latency=latency.cpu_ratio if latency is not None else None,
             latency_wall=latency.ratio if latency is not None else None,
             steps=made.steps,
-            notes=(*_notes(mode, samples), *made.notes),
+            notes=(*_notes(mode, samples, "" if here else f"{target} on {processor}"), *made.notes),
             verification=attempt.verification,
             seconds=watch.seconds,
             errors=(*errors, *(failure.error for failure in dict.fromkeys(failures))),
@@ -254,9 +254,15 @@ def _refusals(
     return errors
 
 
-def _notes(mode: Mode, samples: Samples) -> tuple[str, ...]:
-    auto = mode == "auto" and samples.calibration is None
-    return (*(["no calibration data: auto is dynamic quantization"] if auto else []), *samples.notes)
+def _notes(mode: Mode, samples: Samples, elsewhere: str) -> tuple[str, ...]:
+    """Sentences for the user; `elsewhere` is what the model will run on, where that is not this machine."""
+    notes = list(samples.notes)
+    if elsewhere:
+        text = "so nothing was timed, and the kernels and the accuracy are those of onnxruntime on this processor"
+        notes.insert(0, f"the model is for {elsewhere}, which is not here: {text}")
+    if mode == "auto" and samples.calibration is None:
+        notes.insert(0, "no calibration data: auto is dynamic quantization")
+    return tuple(notes)
 
 
 def _counted(samples: Samples) -> dict[str, int]:

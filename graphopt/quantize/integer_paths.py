@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from graphopt.ir import Model, Node, Value, dtypes
 from graphopt.quantize.sites import Site, key
+from graphopt.quantize.transposed import no_integers
 from graphopt.rewrite import constant_of
 from graphopt.rewrite.facts import attribute
 
@@ -60,18 +61,8 @@ def integer_paths(model: Model, sites: Iterable[Site]) -> set[str]:
 
 
 def writes_integers(node: Node) -> bool:
-    """Whether a product has a kernel that writes integers: a convolution, or a transposed one whose windows do not
-    meet, which is a convolution of single places, on images of known height and width."""
-    if node.op != "ConvTranspose" or node.domain:
-        return node.is_op("Conv")
-    image, weights = node.input(0), node.input(1)
-    if image is None or weights is None or image.shape is None or weights.shape is None or len(weights.shape) != 4:
-        return False
-    moved = any(node.attr("pads", ())) or any(node.attr("output_padding", ())) or node.attr("output_shape") is not None
-    spread = node.attr("group", 1) != 1 or any(step != 1 for step in node.attr("dilations", ()))
-    apart = list(weights.shape[2:]) == list(node.attr("strides", (1, 1)))
-    known = all(isinstance(size, int) for size in image.shape[2:])
-    return apart and known and not (moved or spread) and node.attr("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+    """Whether a product has a kernel that writes integers: a convolution, or a transposed one that is one in parts."""
+    return node.is_op("Conv") or (node.is_op("ConvTranspose") and not no_integers(node))
 
 
 def _can(node: Node, images: set[int]) -> bool:

@@ -87,7 +87,7 @@ def within(found: Choice, site: Site, dialect: Dialect) -> Choice:
 def _lacking(site: Site, level: Level, dialect: Dialect) -> str:
     """Why the target does not read `site` at `level`; empty where it does."""
     if level == "dynamic" and not dialect.dynamic:
-        return "the target does not find ranges at run time"
+        return "the target does not find ranges at run time: they take calibration data"
     if site.op == "LSTM" and level == "dynamic" and not dialect.contrib:
         return "an LSTM of integers is an operator of onnxruntime alone"
     if site.op == "ConvTranspose" and level == "static" and dialect.signed:

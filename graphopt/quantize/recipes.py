@@ -20,6 +20,7 @@ from graphopt.quantize.rounding.smooth import ALPHAS, Products, Smoothing, searc
 from graphopt.quantize.rounding.weights import dequantized, integers
 from graphopt.quantize.search import Decision, Level
 from graphopt.quantize.sites import Site, find_sites, key
+from graphopt.quantize.untied import untie
 from graphopt.rewrite import Grid, Integers, Recipe
 from graphopt.rewrite.plan import Scheme
 
@@ -36,7 +37,8 @@ class Options:
     """What holds for all sites: the processor and the dialect, how ranges are observed, how weights are rounded
     (in weight-only schemes `block` of them share a scale), `smooth`: the exponent by which outliers of activations are
     moved into the weights, None to search for it, 0 to leave them, `correct`: whether what rounding takes away on
-    average is added."""
+    average is added, `equalize`: whether the channels between convolutions are made alike, for which sites and
+    statistics are those of the model so changed."""
 
     cpu: Cpu
     target: str = "ort-cpu"
@@ -44,6 +46,7 @@ class Options:
     block: int = 32
     smooth: float | None = None
     correct: bool = True
+    equalize: bool = False
 
     @property
     def signed(self) -> bool:
@@ -72,6 +75,7 @@ class Recipes:
 
     def plan(self, model: Model, decision: Decision) -> DecidedPlan:
         """The plan that computes each site of `model`, fused and not yet lowered, at the level of `decision`."""
+        untie(model, {name for name, level in decision.items() if level != "float"})
         static = [site for site in find_sites(model) if decision.get(site.name) == "static"]
         images = any(site.op in _CONVOLUTIONS for site in static) and not self.options.signed
         return DecidedPlan(self, decision, frozenset(integer_paths(model, static) if images else ()))
@@ -157,8 +161,7 @@ class Recipes:
         return integers(site.weights, axis=site.channels, bits=bits, smooth=factors, name=site.weights_name)
 
     def _weights(self, site: Site, bits: int) -> Recipe:
-        """Only the weights are integers. Those of 8 bits are multiplied with blocks of activations that the kernel
-        rounds to 8 bits itself; those of 4 bits, which are coarse enough, with floats."""
+        """Only the weights are integers; the kernel itself rounds blocks of activations to bytes."""
         if site.op not in _SMOOTHED:
             return Recipe("weights", integers(site.weights, axis=site.channels, name=site.weights_name))
         signed = self.options.signed
@@ -177,7 +180,7 @@ class Recipes:
             count=observed.count if observed is not None else 0,
             name=site.weights_name,
         )
-        return Recipe("weights", made, accuracy_level=_BYTES if bits == 8 else 0)
+        return Recipe("weights", made, accuracy_level=_BYTES)
 
 
 @dataclass(frozen=True)

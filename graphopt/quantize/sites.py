@@ -11,6 +11,7 @@ import numpy as np
 
 from graphopt.errors import UsageError, near
 from graphopt.ir import Graph, Model, Node, Tensor, Value, dtypes
+from graphopt.quantize.transposed import no_integers
 from graphopt.rewrite import constant_of
 
 _WEIGHTS = {"MatMul": 1, "Gemm": 1, "Conv": 1, "ConvTranspose": 1, "LSTM": 1, "GRU": 1}
@@ -186,6 +187,10 @@ def _refusal(node: Node, weights: Tensor) -> str:
             return "its activation is transposed"
         case "Gemm" if node.attr("alpha", 1.0) != 1.0 or node.attr("beta", 1.0) != 1.0:
             return "its alpha or beta is not 1"
+        case "Conv" | "ConvTranspose" if (bias := node.input(2)) is not None and constant_of(bias) is None:
+            return "its bias is not a constant"
+        case "ConvTranspose":
+            return no_integers(node)
         case "GRU":
             return "onnxruntime has no integer kernel for GRU"
     return ""

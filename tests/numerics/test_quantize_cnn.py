@@ -16,6 +16,7 @@ from graphopt.ir import Model, Value, load, model_to_proto
 from graphopt.ir.infer import infer
 from graphopt.ir.tensor import Array
 from graphopt.ir.text import parse
+from graphopt.pipeline import quantize
 from graphopt.pipeline.optimize import optimize
 from graphopt.quantize.integer_paths import integer_paths
 from graphopt.quantize.rounding.equalize import equalize
@@ -321,6 +322,24 @@ def test_equalisation_takes_away_what_a_spread_of_channels_costs(calibrated: boo
     print(f"relative error {plain:.4f}; channels spread: {without:.4f}, equalised {repaired:.4f}")
     assert without > 50 * plain
     assert repaired < (2 if calibrated else 4) * plain
+
+
+def test_the_search_equalises_where_that_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact, final = model_to_proto(spread(0)), data((1, 3, 12, 12), 2)
+
+    def found(decades: float) -> tuple[float, list[bool]]:
+        x = np.random.default_rng(1).standard_normal((16, 8, 3, 12, 12)).astype(np.float32)
+        result = quantize(model_to_proto(spread(decades)), mode="static", calib=[{"x": batch} for batch in x], verify="off")
+        steps = [step.kept for step in result.steps if step.change.startswith("equalize")]
+        return error(exact, model_to_proto(result.model), final), steps
+
+    off, kept = found(4)
+    monkeypatch.setattr("graphopt.pipeline.integers._UNEVEN", np.inf)
+    without, never = found(4)
+    print(f"relative error {off:.4f}, without equalisation {without:.4f}")
+    assert (kept, never) == ([True], [])
+    assert off < 0.06
+    assert without > 10 * off
 
 
 def test_equalisation_leaves_alone_what_is_read_twice_or_cut_elsewhere() -> None:

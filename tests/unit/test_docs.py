@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+import graphopt
+from graphopt.ir.text import parse
 from graphopt.rewrite import CompiledRule, Rule
 from graphopt.runtime import Runner
 from graphopt.targets import target_named
@@ -66,6 +68,33 @@ def test_cases_of_the_readme_hold_for_its_rules(tmp_path: Path, graphopt_runner:
     (tmp_path / "cases.txt").write_text(next(body for _, _, name, body in found if name == "cases"))
     for case in parse_cases(tmp_path / "cases.txt"):
         assert run_case(case, [CompiledRule(kind()) for kind in kinds], graphopt_runner).problem == ""
+
+
+def test_files_of_the_page_about_quantization_are_right(tmp_path: Path, graphopt_runner: Runner) -> None:
+    page = {name: body for _, _, name, body in blocks("docs/quantization.md") if name}
+    for name, body in page.items():
+        (tmp_path / name).write_text(body)
+    names: dict[str, Any] = {"__name__": "page"}
+    exec(page["static_matmul_integer.py"], names)
+    rules = [CompiledRule(kind()) for kind in rules_in(names)]
+    for case in parse_cases(tmp_path / "cases"):
+        assert run_case(case, rules, graphopt_runner).problem == ""
+    text = "(x: float32[N, S, 256]) -> (y: float32[N, S, 64]) { y = MatMul(x, float32[256, 64] random(1)) }"
+    graphopt.save(parse(text), tmp_path / "model.onnx")
+    made = graphopt.quantize(
+        tmp_path / "model.onnx",
+        mode="static",
+        calib=str(tmp_path / "calib.py"),
+        metric=f"{tmp_path / 'metric.py'}:same_winner",
+        max_drop=0.1,
+        smooth="off",
+        observer="min-max",
+        rules=[str(tmp_path / "static_matmul_integer.py")],
+        allow_slower=True,
+    )
+    assert made.error is None
+    assert made.accuracy is not None and made.accuracy.holdout > 0.9
+    assert made.samples == {"calibration": 4, "search": 2, "holdout": 2}
 
 
 def test_the_target_that_is_shown_is_one(tmp_path: Path) -> None:
