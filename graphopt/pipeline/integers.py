@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -20,6 +20,7 @@ from graphopt.quantize.dialect import dialect_of
 from graphopt.quantize.integer_paths import integer_paths
 from graphopt.quantize.levels import Choice, Mode, asked, choice, within
 from graphopt.quantize.observe.statistics import Statistics
+from graphopt.quantize.proof.prove import INTEGER
 from graphopt.quantize.recipes import Options
 from graphopt.quantize.rounding.equalize import equalize
 from graphopt.quantize.search import Decision, Level
@@ -28,6 +29,8 @@ from graphopt.quantize.sites import Site, find_sites, matching
 LEVELS: tuple[Level, ...] = ("static", "dynamic", "weights8", "weights4", "float")
 _UNEVEN = 4
 """How much further than another a channel reaches where the two are made alike."""
+
+_OF_INTEGERS = {*INTEGER, "DequantizeLinear", "MatMulNBits"}
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,14 @@ def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
     tapped = candidates.tapped(embed=wish.embed, more=_between)
     sites = tapped.sites
     if all(site.refusal for site in sites):
+        if _has_integers(studio.original):
+            final = candidates.build(partial(stamp, mode=wish.mode))
+            return Made(final, sites, {}, notes=("its products are integers already, and stay what they are",))
         raise nothing(_refused(site.refusal for site in sites))
-    data = studio.samples.calibration
+    data, options, free = studio.samples.calibration, wish.options, wish.free
+    if data is None and wish.mode == "dynamic":
+        # Which channels are large is in the weights: made up inputs tell. What is lost on average they do not.
+        data, options, free = studio.samples.search, replace(options, correct=False), free - {"correct"}
     statistics = studio.statistics(tapped, data, gram=wish.bits == 4) if data is not None else {}
     fixed = _fixed(sites, wish)
     choices = _choices(sites, wish, statistics, fixed)
@@ -77,8 +86,8 @@ def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
         studio.samples,
         sites,
         statistics,
-        wish.options,
-        wish.free,
+        options,
+        free,
         partial(stamp, mode=wish.mode),
         studio.progress,
         _equalized(studio, candidates, wish, sites, statistics),
@@ -97,6 +106,11 @@ def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
         steps=decided.steps,
         recipes=decided.recipes,
     )
+
+
+def _has_integers(model: Model) -> bool:
+    """Whether products of it are of integers already, as those of a model that was trained with quantization."""
+    return any(node.op in _OF_INTEGERS for graph in model.scopes() for node in graph.ops())
 
 
 def _searched(level: Level) -> str:

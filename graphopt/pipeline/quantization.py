@@ -175,8 +175,8 @@ def quantize(
             mode=mode if mode == "float16" else wish.mode,
             verdict=attempt.verdict,
             sites=made.results(proof),
-            integer_planned=proof.planned,
-            integer_running=proof.running,
+            integer_planned=sum(bool(run.scheme) for run in proof.products),
+            integer_running=sum(run.integer for run in proof.products),
             integer_all=proof.all,
             accuracy=accuracy,
             size_before=size_of(load(studio.reference)).disk,
@@ -224,6 +224,8 @@ def _refuse_to_overwrite(output: str | os.PathLike[str], *read: str) -> None:
 
 def _unplaced(made: Made, rules: RuleSet) -> list[GraphoptError]:
     """What stands against writing a model of which nothing became integers."""
+    if not made.schemes:
+        return []
     placing = {rule.name for rule in rules.rules if rule.stage == "quantize"}
     if any(site.rule in placing for site in made.final.trace.sites):
         return []

@@ -13,9 +13,9 @@ from graphopt.quantize.sites import Site
 
 Mode = Literal["auto", "dynamic", "static", "weight-only"]
 
-_PRODUCTS = ("MatMul", "Gemm")
 _CALIBRATED = ("Conv", "ConvTranspose")
 _NESTED = "it stands in a subgraph, which no calibration sees"
+_UNSEEN = "static was asked for, which takes calibration data"
 _FORMS: dict[str, tuple[Level, ...]] = {
     "Gather": ("weights8",),
     "LSTM": ("dynamic",),
@@ -73,7 +73,8 @@ def asked(site: Site, level: Level, refused: Callable[[str], str | None]) -> Cho
     if not reason and level not in _FORMS.get(site.op, (level,)):
         reason = f"{level} was asked for, of which {site.op} has no form"
     if not reason and level == "static":
-        reason = _NESTED if site.nested else refused(site.input) or ""
+        found = refused(site.input)
+        reason = _NESTED if site.nested else _UNSEEN if found is None else found
     return Choice(("float",), reason) if reason else Choice((level,), "as asked for")
 
 
@@ -90,6 +91,8 @@ def _lacking(site: Site, level: Level, dialect: Dialect) -> str:
         return "the target does not find ranges at run time: they take calibration data"
     if site.op == "LSTM" and level == "dynamic" and not dialect.contrib:
         return "an LSTM of integers is an operator of onnxruntime alone"
+    if site.op == "Gather" and level != "float" and dialect.signed:
+        return "the target does not look rows of integers up"
     if site.op == "ConvTranspose" and level == "static" and dialect.signed:
         return "transposed convolutions are computed in floats there"
     return ""

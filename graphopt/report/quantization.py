@@ -125,7 +125,7 @@ def _integer(result: Quantized) -> Text:
     text += f"{counted(result.integer_all, 'product')} with constant weights on integer kernels"
     missed = result.integer_planned - result.integer_running
     style = "yellow" if missed > 0 else ""
-    return Text.assemble(text, (f", {result.integer_planned:,} were planned" if missed else "", style))
+    return Text.assemble(text, (f", {result.integer_planned:,} were planned" if missed > 0 else "", style))
 
 
 def _unfused(result: Quantized, verbose: bool) -> Iterator[tuple[str, RenderableType]]:

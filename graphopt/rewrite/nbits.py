@@ -56,7 +56,8 @@ def _packed_zeros(zeros: Tensor, summed: int, shape: tuple[int, int]) -> Array:
 def _unsigned(integers: Array, dtype: int) -> Array:
     """Integers as uint8, those with a sign moved up to begin at zero."""
     signed = dtypes.NAMES[dtype].startswith("int")
-    return (integers.astype(np.int16) + (2 ** (dtypes.bits(dtype) - 1) if signed else 0)).astype(np.uint8)
+    bits = integers.astype(np.int8, copy=False).view(np.uint8)
+    return bits + np.uint8(2 ** (dtypes.bits(dtype) - 1)) if signed else bits
 
 
 def _in_bytes(rows: Array, bits: int) -> Array:

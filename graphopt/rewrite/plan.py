@@ -78,5 +78,3 @@ class Plan(Protocol):
 
     def grid(self, value: Value) -> Grid | None:
         """The grid of an activation that may stay integer between two operators; None: it is not to."""
-
-

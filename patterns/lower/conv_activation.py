@@ -13,7 +13,7 @@ class ConvActivation(Rule):
     cannot choose its blocked layout, which costs 17 %, and twice the time where channels are apart.
     Before: Relu(Conv(x, w, b)); also Tanh, Sigmoid, LeakyRelu, HardSigmoid, Clip
     After: com.microsoft.FusedConv(x, w, b, activation="Relu")
-    Safety: the same formulas; the kernel is for float32.
+    Safety: the same formulas; the kernel is for float32, so what reads integers stays as the runtime looks for it.
     """
 
     stage = "lower"
@@ -35,7 +35,9 @@ class ConvActivation(Rule):
         bounded = op.Clip(y, min=low, max=high) | op.HardSigmoid(y, alpha=alpha, beta=beta)
         return op.Relu(y) | op.Tanh(y) | op.Sigmoid(y) | op.LeakyRelu(y, alpha=alpha) | bounded
 
-    def where(self, root: Value) -> Reason:
+    def where(self, x: Value, w: Value, root: Value) -> Reason:
+        if x.node.is_op("DequantizeLinear") and w.node.is_op("DequantizeLinear"):
+            return "the kernel does not multiply integers"
         return root.node.version >= 6 or "the operator of an old opset"
 
     def rewrite(

@@ -37,11 +37,11 @@ def blocks(readme: str) -> list[Block]:
 
 
 def gelu_layer() -> onnx.ModelProto:
-    """A linear layer with GELU spelled out: y = h/2 · (1 + erf(h/√2)), h = x·w + b, on x (N, 16)."""
+    """A linear layer with GELU spelled out: y = h/2 · (1 + erf(h/√2)), h = x·w + b, on x (N, 512)."""
     rng = np.random.default_rng(0)
     weights = {
-        "w": rng.normal(0, 0.25, (16, 32)),
-        "b": rng.normal(0, 0.5, 32),
+        "w": rng.normal(0, 512**-0.5, (512, 2048)),
+        "b": rng.normal(0, 0.5, 2048),
         "root": np.sqrt(2.0),
         "one": 1.0,
         "half": 0.5,
@@ -58,8 +58,8 @@ def gelu_layer() -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "gelu_layer",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 16])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 32])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 512])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 2048])],
         [numpy_helper.from_array(np.asarray(data, np.float32), name) for name, data in weights.items()],
     )
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
@@ -67,6 +67,7 @@ def gelu_layer() -> onnx.ModelProto:
 
 def test_commands_and_programs_run_in_the_order_shown(blocks: list[Block], tmp_path: Path) -> None:
     onnx.save(gelu_layer(), tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", x=np.random.default_rng(1).normal(size=(16, 512)).astype(np.float32))
     env = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
     ran = 0
     for block in blocks:

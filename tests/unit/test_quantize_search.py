@@ -72,6 +72,18 @@ def test_the_first_level_that_gains_enough_is_taken() -> None:
     assert levels(search(groups, Asked({"a0": 1.0}), budget=0.2)) == {"a": {"weights8"}}
 
 
+def test_a_level_that_gains_little_is_passed_over() -> None:
+    left = {"static": 1.0, "weights8": 0.9, "float": 0.0}
+    found = search([group("a", levels=THREE)], lambda decision: left[decision["a0"]], budget=0.95)
+    assert [(trial.change, trial.kept) for trial in found.trials][:3] == [
+        ("all at the cheapest", True),
+        ("a → weights8", False),
+        ("a → float", True),
+    ]
+    # There is room for it all the same.
+    assert found.decision == {"a0": "weights8"}
+
+
 def test_a_level_that_was_not_enough_is_raised_again() -> None:
     groups = [group("a", levels=THREE), group("b", levels=THREE)]
     found = search(groups, Asked(errors(groups, a=1.0, b=1.0)), budget=0.05)
@@ -152,7 +164,9 @@ def test_a_group_that_makes_the_loss_infinite_is_raised() -> None:
     found = search(groups, Asked(each, more=lambda d: math.inf if d["b0"] != "float" else 0.0), budget=0.1)
     assert levels(found) == {"a": {"dynamic"}, "b": {"float"}, "c": {"dynamic"}}
     both = Asked(each, more=lambda d: math.inf if "dynamic" in (d["a0"], d["b0"]) else 0.0)
-    assert levels(search(groups, both, budget=0.1)) == {"a": {"float"}, "b": {"float"}, "c": {"dynamic"}}
+    found = search(groups, both, budget=0.1)
+    assert levels(found) == {"a": {"float"}, "b": {"float"}, "c": {"dynamic"}}
+    assert found.sensitivity == {"a": 0, "b": 0, "c": 0}
 
 
 # ---- effort ----------------------------------------------------------------------------------------------------------

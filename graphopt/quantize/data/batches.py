@@ -61,11 +61,12 @@ class Batches:
         self._checker = checker
         self._skipped: dict[int, GraphoptError] = {} if skipped is None else skipped
         self._places = places
+        self._ended = source.size
 
     @property
     def size(self) -> int | None:
-        """How many batches there are, bad ones among them; None where that is known only at the end."""
-        known = self._source.size
+        """How many batches there are, bad ones among them; None where that is known only at the end of a pass."""
+        known = self._ended
         return None if known is None else sum(number % _PARTS in self._places for number in range(known))
 
     @property
@@ -80,12 +81,14 @@ class Batches:
 
     def __iter__(self) -> Iterator[Batch]:
         count = 0
+        number = -1
         for number, (name, given) in enumerate(self._source.items()):
             if number % _PARTS in self._places and number not in self._skipped:
                 batch = self._batch(number, name, given)
                 if batch is not None:
                     count += 1
                     yield batch
+        self._ended = number + 1
         if not count:
             raise self.none()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Literal
@@ -45,8 +45,8 @@ def integers(
     summed over, K. `smooth` (K,) are factors along K. `gram` (K, K) is Σ xxᵀ of the rows x that the weights (of rank
     2) are multiplied with, before smoothing: `gptq` needs it, `search` weighs errors by its diagonal, which is enough
     there: `gram` (K,). `count` is the number of rows: with few, `gptq` is careful (0: it is not). Scales are of the
-    type of the weights, float32 for wider ones. Nothing is rounded before it is read, and then a part at a time; what
-    `search` and `gptq` found lies in a temporary file.
+    type of the weights, float32 for wider ones. Nothing is rounded before it is read, and then a part at a time, once:
+    the integers lie in a temporary file.
 
     Raises: ModelError GO126 when the weights hold NaN or Inf; `name` is what the error calls them.
     """
@@ -54,7 +54,7 @@ def integers(
     _check_finite(source, name)
     kind = dtypes.NUMBERS[("int" if symmetric else "uint") + ("4" if bits <= 4 else "8")]
     compute = partial(_compute, source, _Wanted(bits, symmetric, method, gram, count), kind)
-    part: Callable[[int], Array] = partial(_part, compute) if method == "nearest" else _shelf.once(compute)
+    part = _shelf.once(compute)
     shape = source.scale_shape
     return Integers(
         Tensor.deferred(kind, tensor.shape, partial(part, 0)),
@@ -200,10 +200,6 @@ def _smoothed(gram: Array | None, smooth: Array | None) -> Array | None:
         return gram
     scaled: Array = gram / smooth**2 if gram.ndim == 1 else gram / np.outer(smooth, smooth)
     return scaled
-
-
-def _part(compute: Callable[[], tuple[Array, ...]], index: int) -> Array:
-    return compute()[index]
 
 
 def _spread(weights: Integers, parameter: Array) -> Array:
