@@ -14,7 +14,7 @@ from graphopt.quantize.evaluate import Evaluator
 from graphopt.quantize.levels import Choice, grouped
 from graphopt.quantize.metric import Metric, Score
 from graphopt.quantize.observe.statistics import Statistics
-from graphopt.quantize.recipes import Options, Recipes
+from graphopt.quantize.recipes import Options, Recipes, Smoothings
 from graphopt.quantize.search import Decision, Found, Group, Level, Trial, cheapest, gathered, search, sensitivities
 from graphopt.quantize.sites import Site
 
@@ -75,6 +75,7 @@ class Decider:
     steps: list[Step] = field(default_factory=list)
     _scores: dict[tuple[Options, frozenset[tuple[str, Level]]], Score] = field(default_factory=dict)
     _recipes: dict[Options, Recipes] = field(default_factory=dict)
+    _smoothings: dict[tuple[float | None, bool], Smoothings] = field(default_factory=dict)
 
     def decide(self, mode: Mode, choices: Mapping[str, Choice], fixed: Decision, budget: float | None) -> Decided:
         """The recipes and levels of `mode`; sites of `fixed` have the level that it says. `budget` is what may be lost;
@@ -143,7 +144,8 @@ class Decider:
     def _made(self, options: Options) -> Recipes:
         if options not in self._recipes:
             of = self.equalized if options.equalize and self.equalized is not None else self
-            self._recipes[options] = Recipes(of.sites, of.statistics, options)
+            known = self._smoothings.setdefault((options.smooth, of is self), {})
+            self._recipes[options] = Recipes(of.sites, of.statistics, options, known)
         return self._recipes[options]
 
     def _loss(self, recipes: Recipes, fixed: Decision) -> Callable[[Decision], float]:

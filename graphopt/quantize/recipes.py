@@ -54,14 +54,20 @@ class Options:
         return dialect_of(self.target).signed
 
 
+Smoothings = dict[tuple[str, str], Smoothing | None]
+"""What smooths an activation, by its name and the level of the sites that read it."""
+
+
 class Recipes:
-    """The recipes of `sites` under one set of options; `statistics` are those of activations, by name."""
+    """The recipes of `sites` under one set of options; `statistics` are those of activations, by name. `smoothings` are
+    those that were searched for before, by others with the same `smooth`, and are added to."""
 
     def __init__(
         self,
         sites: Sequence[Site],
         statistics: Mapping[str, Statistics],
         options: Options,
+        smoothings: Smoothings | None = None,
     ) -> None:
         self.sites = {site.name: site for site in sites}
         self.options = options
@@ -70,7 +76,7 @@ class Recipes:
         for site in sites:
             self._readers[site.input].append(site)
         self._known: dict[tuple[str, Level], Recipe] = {}
-        self._smoothing: dict[tuple[str, str], Smoothing | None] = {}
+        self._smoothing: Smoothings = {} if smoothings is None else smoothings
         self._grids: dict[str, Grid] = {}
 
     def plan(self, model: Model, decision: Decision) -> DecidedPlan:

@@ -89,7 +89,7 @@ def model(tmp_path: Path) -> Path:
 @pytest.fixture
 def calib(model: Path) -> Path:
     path = model.with_name("data.npz")
-    np.savez(path, x=samples(8))
+    np.savez(path, x=samples(64))
     return path
 
 
@@ -107,7 +107,7 @@ MODES = {
 def test_each_mode_writes_a_model_that_is_near(cli: Cli, model: Path, calib: Path, mode: str) -> None:
     scheme, op = MODES[mode]
     before = snapshot(model.parent)
-    data = ("--calib", calib) if mode in ("static", "auto") else ()
+    data = ("--calib", calib, "--calib-batch", 8) if mode in ("static", "auto") else ()
 
     done = cli("quantize", model, "--mode", mode, *data, "--allow-slower", "--json", "-")
 
@@ -196,12 +196,13 @@ BODY = f"""<ir_version: 8, opset_import: ["": 17]> branches (float[N, {WIDTH}] x
         else_branch = no () => (float[N, {WIDTH}] e) {{ p = MatMul(x, v) e = Relu(p) }}
     >
 }}"""
-TIED = f"""tied (int64[B, S] ids) => (float[B, S, 100] y) {{
+TIED = """tied (int64[B, S] ids) => (float[B, S, 100] y) {
     e = Gather(table, ids)
     h = MatMul(e, w)
+    r = Relu(h)
     turned = Transpose<perm = [1, 0]>(table)
-    y = MatMul(h, turned)
-}}"""
+    y = MatMul(r, turned)
+}"""
 
 
 def test_products_in_branches_are_dynamic(cli: Cli, tmp_path: Path) -> None:
@@ -232,7 +233,8 @@ def test_what_the_callers_may_override_is_no_constant(cli: Cli, tmp_path: Path) 
     path, output = tmp_path / "model.onnx", tmp_path / "out.onnx"
     text = f"""own (float[N, {WIDTH}] x, float[{WIDTH}, {WIDTH}] w) => (float[N, {WIDTH}] y) {{
         h = MatMul(x, w)
-        y = MatMul(h, v)
+        r = Relu(h)
+        y = MatMul(r, v)
     }}"""
     onnx.save(model_of(text, w=numbers(WIDTH, WIDTH), v=numbers(WIDTH, WIDTH, seed=1)), path)
     done = cli("quantize", path, "-o", output, *QUICK, "--json", "-")
@@ -291,7 +293,7 @@ def test_strings_pass_through(cli: Cli, tmp_path: Path) -> None:
 
 def large(path: Path, count: int, width: int) -> None:
     """A chain of `count` products whose weights (width, width) lie beside the model."""
-    nodes = "".join(f"x{i + 1} = MatMul(x{i}, w{i})\n" for i in range(count))
+    nodes = "".join(f"h{i} = MatMul(x{i}, w{i})\n x{i + 1} = Tanh(h{i})\n" for i in range(count))
     model = parser.parse_model(f"{HEAD} chain (float[N, {width}] x0) => (float[N, {width}] x{count}) {{ {nodes} }}")
     size = 4 * width * width
     with path.with_suffix(".bin").open("wb") as file:
@@ -305,19 +307,19 @@ def large(path: Path, count: int, width: int) -> None:
     path.write_bytes(model.SerializeToString())
 
 
-@pytest.mark.parametrize("mode", ["dynamic", "weight-only"])
-def test_weights_are_not_in_memory_all_at_once(tmp_path: Path, mode: Any) -> None:
-    count, width = 12, 1024
+def test_weights_are_not_in_memory_all_at_once(tmp_path: Path) -> None:
+    count, width = 16, 512
     largest = 4 * width * width
     large(tmp_path / "model.onnx", count, width)
     tracemalloc.start()
     try:
-        result = pipeline.quantize(tmp_path / "model.onnx", mode=mode, verify="off", allow_slower=True)
+        result = pipeline.quantize(tmp_path / "model.onnx", mode="weight-only", verify="off", allow_slower=True)
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
     assert result.integer_running == count
-    assert peak < 4 * largest < count * largest / 2
+    # Twice the largest, and what Python itself takes.
+    assert peak < 2 * largest + (5 << 20) < count * largest / 2
 
 
 def test_two_runs_in_one_folder_do_not_meet(root: Path, model: Path) -> None:

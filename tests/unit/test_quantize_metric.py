@@ -84,8 +84,8 @@ def test_several_outputs_count_the_same() -> None:
 
 
 def test_an_output_without_samples_does_not_hide_the_one_that_has_them() -> None:
-    a = {"loss": np.float32(1.0), "y": np.ones((3, 8), np.float32)}
-    b = {"loss": np.float32(1.0), "y": np.tile(np.array([1, -1], np.float32), (3, 4))}
+    a = {"loss": np.array(1, np.float32), "y": np.ones((3, 8), np.float32)}
+    b = {"loss": np.array(1, np.float32), "y": np.tile(np.array([1, -1], np.float32), (3, 4))}
     assert measured(COSINE, a, b) == pytest.approx([0, 0, 0])
 
 

@@ -186,6 +186,13 @@ def test_shared_weights_and_dequantizers_are_told_apart(runner: Runner) -> None:
     assert proof.runs[1].reason == "stays float: its activation is not written as integers"
 
 
+def test_products_of_shared_weights_whose_values_are_gone_are_found_in_their_order(runner: Runner) -> None:
+    copies = WEIGHTS | {"w_1": -WEIGHTS["w"]}
+    nodes = [weights(), weights("w_1", "vd"), *qdq(), matmul(y="y"), matmul(w="vd", y="z")]
+    proof = proven(runner, model(nodes, copies, outputs=("y", "z")), "gone", "gone too")
+    assert [(run.name, run.kind) for run in proof.runs] == [("gone", "integer"), ("gone too", "integer")]
+
+
 def test_products_without_integer_form_are_named(runner: Runner) -> None:
     fused = node("FusedMatMul", ["xd", "wd"], ["y"], domain="com.microsoft", alpha=0.5)
     run = only(proven(runner, model([weights(), *qdq(), fused])))
@@ -281,6 +288,13 @@ def test_a_product_whose_value_is_gone_is_found_by_what_is_made_of_it(runner: Ru
     proof = prove(runner, proto, [second, first, Planned("gone", "MatMul", "?", "static")])
     assert [bool(run.kernel) for run in proof.runs] == [True, True, False]
     assert (proof.running, proof.planned) == (2, 3)
+
+
+def test_products_of_one_weight_are_told_apart_by_the_values_that_they_make(runner: Runner) -> None:
+    nodes = [weights(), *qdq(), matmul(), weights("w_1", "wd1"), matmul("x", "wd1", "z")]
+    proto = model(nodes, WEIGHTS | {"w_1": -WEIGHTS["w"]}, outputs=("y", "z"))
+    proof = prove(runner, proto, [Planned("z", "MatMul", "w", "weights"), Planned("y", "MatMul", "w", "static")])
+    assert [run.kernel for run in proof.runs] == ["com.microsoft.MatMulNBits", "com.microsoft.MatMulIntegerToFloat"]
 
 
 def test_tables_are_planned_and_no_products(runner: Runner) -> None:

@@ -11,6 +11,8 @@ integer kernels, and says nothing where it leaves a product of floats behind the
 from __future__ import annotations
 
 import math
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,9 +269,11 @@ def _places(written: Products, sites: Sequence[Planned]) -> dict[Planned, Produc
     """
     found: dict[Planned, Product] = {}
     taken = set[Product]()
+    readers = Counter(site.weight for site in sites)
     for site in sites:
         named = [product for product in written.all if site.weight in product.weights]
-        if len(named) == 1 and named[0] not in taken:
+        # Of weights that several products read, each may have integers of its own, under names of their own.
+        if len(named) == 1 and readers[site.weight] == 1:
             found[site] = named[0]
             taken.add(named[0])
     for step in range(1 + max((len(site.ends) for site in sites), default=0)):
@@ -281,6 +285,16 @@ def _places(written: Products, sites: Sequence[Planned]) -> dict[Planned, Produc
             if product is not None and product not in taken:
                 found[site] = product
                 taken.add(product)
+    for site in sites:
+        # What is left, in the order of the graph: a value that smoothing divides has another name.
+        own = re.compile(re.escape(site.weight) + r"(_\d+)?")
+        named = [
+            product for product in written.all if product not in taken and any(map(own.fullmatch, product.weights))
+        ]
+        product = next(iter(named), None)
+        if site not in found and product is not None:
+            found[site] = product
+            taken.add(product)
     return found
 
 
