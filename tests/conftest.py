@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
+import onnx
 import pytest
+
+from graphopt.runtime import Runner, Session
 
 # Tests run onnxruntime in their own process too; it reports what it runs unless told not to.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -29,6 +33,21 @@ def corpus() -> Path:
     if not folder.is_dir():
         pytest.skip("no corpus of models beside the checkout")
     return folder
+
+
+@pytest.fixture
+def sessions(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What each session that is created from here on, of a model in memory, has for nodes: their operators."""
+    created: list[list[str]] = []
+    load = Runner.load
+
+    def noted(runner: Runner, model: bytes | Path, **options: Any) -> Session:
+        assert isinstance(model, bytes)
+        created.append([node.op_type for node in onnx.load_from_string(model).graph.node])
+        return load(runner, model, **options)
+
+    monkeypatch.setattr(Runner, "load", noted)
+    return created
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,14 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from graphopt.ir import Model, Source, load
-from graphopt.ir.encode import initializers, model_without_weights
 from graphopt.runtime import External, Runner, Session
-from graphopt.verify.weights import Weights, reads_files
+from graphopt.verify.weights import Weights
 
 Timed = bytes | Source | Model
 """A model to run: a file, the bytes of one, a proto, a graph of onnx-graphsurgeon, or one that is loaded."""
@@ -25,7 +21,7 @@ class Loadable:
 
     name: str
     model: bytes | Path
-    external: Mapping[str, External | np.ndarray[Any, Any]]
+    external: Mapping[str, External]
     base: Path | None
 
     def open(self, runner: Runner, *, provider: str, threads: int, profile: bool = False) -> Session:
@@ -52,12 +48,4 @@ def loadable(model: Timed, weights: Weights, name: str = "") -> Loadable:
     if isinstance(model, (str, os.PathLike)):
         return Loadable(name or str(model), Path(model), {}, None)
     loaded = model if isinstance(model, Model) else load(model)
-    proto = model_without_weights(loaded)
-    external: dict[str, External | np.ndarray[Any, Any]] = {}
-    for key, tensor in initializers(loaded.graph):
-        declared, place = weights.declare(key, tensor)
-        proto.graph.initializer.append(declared)
-        if place is not None:
-            external[key] = place
-    base = loaded.base if any(map(reads_files, loaded.graph.ops())) else None
-    return Loadable(name or str(loaded.path or "model"), proto.SerializeToString(), external, base)
+    return Loadable(name or str(loaded.path or "model"), *weights.whole(loaded))

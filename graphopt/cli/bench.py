@@ -50,6 +50,7 @@ def bench(
     drawn = Path(plot) if plot is not None else None
     if drawn is not None:
         picture.check_picture(drawn)
+        screen.refuse_report_at(drawn, "the picture")
     with screen.progress() as progress:
         found = pipeline.bench(
             models, dims=_by_name(dims), shapes=_by_name(shapes), inputs=inputs, progress=progress, **options

@@ -57,7 +57,7 @@ _target = click.option(
     default="ort-cpu",
     show_default=True,
     metavar="NAME",
-    help="ort-cpu, ort-cuda, onnx, auto (by installed providers), or a table FILE.json.",
+    help="ort-cpu, ort-cuda, tensorrt, onnx, auto (by installed providers), or a table FILE.json.",
 )
 only = click.option("--only", metavar="RULE", multiple=True, help="Apply this rule and no other; repeatable.")
 _disable = click.option(

@@ -1,4 +1,4 @@
-"""The work as Python functions: load, fuse, verify, inspect, bench, save."""
+"""The work as Python functions: load, fuse, quantize, verify, inspect, bench, save."""
 
 from graphopt.ir import load, save
 from graphopt.pipeline.benchmark import Bench, Series, bench

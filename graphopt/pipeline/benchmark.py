@@ -129,6 +129,8 @@ def _timed(
                 raise
             refusal = refusal or error
     assert refusal is not None
+    if len(tried) > 1:
+        refusal.hint = "pass --shape NAME=SIZES or --dim NAME=N with sizes that the model takes"
     raise refusal
 
 

@@ -167,8 +167,7 @@ def _choices(
     """What each site may become. Raises: UnequalError GO146 where all stay float."""
 
     def refused(name: str) -> str | None:
-        found = statistics[name].refused if name in statistics else None
-        return f"its activation {found}" if found else found
+        return statistics[name].refused if name in statistics else None
 
     found = {site.name: choice(site, wish.mode, wish.bits, refused) for site in sites}
     broken = [site for site in sites if not site.refusal and not site.is_finite]

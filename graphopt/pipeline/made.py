@@ -22,6 +22,7 @@ from graphopt.pipeline.watch import Watch
 from graphopt.quantize.data.batches import Batches
 from graphopt.quantize.data.padding import masks
 from graphopt.quantize.evaluate import Evaluator
+from graphopt.quantize.half.types import half_name
 from graphopt.quantize.metric import Metric, Score
 from graphopt.quantize.observe.cache import Cache, model_key
 from graphopt.quantize.observe.calibration import Wanted, calibrate
@@ -73,18 +74,21 @@ class Made:
     @property
     def planned(self) -> list[Planned]:
         """The sites as the proof asks for them."""
-        return [self._planned(site, _KINDS.get(self.schemes.get(site.name, "float"), "")) for site in self.sites]
+        return [self._planned(site, self.schemes.get(site.name, "float")) for site in self.sites]
 
-    def _planned(self, site: Site, kind: str) -> Planned:
+    def _planned(self, site: Site, scheme: str) -> Planned:
+        if scheme == "float16":
+            return Planned(half_name(site.name), site.op, site.weights_name, "", tuple(map(half_name, site.ends)))
+        kind = _KINDS.get(scheme, "")
         weights = quantized_name(site.weights_name) if kind else site.weights_name
         return Planned(site.name, site.op, weights, kind, site.ends)
 
     def results(self, proof: Proof) -> tuple[SiteResult, ...]:
         """All sites, with the kernels that run them."""
-        runs = {run.name: run for run in proof.runs}
-        return tuple(self._result(site, runs.get(site.name)) for site in self.sites)
+        # The proof answers for those that were planned first, in their order.
+        return tuple(self._result(site, run) for site, run in zip(self.sites, proof.runs, strict=False))
 
-    def _result(self, site: Site, run: Run | None) -> SiteResult:
+    def _result(self, site: Site, run: Run) -> SiteResult:
         scheme = self.schemes.get(site.name, "float")
         group = self.groups.get(site.name, site.name)
         smoothing = None
@@ -98,10 +102,10 @@ class Made:
             shape=site.shape,
             macs=site.macs,
             reason=self.reasons.get(site.name, ""),
-            kernel=run.kernel if run is not None else "",
-            integer=run is not None and run.integer,
-            kernel_reason=run.reason if run is not None else "",
-            micros=(run.micros or 0.0) if run is not None else 0.0,
+            kernel=run.kernel,
+            integer=run.integer,
+            kernel_reason=run.reason if scheme != "float16" else "",
+            micros=run.micros or 0.0,
             sensitivity=self.sensitivity.get(group),
             smooth=smoothing.alpha if smoothing is not None else None,
             range=self.recipes.range(site) if self.recipes and scheme == "static" else None,

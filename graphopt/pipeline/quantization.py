@@ -14,6 +14,7 @@ from graphopt.bench import Latency, size_of
 from graphopt.errors import GraphoptError, ModelError, UnequalError, UsageError, near
 from graphopt.ir import Model, Source, load, save
 from graphopt.ir.save import External, check_output
+from graphopt.ir.schema import is_random
 from graphopt.pipeline.attempt import UNVERIFIED, attempted
 from graphopt.pipeline.candidates import Candidates
 from graphopt.pipeline.fusion import promises_named, target_for
@@ -161,7 +162,7 @@ def quantize(
         errors = [
             *([attempt.error] if attempt.error is not None and not attempt.acceptable(allow_unverified) else []),
             *_missed(measure, accuracy, best, None if best_effort else max_drop),
-            *_refusals(proof, latency, require_integer, allow_slower),
+            *_refusals(proof, latency, require_integer, allow_slower or mode == "float16"),
         ]
         if mode != "float16":
             errors[:0] = _unplaced(made, chosen)
@@ -184,7 +185,7 @@ def quantize(
             latency=latency.cpu_ratio if latency is not None else None,
             latency_wall=latency.ratio if latency is not None else None,
             steps=made.steps,
-            notes=(*_notes(mode, samples, "" if here else f"{target} on {processor}"), *made.notes),
+            notes=(*_random(original), *_notes(mode, samples, "" if here else f"{target} on {processor}"), *made.notes),
             verification=attempt.verification,
             seconds=watch.seconds,
             errors=(*errors, *(failure.error for failure in dict.fromkeys(failures))),
@@ -254,6 +255,11 @@ def _refusals(
         text = f"the quantized model is slower: {latency.cpu_ratio.ratio:.2f} times the time of the original"
         errors.append(UnequalError("GO151", text, "", "--allow-slower writes it all the same"))
     return errors
+
+
+def _random(model: Model) -> tuple[str, ...]:
+    drawn = any(is_random(node.domain, node.op) for graph in model.scopes() for node in graph.ops())
+    return ("the model draws random numbers: the accuracy is that between two draws",) if drawn else ()
 
 
 def _notes(mode: Mode, samples: Samples, elsewhere: str) -> tuple[str, ...]:

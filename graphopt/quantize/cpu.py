@@ -9,7 +9,7 @@ from typing import Literal
 
 Cpu = Literal["x86-vnni", "x86", "arm"]
 """`x86-vnni`: uint8 × int8 sums of four products in 32 bits; `x86`: in 16 bits, which overflow at 8 bits a weight;
-`arm`: int8 × int8."""
+`arm`: either sign × int8, sums of four in 32 bits."""
 
 CPUS: tuple[Cpu, ...] = ("x86-vnni", "x86", "arm")
 _VNNI = {"avx512_vnni", "avx_vnni", "avx512vnni", "avxvnni"}

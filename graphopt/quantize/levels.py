@@ -46,11 +46,12 @@ def choice(site: Site, mode: Mode, bits: int, refused: Callable[[str], str | Non
         return (
             Choice(("dynamic", "float")) if mode != "weight-only" else Choice(("float",), "an LSTM has no such kernel")
         )
-    found = None if site.nested else refused(site.input)
+    found = _refused(site, refused)
     if site.op in _CALIBRATED:
         if mode in ("static", "auto") and found == "":
             return Choice(("static", "float"))
-        return Choice(("float",), found or "convolutions need calibration, by --mode static or auto with --calib")
+        reason = _NESTED if site.nested else "convolutions need calibration, by --mode static or auto with --calib"
+        return Choice(("float",), found or reason)
     match mode:
         case "weight-only":
             return Choice((weights, "float"))
@@ -65,6 +66,17 @@ def choice(site: Site, mode: Mode, bits: int, refused: Callable[[str], str | Non
     return Choice(("float",) if mode == "static" else (weights, "float"), found)
 
 
+def _refused(site: Site, refused: Callable[[str], str | None]) -> str | None:
+    """Why what `site` reads, or what a convolution writes, cannot have a grid; None where nobody looked at it."""
+    if site.nested:
+        return None
+    found = refused(site.input)
+    if found:
+        return f"its activation {found}"
+    written = filter(None, map(refused, site.ends)) if site.op in _CALIBRATED else iter(())
+    return next((f"its result {one}" for one in written), found)
+
+
 def asked(site: Site, level: Level, refused: Callable[[str], str | None]) -> Choice:
     """What `site` becomes where `level` is asked for: that, or floats where there is no such form of it."""
     if level == "float":
@@ -73,7 +85,7 @@ def asked(site: Site, level: Level, refused: Callable[[str], str | None]) -> Cho
     if not reason and level not in _FORMS.get(site.op, (level,)):
         reason = f"{level} was asked for, of which {site.op} has no form"
     if not reason and level == "static":
-        found = refused(site.input)
+        found = _refused(site, refused)
         reason = _NESTED if site.nested else _UNSEEN if found is None else found
     return Choice(("float",), reason) if reason else Choice((level,), "as asked for")
 

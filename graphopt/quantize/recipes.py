@@ -84,7 +84,8 @@ class Recipes:
         untie(model, {name for name, level in decision.items() if level != "float"})
         static = [site for site in find_sites(model) if decision.get(site.name) == "static"]
         images = any(site.op in _CONVOLUTIONS for site in static) and not self.options.signed
-        return DecidedPlan(self, decision, frozenset(integer_paths(model, static) if images else ()))
+        paths = integer_paths(model, static) if images else ()
+        return DecidedPlan(self, decision, frozenset(name for name in paths if not self._statistics[name].refused))
 
     def of(self, site: Site, level: Level) -> Recipe | None:
         """The recipe of one site at one level; None where it stays float."""

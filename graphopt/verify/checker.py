@@ -150,41 +150,56 @@ class Checker:
         try:
             ran = self._run(candidate, todo, installed)
         except (InconclusiveError, RunError) as error:
-            if isinstance(error, RunError):
-                within_limits(error)
-            refusal = self._refusal(candidate)
-            if refusal:
-                refusal += f"; it does not run the original: {error.message}" if isinstance(error, RunError) else ""
-                return Verification("unequal", "structure", refusal, counts=counts)
-            if isinstance(error, InconclusiveError):
-                raise
-            if self._runs.is_given:
-                raise bad_data(error.message, self._original) from error
-            reason, hint = of_reference(error, "the original")
             providers = (*(ProviderResult(name, "inconclusive") for name in installed), *skipped)
-            return Verification("inconclusive", "regions", reason, providers=providers, counts=counts, hint=hint)
+            return replace(self._without_reference(candidate, error, providers), counts=counts)
+        verification = self._of_regions(found, installed, skipped)
+        verification = replace(verification, inputs=ran.inputs, counts=replace(counts, alike=ran.alike))
+        return self._as_a_whole(candidate, verification)
+
+    def _without_reference(
+        self, candidate: Model, error: InconclusiveError | RunError, providers: tuple[ProviderResult, ...]
+    ) -> Verification:
+        """What is said where the original gave `error` in place of numbers. Raises what is wrong with the inputs."""
+        if isinstance(error, RunError):
+            within_limits(error)
+        refusal = self._refusal(candidate)
+        if refusal:
+            refusal += f"; it does not run the original: {error.message}" if isinstance(error, RunError) else ""
+            return Verification("unequal", "structure", refusal)
+        if isinstance(error, InconclusiveError):
+            raise error
+        if self._runs.is_given:
+            raise bad_data(error.message, self._original) from error
+        reason, hint = of_reference(error, "the original")
+        return Verification("inconclusive", "regions", reason, providers=providers, hint=hint)
+
+    def _of_regions(
+        self, found: Sequence[Region], installed: Sequence[str], skipped: Sequence[ProviderResult]
+    ) -> Verification:
+        """What is known of all regions, in one verdict."""
         results = tuple(self._known[region.key] for region in found)
-        verdict = worst(result.verdict for result in results)
-        verification = Verification(
-            worst([verdict, *(provider.verdict for provider in skipped)]),
+        return Verification(
+            worst([*(one.verdict for one in results), *(one.verdict for one in skipped)]),
             "regions",
             _reason(results) or next((f"{p.name}: {p.reason}" for p in skipped), ""),
             regions=results,
             compared=tuple(found),
             failing=tuple(region for region in found if self._known[region.key].verdict == "unequal"),
             unrun=tuple(region for region in found if region.key in self._unrun),
-            inputs=ran.inputs,
             providers=(*(provider_result(name, results) for name in installed), *skipped),
-            counts=replace(counts, alike=ran.alike),
         )
+
+    def _as_a_whole(self, candidate: Model, of_regions: Verification) -> Verification:
+        """The verdict, where regions that are equal, or that nobody can decide, have whole models looked at."""
+        verdict = worst(region.verdict for region in of_regions.regions)
         refusal = self._refusal(candidate) if verdict == "equal" else ""
         if refusal:
-            return replace(verification, verdict="unequal", decided_by="structure", reason=refusal)
+            return replace(of_regions, verdict="unequal", decided_by="structure", reason=refusal)
         if verdict == "inconclusive" or (verdict == "equal" and self._options.level == "full"):
-            undecided = tuple(region for region in found if self._known[region.key].verdict == "inconclusive")
-            return _decided(verification, undecided, compare_in(self._runs, self._original, candidate))
+            undecided = tuple(one for one in of_regions.compared if self._known[one.key].verdict == "inconclusive")
+            return _decided(of_regions, undecided, compare_in(self._runs, self._original, candidate))
         unseen = verdict == "equal" and not self._are_loaded(candidate)
-        return replace(verification, reason=verification.reason or _NOT_LOADED) if unseen else verification
+        return replace(of_regions, reason=of_regions.reason or _NOT_LOADED) if unseen else of_regions
 
     def _refusal(self, candidate: Model) -> str:
         """Why onnxruntime loads the original, but not the candidate, whose parts it may run; empty where it does.

@@ -11,7 +11,6 @@ import numpy as np
 
 from graphopt.errors import UsageError
 from graphopt.ir import Model
-from graphopt.ir.encode import initializers, model_without_weights
 from graphopt.ir.infer import infer
 from graphopt.runtime import PROVIDERS, RunError, Runner
 from graphopt.verify.inputs.chosen import Chooser
@@ -23,7 +22,7 @@ from graphopt.verify.numbers.tolerance import DRAWS, epsilon, one_ulp
 from graphopt.verify.parts import Runnable
 from graphopt.verify.random_ops import Seeds
 from graphopt.verify.results import Options, ProviderResult
-from graphopt.verify.weights import Weights, reads_files
+from graphopt.verify.weights import Weights
 
 
 class Runs:
@@ -81,16 +80,8 @@ class Runs:
     def refusal(self, model: Model) -> str:
         """Why onnxruntime does not load a whole model as it would be written; empty when it does."""
         infer(model)
-        proto = model_without_weights(model)
-        external = {}
-        for name, tensor in initializers(model.graph):
-            declared, place = self.weights.declare(name, tensor)
-            proto.graph.initializer.append(declared)
-            if place is not None:
-                external[name] = place
+        serialized, external, base = self.weights.whole(model)
         try:
-            serialized = proto.SerializeToString()
-            base = model.base if any(map(reads_files, model.graph.ops())) else None
             self.runner.load(serialized, optimize=False, external=external, base=base, name="the whole model").close()
         except RunError as error:
             return error.message

@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from graphopt.ir import Model, Node, Tensor, dtypes
+from graphopt.ir.encode import initializers, model_without_weights
 from graphopt.runtime import PLACEHOLDER, External
 from graphopt.verify.structure import identical
 
@@ -44,6 +45,19 @@ class Weights:
         proto = TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape, data_location=TensorProto.EXTERNAL)
         proto.external_data.add(key="location", value=PLACEHOLDER)
         return proto, self._place(name, tensor)
+
+    def whole(self, model: Model) -> tuple[bytes, dict[str, External], Path | None]:
+        """A model as onnxruntime loads it from memory: itself without weights, where those lie, and the folder of those
+        that it reads by itself, None without any."""
+        proto = model_without_weights(model)
+        external: dict[str, External] = {}
+        for name, tensor in initializers(model.graph):
+            declared, place = self.declare(name, tensor)
+            proto.graph.initializer.append(declared)
+            if place is not None:
+                external[name] = place
+        base = model.base if any(map(reads_files, model.graph.ops())) else None
+        return proto.SerializeToString(), external, base
 
     def _place(self, name: str, tensor: Tensor) -> External:
         key = id(tensor)

@@ -1,3 +1,5 @@
+import numpy as np
+
 from graphopt.ir import Value
 from graphopt.patterns.quantize.integers import (
     FOR_BYTES,
@@ -8,9 +10,9 @@ from graphopt.patterns.quantize.integers import (
     bounds,
     grid_of,
     integers_of,
-    nearest,
 )
 from graphopt.rewrite import Attr, Builder, Expr, Ops, Reason, Rule
+from graphopt.rewrite.grids import quantized
 
 
 class ClipIntegers(Rule):
@@ -40,5 +42,5 @@ class ClipIntegers(Rule):
         grid = grid_of(x) if x is not None else None
         if x is None or cut is None or grid is None:
             return None
-        low, high = (op.const(nearest(end, grid), name="bound") for end in cut)
+        low, high = (op.const(quantized(np.asarray(end), grid), name="bound") for end in cut)
         return back(op, op.since(FOR_BYTES).Clip(integers_of(x), low, high), x)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from graphopt.ir import Tensor, Value
@@ -55,7 +57,7 @@ def biased(op: Builder, b: Value | None, recipe: Recipe, grid: Grid) -> tuple[In
         return recipe.weights, None
     bias = np.asarray(sum(parts))
     weights = _with_room(recipe.weights, bias, grid)
-    scale = (weights.scale.numpy() * grid.scale).astype(np.float32)
+    scale = np.maximum(weights.scale.numpy() * grid.scale, np.finfo(np.float32).tiny).astype(np.float32)
     integers = np.rint(bias / scale.astype(np.float64)).astype(np.int32)
     since, axis = (op, None) if weights.axis is None else (op.since(13), 0)
     return weights, since.DequantizeLinear(
@@ -71,4 +73,6 @@ def _with_room(weights: Integers, bias: Array, grid: Grid) -> Integers:
     wider = np.maximum(scale, least).astype(np.float32)
     values, axis = weights.values.numpy(), weights.axis or 0
     ratio = (scale / wider).reshape([-1 if one == axis else 1 for one in range(values.ndim)])
-    return Integers(Tensor.of(np.rint(values * ratio).astype(values.dtype)), Tensor.of(wider), axis=axis)
+    return replace(
+        weights, values=Tensor.of(np.rint(values * ratio), weights.values.dtype), scale=Tensor.of(wider), axis=axis
+    )

@@ -5,6 +5,7 @@ import numpy as np
 from graphopt.ir import Value
 from graphopt.patterns.quantize.products import planned
 from graphopt.rewrite import Attrs, Builder, Context, Expr, Ops, Reason, Rule, const, kernel, like, numbers_of
+from graphopt.rewrite.grids import weight_grid
 
 Floats = Annotated[Value, like(dtype="float32")]
 Weights = Annotated[Value, const(rank=3, dtype="float32")]
@@ -39,7 +40,9 @@ class DynamicLSTM(Rule):
         lstm = op.LSTM(x, w, r, bias, lengths, h, c, peepholes, others=others)
         return lstm[0], lstm[1], lstm[2]
 
-    def where(self, ctx: Context, root: Value, others: Attrs) -> Reason:
+    def where(self, ctx: Context, root: Value, w: Value, r: Value, others: Attrs) -> Reason:
+        if not all(np.isfinite(numbers_of(weights)).all() for weights in (w, r)):
+            return "weights hold NaN or infinities"
         return planned(ctx, root, "dynamic") if not others.get("layout") else "the batch comes first"
 
     def rewrite(
@@ -64,9 +67,8 @@ class DynamicLSTM(Rule):
 
 def _integers(op: Builder, w: Value) -> tuple[Value, Value, Value]:
     """Weights (D, 4H, K) as integers (D, K, 4H), scales and zero points (D, 4H)."""
-    floats = numbers_of(w).astype(np.float64)
-    scale = np.abs(floats).max(axis=2) / 127
-    scale[scale == 0] = 1.0
+    floats = numbers_of(w)
+    scale, _ = weight_grid(floats.min(axis=2), floats.max(axis=2), bits=8, symmetric=True)
     integers = np.rint(floats / scale[:, :, None]).astype(np.int8).transpose(0, 2, 1)
     zeros = op.const(np.zeros(scale.shape, np.int8), name="weights_zero_point")
     return op.const(integers, name="weights"), op.const(scale, like=w, name="weights_scale"), zeros

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 
-from graphopt.ir import Tensor, Value
+from graphopt.ir import Value
 from graphopt.patterns.quantize.products import on_grid
-from graphopt.rewrite import Builder, Context, Grid, Reason, const, constant_of, like
+from graphopt.rewrite import Builder, Context, Grid, Reason, const, constant_of, like, numbers_of
 from graphopt.rewrite.facts import attribute
+from graphopt.rewrite.grids import activation_grid, quantized
 
 _BYTES = ("uint8", "int8")
 
@@ -123,30 +124,17 @@ def cut(op: Builder, y: Value, root: Value, grid: Grid) -> Value:
     return op.Relu(y) if node.op == "Relu" else op.Clip(y, *node.inputs[1:], **node.attrs)
 
 
-def nearest(number: float, grid: Grid) -> Any:
-    """The integer of `grid` that is nearest to `number`, of its type."""
-    limits = np.iinfo(grid.zero_point.dtype)
-    steps = np.rint(number / float(grid.scale)) + int(grid.zero_point)
-    return np.clip(steps, limits.min, limits.max).astype(grid.zero_point.dtype)
-
-
 def rounded_constant(op: Builder, c: Value, like: Grid) -> Value:
-    """A constant on a grid of its own, from its least to its greatest number, with integers of the type of `like`."""
-    tensor = constant_of(c)
-    assert isinstance(tensor, Tensor)
-    numbers, kind = tensor.numpy().astype(np.float64), like.zero_point.dtype
-    low, high = min(float(numbers.min()), 0.0), max(float(numbers.max()), 0.0)
-    scale = np.float32((high - low) / 255 or 1.0)
-    limits = np.iinfo(kind)
-    zero = np.clip(np.rint(limits.min - low / float(scale)), limits.min, limits.max)
-    q = np.clip(np.rint(numbers / float(scale)) + zero, limits.min, limits.max).astype(kind)
-    return op.DequantizeLinear(op.const(q), op.const(scale, name="scale"), op.const(kind.type(zero), name="zero_point"))
+    """A constant of finite numbers on a grid of its own, with integers of the type of `like`."""
+    numbers = numbers_of(c)
+    grid = grid_between(float(numbers.min()), float(numbers.max()), like)
+    scale, zero = op.const(grid.scale, name="scale"), op.const(grid.zero_point, name="zero_point")
+    return op.DequantizeLinear(op.const(quantized(numbers, grid)), scale, zero)
 
 
-def from_zero(high: float, like: Grid) -> Grid:
-    """The grid from 0 to `high`, of integers of one type with another."""
-    kind = like.zero_point.dtype
-    return Grid(np.array(high / 255, np.float32), np.array(np.iinfo(kind).min, kind))
+def grid_between(low: float, high: float, like: Grid) -> Grid:
+    """The grid of numbers from `low` to `high`, with integers of the type of `like`."""
+    return activation_grid(low, high, "int8" if like.zero_point.dtype == np.int8 else "uint8")
 
 
 def hard_gate(op: Builder, x: Value, alpha: float, beta: float) -> Value:
@@ -156,7 +144,7 @@ def hard_gate(op: Builder, x: Value, alpha: float, beta: float) -> Value:
     """
     grid = grid_of(x)
     assert grid is not None
-    summed, unit = (from_zero(high, grid) for high in (1 / alpha, 1.0))
+    summed, unit = (grid_between(0.0, high, grid) for high in (1 / alpha, 1.0))
     y = op.Add(x, rounded_constant(op, op.const(beta / alpha, like=x), grid))
     zero = op.const(unit.zero_point, name="zero_point")
     q = op.QuantizeLinear(y, op.const(summed.scale, name="scale"), zero)

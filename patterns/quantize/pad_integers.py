@@ -10,9 +10,9 @@ from graphopt.patterns.quantize.integers import (
     ends,
     grid_of,
     integers_of,
-    nearest,
 )
 from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Reason, Rule
+from graphopt.rewrite.grids import quantized
 
 
 class PadIntegers(Rule):
@@ -49,6 +49,6 @@ class PadIntegers(Rule):
         grid = grid_of(x) if x is not None else None
         if x is None or grid is None:
             return None
-        number = op.const(np.asarray(nearest(filler or 0.0, grid)), name="border")
+        number = op.const(quantized(np.asarray(filler or 0.0), grid), name="border")
         constant = others.get("mode", "constant") == "constant"
         return back(op, op.since(FOR_BYTES).Pad(integers_of(x), pads, number if constant else None, axes, **others), x)

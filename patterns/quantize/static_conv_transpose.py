@@ -13,7 +13,6 @@ from graphopt.rewrite import (
     Builder,
     Context,
     Expr,
-    Integers,
     Ops,
     Reason,
     Recipe,
@@ -73,9 +72,10 @@ def _at_places(recipe: Recipe, places: int) -> Recipe:
     """The recipe of the product at each place, of weights (places · O, I, 1, 1)."""
     weights = recipe.weights
     values = weights.values.numpy().transpose(2, 3, 1, 0)
-    product = Integers(
-        Tensor.of(values.reshape(-1, values.shape[-1], 1, 1)),
-        Tensor.of(np.tile(weights.scale.numpy(), places)) if weights.axis is not None else weights.scale,
+    product = replace(
+        weights,
+        values=Tensor.of(values.reshape(-1, values.shape[-1], 1, 1)),
+        scale=Tensor.of(np.tile(weights.scale.numpy(), places)) if weights.axis is not None else weights.scale,
         axis=None if weights.axis is None else 0,
     )
     return replace(recipe, weights=product, bias=None if recipe.bias is None else np.tile(recipe.bias, places))

@@ -1,5 +1,7 @@
 from typing import Annotated
 
+import numpy as np
+
 from graphopt.ir import Value
 from graphopt.patterns.quantize.integers import (
     Integers,
@@ -50,7 +52,7 @@ class SumOfIntegers(Rule):
 
     def where(self, ctx: Context, root: Value) -> Reason:
         images = [x for x in _operands(root) if constant_of(x) is None]
-        return all_of(kept(ctx, root), alone(ctx, root), on_grids(*images))
+        return all_of(kept(ctx, root), alone(ctx, root), on_grids(*images), _are_finite(_operands(root)))
 
     def rewrite(self, op: Builder, ctx: Context, root: Value) -> Value | None:
         first, second = _operands(root)
@@ -59,6 +61,11 @@ class SumOfIntegers(Rule):
             return None
         a, b = (rounded_constant(op, x, grid) if constant_of(x) is not None else x for x in (first, second))
         return result(op, ctx, root, op.Add(a, b) if computed(root).node.op == "Add" else op.Mul(a, b))
+
+
+def _are_finite(operands: list[Value]) -> Reason:
+    numbers = [tensor.numpy() for x in operands if (tensor := constant_of(x)) is not None]
+    return all(np.isfinite(one).all() for one in numbers) or "a constant holds NaN or infinities: no grid has them"
 
 
 def _operands(root: Value) -> list[Value]:

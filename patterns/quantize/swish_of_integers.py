@@ -3,7 +3,7 @@ from graphopt.patterns.quantize.integers import (
     Integers,
     Scale,
     Zero,
-    from_zero,
+    grid_between,
     grid_of,
     hard_gate,
     image_of,
@@ -41,7 +41,7 @@ class SwishOfIntegers(Rule):
         if grid is None:
             return None
         gate = (
-            on_grid(op, op.Sigmoid(x), from_zero(1.0, grid))
+            on_grid(op, op.Sigmoid(x), grid_between(0.0, 1.0, grid))
             if root.node.op == "Swish"
             else hard_gate(op, x, 1 / 6, 0.5)
         )

@@ -217,3 +217,26 @@ def test_the_demo_fuses_verifies_and_times(tmp_path: Path) -> None:
     # What a model as small as this one gains, other processes may hide.
     assert re.search(r"\d\.\d\dx faster|\d\.\d\dx slower|no difference shown", captured.get())
     assert "bert.fused.onnx" in captured.get()
+
+
+# ---- what cannot be --------------------------------------------------------------------------------------------------
+
+
+def test_a_picture_and_a_report_are_two_files(cli: Cli, gelu: Path) -> None:
+    both = gelu.with_name("both.svg")
+    done = cli("bench", gelu, "--runs", 1, "--plot", both, "--json", both)
+    assert done.code == 2
+    assert "error[GO014]: the report would overwrite the picture" in done.err
+    assert not both.exists()
+
+
+def test_sizes_that_no_usual_length_is_are_asked_for(cli: Cli, tmp_path: Path) -> None:
+    model = parser.parse_model("""<ir_version: 8, opset_import: ["": 17]> twelve (float[N, S] x) => (float[M, 3, 4] y) {
+        cut = Constant<value_ints = [-1, 3, 4]>()
+        y = Reshape(x, cut)
+    }""")
+    onnx.save(model, tmp_path / "model.onnx")
+    done = cli("bench", tmp_path / "model.onnx", "--runs", 1)
+    assert done.code == 3
+    assert "hint: pass --shape NAME=SIZES or --dim NAME=N" in done.err
+    assert cli("bench", tmp_path / "model.onnx", "--runs", 1, "--dim", "S=12").code == 0

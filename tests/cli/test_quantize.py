@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import tracemalloc
+import warnings
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,8 @@ import pytest
 from onnx import TensorProto, numpy_helper, parser
 
 from graphopt import pipeline
+from graphopt.bench.paired import Ratio
+from graphopt.pipeline.made import Studio
 from graphopt.runtime import Runner
 
 from .conftest import HEAD, Cli, snapshot
@@ -79,6 +82,24 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
+class Took:
+    """A latency of which only the ratio is known."""
+
+    def __init__(self, ratio: float) -> None:
+        self.cpu_ratio = self.ratio = Ratio(ratio, ratio * 0.9, ratio * 1.1, 21)
+
+
+@pytest.fixture
+def timed() -> None:
+    """Asked for by a test that takes real times."""
+
+
+@pytest.fixture(autouse=True)
+def _untimed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "timed" not in request.fixturenames:
+        monkeypatch.setattr(Studio, "latency", lambda studio, made: Took(0.5))
+
+
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     path = tmp_path / "model.onnx"
@@ -104,7 +125,7 @@ MODES = {
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_each_mode_writes_a_model_that_is_near(cli: Cli, model: Path, calib: Path, mode: str) -> None:
+def test_each_mode_writes_a_model_that_is_near(cli: Cli, model: Path, calib: Path, timed: None, mode: str) -> None:
     scheme, op = MODES[mode]
     before = snapshot(model.parent)
     data = ("--calib", calib, "--calib-batch", 8) if mode in ("static", "auto") else ()
@@ -182,10 +203,10 @@ def test_a_budget_is_kept_by_what_is_less_cheap(cli: Cli, model: Path, calib: Pa
         return report["accuracy"]["holdout"], {site["scheme"] for site in report["sites"]}
 
     _, cheap = run(0.05)
-    near, dear = run(1e-4)
+    near, dear = run(3e-5)
     assert cheap == {"static"}
-    assert dear != {"static"}
-    assert near >= 1 - 1e-4
+    assert dear == {"static", "float"}
+    assert near >= 1 - 3e-5
 
 
 # ---- models that are not just products in a row ----------------------------------------------------------------------
@@ -276,6 +297,46 @@ def test_sizes_are_found_at_which_the_model_runs(cli: Cli, tmp_path: Path) -> No
     onnx.save(model_of(text, w=numbers(12, WIDTH)), tmp_path / "model.onnx")
     done = cli("quantize", tmp_path / "model.onnx", *QUICK)
     assert done.code == 0, done.err
+
+
+@pytest.mark.parametrize("mode", ["static", "weight-only"])
+@pytest.mark.parametrize("rank", [None, 1])
+def test_activations_of_one_axis_or_of_no_known_rank(cli: Cli, tmp_path: Path, rank: int | None, mode: str) -> None:
+    model = model_of(f"one (float[{WIDTH}] x) => (float[{WIDTH}] y) {{ h = MatMul(x, w) y = Add(h, b) }}")
+    model.graph.initializer.append(numpy_helper.from_array(numbers(WIDTH, WIDTH), "w"))
+    model.graph.initializer.append(numpy_helper.from_array(numbers(WIDTH), "b"))
+    if rank is None:
+        for value in (*model.graph.input, *model.graph.output):
+            value.type.tensor_type.ClearField("shape")
+    onnx.save(model, tmp_path / "model.onnx")
+    (tmp_path / "data").mkdir()
+    feeds = [{"x": samples(1, seed=i)[0]} for i in range(8)]
+    for number, feed in enumerate(feeds):
+        np.savez(tmp_path / "data" / f"{number}.npz", **feed)
+    done = cli("quantize", tmp_path / "model.onnx", *QUICK, "--mode", mode, "--calib", tmp_path / "data")
+    assert (done.code, done.err) == (0, "")
+    assert cosine(tmp_path / "model.onnx", tmp_path / "model.int8.onnx", feeds[0]) > 0.99
+
+
+def test_numbers_that_overflow_when_squared_warn_nobody(cli: Cli, tmp_path: Path) -> None:
+    onnx.save(layers(w=numbers(WIDTH, WIDTH) * np.float32(1e25)), tmp_path / "model.onnx")
+    np.savez(tmp_path / "data.npz", x=samples(8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        done = cli("quantize", tmp_path / "model.onnx", *QUICK, "--mode", "dynamic", "--calib", tmp_path / "data.npz")
+    assert (done.code, done.err) == (0, "")
+
+
+def test_random_numbers_are_said_to_make_the_accuracy_what_it_is(cli: Cli, tmp_path: Path) -> None:
+    text = f"""noisy (float[N, {WIDTH}] x) => (float[N, {WIDTH}] y) {{
+        h = MatMul(x, w)
+        noise = RandomNormalLike(h)
+        y = Add(h, noise)
+    }}"""
+    onnx.save(model_of(text, w=numbers(WIDTH, WIDTH)), tmp_path / "model.onnx")
+    done = cli("quantize", tmp_path / "model.onnx", *QUICK)
+    assert done.code == 0, done.err
+    assert "the model draws random numbers" in done.out
 
 
 def test_strings_pass_through(cli: Cli, tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from graphopt.pipeline import quantize
 from graphopt.pipeline.optimize import optimize
 from graphopt.quantize.integer_paths import integer_paths
 from graphopt.quantize.rounding.equalize import equalize
-from graphopt.quantize.rounding.grids import activation_grid
 from graphopt.quantize.rounding.weights import integers
 from graphopt.quantize.sites import Site, find_sites
 from graphopt.rewrite import Grid, Recipe, built_in_rules
+from graphopt.rewrite.grids import activation_grid
 from graphopt.targets import target_named
 
 RULES = built_in_rules()
@@ -257,6 +257,21 @@ def test_a_transposed_convolution_has_a_grid_where_its_windows_do_not_meet() -> 
         "y",
     }
     assert paths(f"{head} {{ {conv} y = ConvTranspose(a, float32[3, 3, 3, 3] random(2), strides=[2, 2]) }}") == {"a"}
+
+
+def test_a_result_that_no_grid_serves_keeps_its_convolution_in_floats() -> None:
+    text = """(x: float32[N, 3, 8, 8]) -> (y) {
+      a = Relu(Conv(x, float32[8, 3, 3, 3] random(1), pads=[1, 1, 1, 1]))
+      b = Conv(a, float32[4, 8, 3, 3] random(2), [1e9, 0.0, 0.0, 0.0], pads=[1, 1, 1, 1])
+      y = Conv(Sigmoid(b), float32[5, 4, 3, 3] random(3))
+    }"""
+    model = model_to_proto(network(text))
+    calib = [{"x": data((1, 3, 8, 8), seed)} for seed in range(4)]
+    result = quantize(model, mode="static", calib=calib, verify="off", allow_slower=True, observer="min-max")
+    schemes = {site.name: (site.scheme, site.reason) for site in result.sites}
+    assert schemes.pop("b") == ("float", "its result reaches 1.0e+09: a mask?")
+    assert {scheme for scheme, _ in schemes.values()} == {"static"}
+    assert error(model, model_to_proto(result.model), data((1, 3, 8, 8), 9)) < 0.03
 
 
 # ---- cross-layer equalisation --------------------------------------------------------------------------------------

@@ -87,6 +87,14 @@ def test_fusing_keeps_integer_kernels(text: str, tmp_path: Path) -> None:
     assert error(found, exact) < 0.01
 
 
+@pytest.mark.parametrize("zero", ["int8 -128", "int8 0"])
+def test_integers_with_a_sign_run_on_kernels_without(zero: str, tmp_path: Path) -> None:
+    proto = model(WHOLE.replace(MIDDLE, "int8 0").replace(UNSIGNED, zero))
+    after, found = ran(model_to_proto(fuse(proto).model), tmp_path)
+    assert (after["QLinearConv"], after["QLinearAdd"], after["MatMulIntegerToFloat"]) == (2, 1, 1)
+    assert error(found, ran(proto, tmp_path)[1]) < 0.01
+
+
 def test_what_is_integer_already_stays(tmp_path: Path) -> None:
     calib = [{"x": data(seed)} for seed in range(3, 9)]
     result = quantize(model(WHOLE), mode="static", calib=calib, verify="off", allow_slower=True)

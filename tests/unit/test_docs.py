@@ -93,7 +93,8 @@ def test_files_of_the_page_about_quantization_are_right(tmp_path: Path, graphopt
         allow_slower=True,
     )
     assert made.error is None
-    assert made.accuracy is not None and made.accuracy.holdout > 0.9
+    assert made.accuracy is not None
+    assert made.accuracy.holdout > 0.9
     assert made.samples == {"calibration": 4, "search": 2, "holdout": 2}
 
 

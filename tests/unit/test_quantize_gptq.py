@@ -9,9 +9,9 @@ from graphopt.ir import Tensor
 from graphopt.ir.tensor import Array
 from graphopt.quantize.rounding import gptq
 from graphopt.quantize.rounding.gptq import compensated, layer_error, shrunk
-from graphopt.quantize.rounding.grids import levels
 from graphopt.quantize.rounding.nearest import Rounded, fitted, in_groups, rounded
 from graphopt.quantize.rounding.weights import dequantized, integers
+from graphopt.rewrite.grids import levels
 
 RNG = np.random.default_rng(0)
 K, N = 160, 48
@@ -39,10 +39,9 @@ def error(found: Rounded, block: int) -> float:
     return float(np.square(X @ (numbers(found, block) - W).T).sum())
 
 
-@pytest.mark.parametrize("by_activation", [False, True])
 @pytest.mark.parametrize(("bits", "block", "symmetric"), SETTINGS)
-def test_it_has_less_error_than_the_nearest(bits: int, block: int, symmetric: bool, by_activation: bool) -> None:
-    found = compensated(W, GRAM, bits, block, symmetric, by_activation=by_activation)
+def test_it_has_less_error_than_the_nearest(bits: int, block: int, symmetric: bool) -> None:
+    found = compensated(W, GRAM, bits, block, symmetric)
     first, last = levels(bits, symmetric)
     assert found.values.min() >= first
     assert found.values.max() <= last

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from graphopt.errors import ModelError
-from graphopt.quantize.rounding.grids import activation_grid, levels, on_grid, quantized, weight_grid
 from graphopt.rewrite import Grid
+from graphopt.rewrite.grids import activation_grid, levels, on_grid, quantized, weight_grid
 
 FINITE = st.floats(allow_nan=False, allow_infinity=False, width=32)
 

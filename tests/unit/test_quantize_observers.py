@@ -11,7 +11,7 @@ import pytest
 from graphopt.errors import UsageError
 from graphopt.quantize.observe.observers import OBSERVERS, observed_range
 from graphopt.quantize.observe.statistics import Statistics
-from graphopt.quantize.rounding.grids import activation_grid, on_grid
+from graphopt.rewrite.grids import activation_grid, on_grid
 
 Array = npt.NDArray[Any]
 

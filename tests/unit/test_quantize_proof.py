@@ -11,7 +11,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from graphopt.quantize.cpu import detected
 from graphopt.quantize.proof.kernels import origin
-from graphopt.quantize.proof.prove import Planned, Proof, Run, drift, prove
+from graphopt.quantize.proof.prove import Planned, Proof, Run, prove
 from graphopt.runtime import Runner
 
 RNG = np.random.default_rng(0)
@@ -293,8 +293,8 @@ def test_a_product_whose_value_is_gone_is_found_by_what_is_made_of_it(runner: Ru
 def test_products_of_one_weight_are_told_apart_by_the_values_that_they_make(runner: Runner) -> None:
     nodes = [weights(), *qdq(), matmul(), weights("w_1", "wd1"), matmul("x", "wd1", "z")]
     proto = model(nodes, WEIGHTS | {"w_1": -WEIGHTS["w"]}, outputs=("y", "z"))
-    proof = prove(runner, proto, [Planned("z", "MatMul", "w", "weights"), Planned("y", "MatMul", "w", "static")])
-    assert [run.kernel for run in proof.runs] == ["com.microsoft.MatMulNBits", "com.microsoft.MatMulIntegerToFloat"]
+    proof = proven(runner, proto, "z", "y")
+    assert [run.kernel for run in proof.runs] == ["MatMul", "com.microsoft.MatMulIntegerToFloat"]
 
 
 def test_tables_are_planned_and_no_products(runner: Runner) -> None:
@@ -328,20 +328,3 @@ def test_names_that_an_optimizer_derives() -> None:
     assert origin("MatMul_3/MatMulAddFusion", known) == "MatMul_3"
     assert origin("MatMul_33", known) == ""
     assert origin("reorder", known) == ""
-
-
-def test_drift_of_the_optimized_model(runner: Runner) -> None:
-    proto = model([weights(), *qdq(), matmul()])
-    (one,) = drift(runner, proto, [FEED, {"x": 2 * FEED["x"]}])
-    assert one.output == "y"
-    assert 0.999999 < one.cosine <= 1.0000001
-    assert one.share < 1e-4
-    (rounded,) = drift(runner, model([weights(), matmul("x")]), [FEED])
-    assert rounded.share > 1e-4  # MatMulNBits rounds its activation where it multiplies bytes
-    assert rounded.largest > one.largest
-
-
-def test_numbers_against_none_are_infinitely_far(runner: Runner) -> None:
-    proto = model([node("Log", ["x"], ["y"])])
-    (one,) = drift(runner, proto, [{"x": np.array([[[-1.0, 0.0, 1.0] + [2.0] * 29]], np.float32)}])
-    assert one.largest < 1e-5

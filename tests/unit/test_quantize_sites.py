@@ -9,8 +9,11 @@ from graphopt.errors import UsageError
 from graphopt.ir import Model, validate
 from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
+from graphopt.pipeline.optimize import optimize
 from graphopt.quantize.sites import Site, find_sites, matching
 from graphopt.quantize.untied import untie
+from graphopt.rewrite import built_in_rules
+from graphopt.targets import target_named
 
 W = "float32[8, 8] random(1)"
 IMAGE = "Reshape(x, [-1, 8, 4, 4])"
@@ -259,3 +262,19 @@ def test_a_pattern_that_matches_nothing_is_refused_with_a_near_name() -> None:
     assert error.value.code == "GO141"
     assert "'layer.1.wieght'" in error.value.message
     assert "layer.1.weight" in error.value.hint
+
+
+def test_weights_keep_their_name_where_a_norm_is_folded_into_them() -> None:
+    text = """(x: float32[B, S, 8]) -> (y: float32[B, S, 8]) {
+      n = LayerNormalization(x, float32[8] random(1), float32[8] random(2))
+      layer.0.query = float32[8, 8] random(3)
+      y = Add(MatMul(n, layer.0.query), float32[8] random(4))
+    }"""
+    found: list[Site] = []
+    rules = built_in_rules()
+    optimize(
+        parse(text), target=target_named("ort-cpu"), rules=rules, plan=lambda fused: found.extend(find_sites(fused))
+    )
+    (site,) = found
+    assert not np.array_equal(site.weights.numpy(), parse(text).graph.names["layer.0.query"].tensor.numpy())  # type: ignore[union-attr]
+    assert matching(found, ["layer.0.query*"]) == matching(found, ["y"]) == {site.name}

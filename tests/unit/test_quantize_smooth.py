@@ -7,8 +7,8 @@ import pytest
 
 from graphopt.ir.tensor import Array
 from graphopt.quantize.rounding.correction import bias_correction, static_correction
-from graphopt.quantize.rounding.grids import activation_grid, on_grid
 from graphopt.quantize.rounding.smooth import Products, Smoothing, search_smoothing
+from graphopt.rewrite.grids import activation_grid, on_grid
 
 K = 96
 # Two channels of great range, undone in the weights: as they are, these leave a few steps to all the others.

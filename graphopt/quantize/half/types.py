@@ -38,7 +38,7 @@ class Types:
         self.names[value] = value.name
         graph.set_type(value, dtypes.FLOAT16, value.shape)
         if rename and value.name:
-            graph.rename(value, graph.ledger.fresh(f"{value.name}_half"))
+            graph.rename(value, graph.ledger.fresh(half_name(value.name)))
 
     def half(self, value: Value) -> Value:
         """The half form of a float32 value, for readers in the scope of `value`."""
@@ -62,7 +62,7 @@ class Types:
         if widened is not None and widened.dtype == dtypes.FLOAT16:
             return widened
         if value not in self._halves:
-            tensor, stem = value.tensor, f"{value.name}_half"
+            tensor, stem = value.tensor, half_name(value.name)
             constant = None if tensor is None else value.node.graph.add_constant(half_tensor(tensor), stem)
             self._halves[value] = constant or cast_after(value, dtypes.FLOAT16, stem)
         return self._halves[value]
@@ -117,6 +117,11 @@ def made_after(
     node = graph.add_op(op, inputs, attrs, version=version, outputs=[stem], before=after(value))
     infer_node(node)
     return node.output
+
+
+def half_name(name: str) -> str:
+    """What the half of a value is called, which keeps its own name for float32."""
+    return f"{name}_half"
 
 
 def give_name(value: Value, name: str) -> None:

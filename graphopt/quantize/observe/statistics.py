@@ -64,6 +64,8 @@ class Statistics:
         with np.errstate(over="ignore"):
             array = array.astype(np.float32, copy=False)
         last = axis - array.ndim if axis >= 0 else axis
+        if array.ndim == 1:
+            array = array.reshape(1, -1)
         outer: tuple[Array | None, Array | None] = None, None
         if kept is not None and kept.ndim <= array.ndim + last:
             outer = _extremes(np.nan_to_num(array, nan=0, posinf=0, neginf=0), last)

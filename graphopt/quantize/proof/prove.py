@@ -10,7 +10,6 @@ integer kernels, and says nothing where it leaves a product of floats behind the
 
 from __future__ import annotations
 
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import onnx
 from onnx import inliner
 
@@ -117,20 +115,6 @@ class Proof:
         return tuple(run for run in self.runs if run.op not in TABLES)
 
 
-@dataclass(frozen=True)
-class Drift:
-    """How far one output of onnxruntime's optimized model is from that of the model as written.
-
-    `largest` is the largest absolute difference, `share` that over the rms of the output as written; infinite where one
-    has a number and the other has not.
-    """
-
-    output: str
-    cosine: float
-    largest: float
-    share: float
-
-
 def prove(
     runner: Runner,
     model: bytes | Path,
@@ -161,58 +145,6 @@ def prove(
             micros[kernel.node, kernel.op] = micros.get((kernel.node, kernel.op), 0.0) + kernel.micros / len(runs)
     computed = kernels_of(written, Products(made))
     return _proof(written, computed, sites, micros, bool(runs))
-
-
-def drift(
-    runner: Runner,
-    model: bytes | Path,
-    feeds: Iterable[Mapping[str, Any]],
-    *,
-    external: Mapping[str, External | Any] | None = None,
-    base: Path | None = None,
-    threads: int = 1,
-) -> list[Drift]:
-    """How far onnxruntime's default session is from one without optimizer, for each output, over all `feeds`."""
-    options: dict[str, Any] = {"external": external, "base": base, "threads": threads}
-    sums: dict[str, _Sums] = {}
-    with (
-        runner.load(model, optimize=False, **options) as plain,
-        runner.load(model, optimize=True, **options) as fast,
-    ):
-        for feed in feeds:
-            expected, found = plain.run(feed), fast.run(feed)
-            for name, array in expected.items():
-                if isinstance(array, np.ndarray) and array.dtype.kind in "biuf":
-                    sums.setdefault(name, _Sums()).add(array, found[name])
-    return [total.drift(name) for name, total in sums.items()]
-
-
-class _Sums:
-    """What is summed over feeds for one output."""
-
-    def __init__(self) -> None:
-        self.products = self._expected = self._found = self._largest = 0.0
-        self._count = 0
-
-    def add(self, expected: Any, found: Any) -> None:
-        a, b = expected.astype(np.float64).ravel(), found.astype(np.float64).ravel()
-        numbers = np.isfinite(a) & np.isfinite(b)
-        if a.shape != b.shape or not np.array_equal(a[~numbers], b[~numbers], equal_nan=True):
-            self._largest = math.inf
-            return
-        a, b = a[numbers], b[numbers]
-        self.products += float(a @ b)
-        self._expected += float(a @ a)
-        self._found += float(b @ b)
-        self._largest = max(self._largest, float(np.abs(a - b).max(initial=0.0)))
-        self._count += a.size
-
-    def drift(self, name: str) -> Drift:
-        norms = math.sqrt(self._expected * self._found)
-        cosine = self.products / norms if norms else float(self._expected == self._found)
-        rms = math.sqrt(self._expected / max(1, self._count))
-        share = self._largest / rms if rms else (math.inf if self._largest else 0.0)
-        return Drift(name, cosine, self._largest, share)
 
 
 def _named(model: bytes | Path, base: Path | None) -> tuple[onnx.ModelProto, Path | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from graphopt.ir.tensor import Array
-from graphopt.quantize.rounding.grids import on_grid
+from graphopt.rewrite.grids import on_grid
 from graphopt.rewrite.plan import Grid
 
 

@@ -15,10 +15,12 @@ from __future__ import annotations
 import numpy as np
 
 from graphopt.ir.tensor import Array
-from graphopt.quantize.rounding.grids import levels
 from graphopt.quantize.rounding.nearest import Rounded, fitted, in_groups, rounded
+from graphopt.rewrite.grids import levels
 
 _COLUMNS = 128
+_DAMPING = (0.01, 0.1, 1.0)
+"""What is added to the diagonal of a matrix, as a share of its mean: the first that makes it definite."""
 
 
 def compensated(
@@ -29,22 +31,19 @@ def compensated(
     symmetric: bool = True,
     *,
     count: int = 0,
-    damping: float = 0.01,
-    by_activation: bool = False,
 ) -> Rounded:
     """`rows` of weights (N, K) as integers, by the Gram matrix (K, K) of their inputs.
 
-    `count` is over how many inputs that was summed: the fewer, the less of their correlations is believed (0: all).
-    `damping` is what is added to the diagonal, as a share of its mean. `by_activation` rounds the columns of greatest
-    inputs first, with grids that are found beforehand; else a block's grid is found when it is its turn. Rounding to
-    the nearest, on the searched and on the plain grid, is what it is held against: the least error is returned.
+    `count` is over how many inputs that was summed: the fewer, the less of their correlations is believed (0: all). A
+    block's grid is found when it is its turn. Rounding to the nearest, on the searched and on the plain grid, is what
+    it is held against: the least error is returned.
     """
     if count:
         gram = shrunk(gram, count)
     found = [_nearest(rows, gram, bits, block, symmetric, search) for search in (False, True)]
-    factor = _factor(gram, damping, by_activation)
-    if factor is not None:
-        found.append(_repaired(rows, gram, *factor, bits, block, symmetric, found[1] if by_activation else None))
+    upper = _factor(gram)
+    if upper is not None:
+        found.append(_repaired(rows, gram, upper, bits, block, symmetric))
     return min(found, key=lambda each: layer_error(rows - _values(each, block), gram))
 
 
@@ -76,57 +75,47 @@ def _nearest(rows: Array, gram: Array, bits: int, block: int, symmetric: bool, s
     return rounded(rows, scale, zero, block, levels(bits, symmetric))
 
 
-def _factor(gram: Array, damping: float, by_activation: bool) -> tuple[Array, Array] | None:
-    """(order of the columns, U), float32; None where no damping makes the matrix definite."""
-    diagonal = gram.diagonal().astype(np.float64)
-    order = np.argsort(-diagonal, kind="stable") if by_activation else np.arange(len(gram))
-    mean = float(diagonal.mean())
+def _factor(gram: Array) -> Array | None:
+    """U, float32; None where no damping makes the matrix definite."""
+    mean = float(gram.diagonal().mean(dtype=np.float64))
     if not np.isfinite(mean) or mean <= 0:
         return None
     # A = L Lᵀ of the matrix turned about both ways is U Uᵀ, turned back.
-    turned = gram[np.ix_(order[::-1], order[::-1])].astype(np.float64)
-    for share in (damping, 10 * damping, 100 * damping):
+    turned = gram[::-1, ::-1].astype(np.float64)
+    for share in _DAMPING:
         try:
             lower = np.linalg.cholesky(turned + share * mean * np.eye(len(gram)))
         except np.linalg.LinAlgError:
             continue
-        return order, np.ascontiguousarray(lower[::-1, ::-1].astype(np.float32))
+        return np.ascontiguousarray(lower[::-1, ::-1].astype(np.float32))
     return None
 
 
-def _repaired(
-    rows: Array, gram: Array, order: Array, upper: Array, bits: int, block: int, symmetric: bool, fixed: Rounded | None
-) -> Rounded:
-    """Rounded column by column in `order`; on the grids of `fixed`, if given."""
+def _repaired(rows: Array, gram: Array, upper: Array, bits: int, block: int, symmetric: bool) -> Rounded:
+    """Rounded column by column, each group on the grid that is best for what is left of it by then."""
     limits = levels(bits, symmetric)
     depth = rows.shape[1]
-    step = block or depth
     importance = gram.diagonal()
-    weights = rows[:, order]
-    done = np.zeros_like(weights)
-    values = np.empty_like(weights)
-    scale, zero = (fixed.scale, fixed.zero) if fixed else _unfitted(rows, bits, block, symmetric, importance)
-    scale, zero = scale.copy(), zero.copy()
-    group_of = order // step
+    done = np.zeros_like(rows)
+    values = np.empty_like(rows)
+    scale, zero = _unfitted(rows, bits, block, symmetric, importance)
     pull = upper / upper.diagonal()
     for start in range(0, depth, _COLUMNS):
         end = min(start + _COLUMNS, depth)
-        wanted = weights[:, start:end] + done[:, :start] @ pull[:start, start:end]
+        wanted = rows[:, start:end] + done[:, :start] @ pull[:start, start:end]
         for column in range(start, end):
-            group = group_of[column]
-            if block and fixed is None and column % block == 0:
+            group = column // (block or depth)
+            if block and column % block == 0:
                 span = slice(column, min(column + block, depth))
-                moved = _best_real(weights, done, upper, span)
+                moved = _best_real(rows, done, upper, span)
                 scale[:, group], zero[:, group] = (
                     each[:, 0] for each in fitted(moved, bits, 0, symmetric, search=True, importance=importance[span])
                 )
             target = wanted[:, column - start] + done[:, start:column] @ pull[start:column, column]
             steps = np.clip(np.rint(target / scale[:, group]), limits[0] - zero[:, group], limits[1] - zero[:, group])
             values[:, column] = steps + zero[:, group]
-            done[:, column] = weights[:, column] - steps * scale[:, group]
-    restored = np.empty_like(values)
-    restored[:, order] = values
-    return Rounded(restored, scale, zero)
+            done[:, column] = rows[:, column] - steps * scale[:, group]
+    return Rounded(values, scale, zero)
 
 
 def _unfitted(rows: Array, bits: int, block: int, symmetric: bool, importance: Array) -> tuple[Array, Array]:

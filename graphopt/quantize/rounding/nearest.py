@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from graphopt.ir.tensor import Array
-from graphopt.quantize.rounding.grids import levels, weight_grid
+from graphopt.rewrite.grids import levels, weight_grid
 
 # How far the range of a group is narrowed, or widened, in search of the least error.
 _SHARES = (1.0, 1.05, 0.95, 0.9, 0.85, 0.8, 0.75, 0.7, 0.6)

@@ -19,8 +19,8 @@ from functools import cached_property
 import numpy as np
 
 from graphopt.ir.tensor import Array
-from graphopt.quantize.rounding.grids import activation_grid, levels, on_grid
 from graphopt.quantize.rounding.nearest import fitted, rounded
+from graphopt.rewrite.grids import activation_grid, levels, on_grid
 from graphopt.rewrite.plan import Grid, Scheme
 
 ALPHAS = (0.5, 0.7, 0.9)
@@ -94,6 +94,8 @@ class Products:
         return values
 
 
+# Squares of numbers beyond 1e19 are infinite in float32, and so is the error of what they stand in: it is not chosen.
+@np.errstate(over="ignore", invalid="ignore")
 def search_smoothing(products: Products, alphas: Sequence[float] = ALPHAS) -> Smoothing:
     """The factors that make the products' error least; all 1 unless it becomes smaller by 2 %.
 

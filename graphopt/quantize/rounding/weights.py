@@ -13,9 +13,9 @@ from graphopt.errors import ModelError
 from graphopt.ir import Tensor, dtypes
 from graphopt.ir.tensor import Array
 from graphopt.quantize.rounding.gptq import compensated
-from graphopt.quantize.rounding.grids import levels
 from graphopt.quantize.rounding.nearest import Rounded, fitted, rounded
 from graphopt.quantize.rounding.shelf import Shelf
+from graphopt.rewrite.grids import levels
 from graphopt.rewrite.plan import Integers
 
 Method = Literal["nearest", "search", "gptq"]
