@@ -157,6 +157,7 @@ def quantize(
             )
             made = integers(studio, candidates, wish)
         here = runs_on.provider == "cpu" and processor == detected()
+        elsewhere = "" if here else f"{target} on {processor}" if runs_on.provider == "cpu" else target
         accuracy, best = studio.accuracy(made)
         proof, latency = studio.proof(made), studio.latency(made) if here else None
         errors = [
@@ -185,7 +186,7 @@ def quantize(
             latency=latency.cpu_ratio if latency is not None else None,
             latency_wall=latency.ratio if latency is not None else None,
             steps=made.steps,
-            notes=(*_random(original), *_notes(mode, samples, "" if here else f"{target} on {processor}"), *made.notes),
+            notes=(*_random(original), *_notes(mode, samples, elsewhere), *made.notes),
             verification=attempt.verification,
             seconds=watch.seconds,
             errors=(*errors, *(failure.error for failure in dict.fromkeys(failures))),

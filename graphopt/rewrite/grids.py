@@ -7,7 +7,7 @@ rounded half to even. Zero is always one of the numbers, so that padding and mas
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -44,14 +44,14 @@ def activation_grid(low: float, high: float, dtype: Activations = "uint8", symme
 
 def quantized(x: Array, grid: Grid) -> Array:
     """The integers of `x`, as QuantizeLinear has them."""
-    scale, zero = _along(grid.scale, x, grid.axis), _along(grid.zero_point, x, grid.axis)
+    scale, zero = _steps(grid, x)
     limits = np.iinfo(grid.zero_point.dtype)
     return np.asarray(np.clip(np.rint(x / scale) + zero, limits.min, limits.max), grid.zero_point.dtype)
 
 
 def on_grid(x: Array, grid: Grid) -> Array:
     """The numbers of the grid (float32) that stand for `x`."""
-    scale, zero = _along(grid.scale, x, grid.axis), _along(grid.zero_point, x, grid.axis)
+    scale, zero = _steps(grid, x)
     limits = np.iinfo(grid.zero_point.dtype)
     # The same as `quantized`, without a way through integers.
     y: Array = x / scale
@@ -92,10 +92,12 @@ def weight_grid(low: Array, high: Array, bits: int, symmetric: bool) -> tuple[Ar
     return scale, zero
 
 
-def _along(parameter: Array, x: Array, axis: int | None) -> Any:
-    """`parameter` in a shape that broadcasts over `x`, as float32."""
-    if axis is None:
-        return parameter.astype(np.float32).reshape(())
-    shape = [1] * x.ndim
-    shape[axis] = -1
-    return parameter.astype(np.float32).reshape(shape)
+def along(parameter: Array, rank: int, axis: int | None) -> Array:
+    """`parameter`, (C,) along `axis` of a tensor with so many axes, in a shape that broadcasts over it; () is for all."""
+    return parameter.reshape([-1 if axis is not None and one == axis % rank else 1 for one in range(rank)])
+
+
+def _steps(grid: Grid, x: Array) -> tuple[Array, Array]:
+    """The scale and the zero point of `grid`, float32, in shapes that broadcast over `x`."""
+    scale, zero = (along(each.astype(np.float32), x.ndim, grid.axis) for each in (grid.scale, grid.zero_point))
+    return scale, zero

@@ -16,6 +16,7 @@ import numpy as np
 from graphopt.ir import Tensor, Value, dtypes
 from graphopt.ir.tensor import Array
 from graphopt.rewrite import Grid, Integers, Recipe, constant_of
+from graphopt.rewrite.grids import along
 from graphopt.rewrite.plan import Scheme
 from graphopt.testing.cases import SCHEMES
 
@@ -51,7 +52,7 @@ class MadePlan:
         floats = tensor.numpy().astype(np.float64)
         smooth = np.linspace(0.5, 2.0, tensor.shape[summed], dtype=np.float32) if "smooth" in self.words else None
         if smooth is not None:
-            floats = floats * _along(smooth, floats, summed)
+            floats = floats * along(smooth, floats.ndim, summed)
         static = self.scheme == "static"
         scheme: Scheme = "static" if static else "dynamic" if self.scheme == "dynamic" else "weights"
         return Recipe(
@@ -86,7 +87,7 @@ class MadePlan:
             return Integers(integers, Tensor.of(scale, dtypes.FLOAT), None, summed, BLOCK)
         others = tuple(axis for axis in range(floats.ndim) if axis != channels)
         scale = np.abs(floats).max(axis=others) / 127
-        integers = Tensor.of(np.rint(floats / _along(scale, floats, channels)), dtypes.NUMBERS["int8"])
+        integers = Tensor.of(np.rint(floats / along(scale, floats.ndim, channels)), dtypes.NUMBERS["int8"])
         return Integers(integers, Tensor.of(scale, dtypes.FLOAT), None, channels)
 
 
@@ -108,7 +109,3 @@ def _axes(root: Value, rank: int) -> tuple[int, int]:
         case "LSTM":
             return 2, 1
     return rank - 2, rank - 1
-
-
-def _along(numbers: Array, whole: Array, axis: int) -> Array:
-    return numbers.reshape([-1 if one == axis else 1 for one in range(whole.ndim)])

@@ -11,6 +11,7 @@ from graphopt.ir.tensor import Array
 from graphopt.patterns.quantize.integers import alone, computed, grid_of
 from graphopt.patterns.quantize.products import on_grid
 from graphopt.rewrite import Builder, Context, Grid, Integers, Reason, Recipe, numbers_of
+from graphopt.rewrite.grids import along
 
 _LARGEST_BIAS = 2**30
 """Half of what 32 bits hold: the products are added to it."""
@@ -72,7 +73,7 @@ def _with_room(weights: Integers, bias: Array, grid: Grid) -> Integers:
         return weights
     wider = np.maximum(scale, least).astype(np.float32)
     values, axis = weights.values.numpy(), weights.axis or 0
-    ratio = (scale / wider).reshape([-1 if one == axis else 1 for one in range(values.ndim)])
+    ratio = along(scale / wider, values.ndim, axis)
     return replace(
         weights, values=Tensor.of(np.rint(values * ratio), weights.values.dtype), scale=Tensor.of(wider), axis=axis
     )

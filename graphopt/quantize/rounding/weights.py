@@ -15,7 +15,7 @@ from graphopt.ir.tensor import Array
 from graphopt.quantize.rounding.gptq import compensated
 from graphopt.quantize.rounding.nearest import Rounded, fitted, rounded
 from graphopt.quantize.rounding.shelf import Shelf
-from graphopt.rewrite.grids import levels
+from graphopt.rewrite.grids import along, levels
 from graphopt.rewrite.plan import Integers
 
 Method = Literal["nearest", "search", "gptq"]
@@ -209,4 +209,4 @@ def _spread(weights: Integers, parameter: Array) -> Array:
     if weights.block:
         size = weights.values.shape[weights.axis]
         return np.repeat(parameter, weights.block, weights.axis).take(range(size), weights.axis)
-    return parameter.reshape([-1 if axis == weights.axis else 1 for axis in range(len(weights.values.shape))])
+    return along(parameter, len(weights.values.shape), weights.axis)
