@@ -89,8 +89,9 @@ class Decider:
         else:
             found = Found(start, loss(start))
             found.trials.append(Trial("all as asked for", found.loss, True))
-            # Nothing hangs on these, so of a large model a few are enough.
-            largest = sorted(groups, key=lambda group: -group.cost)[: self._few(_MOST_GROUPS, _MOST_SITES // 3)]
+            # Nothing hangs on these, so of a large model a few are enough, or none.
+            few = min(_MOST_GROUPS, _MOST_SITES // 3 // len(self.sites))
+            largest = sorted(groups, key=lambda group: -group.cost)[:few]
             found.sensitivity = sensitivities(largest, start, loss, found.loss)
         found.decision = {**found.decision, **fixed}
         for trial in found.trials:
@@ -136,10 +137,9 @@ class Decider:
         best = next(iter(self._scores.values())).reference
         self.steps.append(Step(change, self.metric.at(lost, best), kept))
 
-    def _few(self, most: int, sites: int = 0) -> int:
-        """How many candidates are made for one purpose: `most`, fewer of a large model, so that all of them together
-        have `sites`, or `_MOST_SITES`."""
-        return max(2, min(most, (sites or _MOST_SITES) // len(self.sites)))
+    def _few(self, most: int) -> int:
+        """How many candidates are made for one purpose: `most`, fewer of a model with thousands of sites."""
+        return max(2, min(most, _MOST_SITES // len(self.sites)))
 
     def _lost(self, options: Options, decision: Decision) -> float:
         return self._loss(self._made(options), {})(decision)

@@ -93,7 +93,7 @@ def weight_grid(low: Array, high: Array, bits: int, symmetric: bool) -> tuple[Ar
 
 
 def along(parameter: Array, rank: int, axis: int | None) -> Array:
-    """`parameter`, (C,) along `axis` of a tensor with so many axes, in a shape that broadcasts over it; () is for all."""
+    """`parameter`, (C,) along `axis` of a tensor of so many axes or () for all of it, in a shape that broadcasts."""
     return parameter.reshape([-1 if axis is not None and one == axis % rank else 1 for one in range(rank)])
 
 

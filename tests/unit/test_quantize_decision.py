@@ -188,3 +188,11 @@ def test_a_model_with_thousands_of_sites_is_built_a_few_times(monkeypatch: pytes
     tried = Tried({"up": 0.3, "down": 0.3}, blocks=10)
     decided(tried, "auto", 0.1, free=frozenset({"smooth", "observer", "correct"}))
     assert len(tried.plans) <= 30
+
+
+def test_what_groups_cost_is_not_asked_of_a_model_with_thousands_of_sites(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = Tried({"up": 0.3, "down": 0.3}, blocks=10)
+    found = decided(tried, "static", None)
+    assert found.found.sensitivity
+    monkeypatch.setattr("graphopt.pipeline.decision._MOST_SITES", 40)
+    assert not decided(Tried({"up": 0.3, "down": 0.3}, blocks=10), "static", None).found.sensitivity

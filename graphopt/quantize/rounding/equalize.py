@@ -173,4 +173,6 @@ def _numbers(node: Node, slot: int) -> Array | None:
 
 def _set(node: Node, slot: int, numbers: Array) -> None:
     """Weights of this node alone: others may read the old ones."""
-    node.graph.set_input(node, slot, node.graph.add_constant(Tensor.of(numbers.astype(np.float32)), "equalized"))
+    old = node.input(slot)
+    stem = f"{old.resolved.name}_equalized" if old is not None else "equalized"
+    node.graph.set_input(node, slot, node.graph.add_constant(Tensor.of(numbers.astype(np.float32)), stem))
