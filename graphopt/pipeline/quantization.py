@@ -15,6 +15,7 @@ from graphopt.errors import GraphoptError, ModelError, UnequalError, UsageError,
 from graphopt.ir import Model, Source, load, save
 from graphopt.ir.save import External, check_output
 from graphopt.ir.schema import is_random
+from graphopt.ir.versions import can_raise
 from graphopt.pipeline.attempt import UNVERIFIED, attempted
 from graphopt.pipeline.candidates import Candidates
 from graphopt.pipeline.fusion import promises_named, target_for
@@ -166,7 +167,7 @@ def quantize(
             *_refusals(proof, latency, require_integer, allow_slower or mode == "float16"),
         ]
         if mode != "float16":
-            errors[:0] = _unplaced(made, chosen)
+            errors[:0] = _unplaced(made, chosen, can_raise(original, runs_on.opset))
         failures = (*attempt.trace.failures, *made.final.trace.failures)
         result = Quantized(
             model=made.final.model,
@@ -224,8 +225,8 @@ def _refuse_to_overwrite(output: str | os.PathLike[str], *read: str) -> None:
             raise UsageError("GO011", "the output would overwrite what is read", str(path), "choose another output")
 
 
-def _unplaced(made: Made, rules: RuleSet) -> list[GraphoptError]:
-    """What stands against writing a model of which nothing became integers."""
+def _unplaced(made: Made, rules: RuleSet, old: str | None) -> list[GraphoptError]:
+    """What stands against writing a model of which nothing became integers; `old` is why its opset is not raised."""
     if not made.schemes:
         return []
     placing = {rule.name for rule in rules.rules if rule.stage == "quantize"}
@@ -233,7 +234,7 @@ def _unplaced(made: Made, rules: RuleSet) -> list[GraphoptError]:
         return []
     if set(made.schemes.values()) == {"float"}:
         return [nothing("the model loses too much by all that was tried")]
-    return [nothing("no rule that places integers fired")]
+    return [nothing("; ".join(filter(None, ("no rule that places integers fired", old))))]
 
 
 def _missed(metric: Metric, accuracy: Accuracy, best: float, max_drop: float | None) -> list[GraphoptError]:

@@ -1,6 +1,7 @@
 from typing import Annotated
 
 from graphopt.ir import Value
+from graphopt.patterns.lower.products import is_quantized
 from graphopt.rewrite import Attr, Attrs, Builder, Expr, Ops, Reason, Rule, kernel, like
 
 _LARGEST = 3.4028234663852886e38
@@ -13,7 +14,7 @@ class ConvActivation(Rule):
     cannot choose its blocked layout, which costs 17 %, and twice the time where channels are apart.
     Before: Relu(Conv(x, w, b)); also Tanh, Sigmoid, LeakyRelu, HardSigmoid, Clip
     After: com.microsoft.FusedConv(x, w, b, activation="Relu")
-    Safety: the same formulas; the kernel is for float32, so what reads integers stays as the runtime looks for it.
+    Safety: the same formulas; the kernel is for float32, a quantized product has another kernel.
     """
 
     stage = "lower"
@@ -36,8 +37,8 @@ class ConvActivation(Rule):
         return op.Relu(y) | op.Tanh(y) | op.Sigmoid(y) | op.LeakyRelu(y, alpha=alpha) | bounded
 
     def where(self, x: Value, w: Value, root: Value) -> Reason:
-        if x.node.is_op("DequantizeLinear") and w.node.is_op("DequantizeLinear"):
-            return "the kernel does not multiply integers"
+        if is_quantized(x, w):
+            return "a quantized product"
         return root.node.version >= 6 or "the operator of an old opset"
 
     def rewrite(

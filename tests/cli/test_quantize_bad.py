@@ -111,6 +111,17 @@ def test_nothing_to_quantize_is_said_with_the_reason(cli: Cli, tmp_path: Path, n
     fails(cli, 1, rf"\[GO146\].*{reason}", tmp_path / "model.onnx")
 
 
+def test_an_opset_that_has_no_integers_is_the_reason(cli: Cli, tmp_path: Path) -> None:
+    model = plain("y = MatMul(x, w)", w=SQUARE)
+    model.opset_import[0].version = 9
+    onnx.save(model, tmp_path / "model.onnx")
+    before = snapshot(tmp_path)
+    done = cli("quantize", tmp_path / "model.onnx", *QUICK)
+    assert done.code == 1
+    assert re.search(r"\[GO146\].*opset 9 is older than", done.err), done.err
+    assert snapshot(tmp_path) == before
+
+
 def test_weights_with_nan_leave_the_others_alone(cli: Cli, model: Path) -> None:
     onnx.save(layers(v=HOLED), model)
     done = cli("quantize", model, *QUICK, "--json", "-")

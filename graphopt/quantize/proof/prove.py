@@ -11,7 +11,7 @@ integer kernels, and says nothing where it leaves a product of floats behind the
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,8 @@ INTEGER = {
 }
 """Kernels of integers, in any domain."""
 
+_NUMBER = re.compile(r"_\d+$")
+"""What tells copies of weights apart."""
 _BYTES = 4
 """The accuracy level from which MatMulNBits multiplies bytes: it rounds blocks of the activation itself."""
 
@@ -202,8 +204,9 @@ def _places(written: Products, sites: Sequence[Planned]) -> dict[Planned, Produc
     found: dict[Planned, Product] = {}
     taken = set[Product]()
     readers = Counter(site.weight for site in sites)
+    exact, alike = _by_weights(written.all)
     for site in sites:
-        named = [product for product in written.all if site.weight in product.weights]
+        named = exact.get(site.weight, [])
         # Of weights that several products read, each may have integers of its own, under names of their own.
         if len(named) == 1 and readers[site.weight] == 1:
             found[site] = named[0]
@@ -219,15 +222,23 @@ def _places(written: Products, sites: Sequence[Planned]) -> dict[Planned, Produc
                 taken.add(product)
     for site in sites:
         # What is left, in the order of the graph: a value that smoothing divides has another name.
-        own = re.compile(re.escape(site.weight) + r"(_\d+)?")
-        named = [
-            product for product in written.all if product not in taken and any(map(own.fullmatch, product.weights))
-        ]
-        product = next(iter(named), None)
+        product = next((one for one in alike.get(site.weight, ()) if one not in taken), None)
         if site not in found and product is not None:
             found[site] = product
             taken.add(product)
     return found
+
+
+def _by_weights(products: Iterable[Product]) -> tuple[dict[str, list[Product]], dict[str, list[Product]]]:
+    """Products by the names of their weights, and by those and what is left of them without a number at their end."""
+    exact: defaultdict[str, list[Product]] = defaultdict(list)
+    alike: defaultdict[str, list[Product]] = defaultdict(list)
+    for product in products:
+        for name in dict.fromkeys(product.weights):
+            exact[name].append(product)
+        for name in dict.fromkeys(stem for name in product.weights for stem in (name, _NUMBER.sub("", name))):
+            alike[name].append(product)
+    return exact, alike
 
 
 def _run(
