@@ -236,8 +236,8 @@ def _by_weights(products: Iterable[Product]) -> tuple[dict[str, list[Product]], 
     for product in products:
         for name in dict.fromkeys(product.weights):
             exact[name].append(product)
-        for name in dict.fromkeys(stem for name in product.weights for stem in (name, _NUMBER.sub("", name))):
-            alike[name].append(product)
+        for stem in dict.fromkeys(part for name in product.weights for part in (name, _NUMBER.sub("", name))):
+            alike[stem].append(product)
     return exact, alike
 
 
