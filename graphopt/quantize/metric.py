@@ -221,7 +221,10 @@ def _functions(module: Any) -> list[str]:
 
 def _arity(function: Callable[..., Any]) -> int:
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    parameters = inspect.signature(function).parameters.values()
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except ValueError:  # of some functions that are not written in Python
+        return 2
     if any(one.kind == inspect.Parameter.VAR_POSITIONAL for one in parameters):
         return 3
     return min(3, sum(one.kind in kinds for one in parameters))

@@ -367,6 +367,12 @@ def test_a_metric_of_ones_own_that_fails(cli: Cli, model: Path, body: str, says:
     assert f"--> {own}:f" in done.err
 
 
+def test_a_metric_that_says_nothing_of_its_arguments_is_given_the_outputs(cli: Cli, model: Path) -> None:
+    own = model.with_name("own.py")
+    own.write_text("from builtins import max as f\n")
+    fails(cli, 2, r"\[GO144\].*raised TypeError", model, "--metric", f"{own}:f")
+
+
 CONDITIONS = {
     "drop": (["--max-drop", "0.5", "--metric", "own.py:same"], "GO149"),
     "integers": (["--exclude", "h", "--require-integer", "0.9"], "GO150"),

@@ -136,7 +136,7 @@ class Statistics:
 
     @property
     def range(self) -> tuple[float, float]:
-        """The least and the largest number of all; zeros where there is none."""
+        """The least and the largest number of all; zeros where no row was seen."""
         return float(self.low.min(initial=np.inf)), float(self.high.max(initial=-np.inf))
 
     @property
@@ -154,12 +154,6 @@ class Statistics:
         if self.infinite:
             return f"has NaN or infinities: {self.infinite} numbers"
         return f"reaches {largest:.1e}: a mask?" if largest > HUGE else ""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of memory."""
-        arrays = (self.low, self.high, self.total, self.histogram.counts, self.rows, self.keys, self.gram)
-        return sum(array.nbytes for array in arrays if array is not None)
 
 
 def _others(array: Array, axis: int) -> tuple[int, ...]:
