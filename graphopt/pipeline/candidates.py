@@ -56,10 +56,6 @@ class Candidates:
         save(model, path)
         return Candidate(model, trace, path)
 
-    def float_model(self) -> Candidate:
-        """The model as `fuse` makes it."""
-        return self.build(lambda _: None)
-
     def tapped(
         self,
         *,

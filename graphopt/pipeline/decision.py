@@ -17,6 +17,7 @@ from graphopt.quantize.observe.statistics import Statistics
 from graphopt.quantize.recipes import Options, Recipes, Smoothings
 from graphopt.quantize.search import Decision, Found, Group, Level, Trial, cheapest, gathered, search, sensitivities
 from graphopt.quantize.sites import Site
+from graphopt.rewrite import Plan
 
 AIM = 0.001
 """What `auto` may lose of its own accord."""
@@ -101,13 +102,13 @@ class Decider:
     def build(self, recipes: Recipes, decision: Decision) -> Candidate:
         """The candidate of a decision."""
 
-        def plan(model: Model) -> object:
+        def plan(model: Model) -> Plan:
             self.prepare(model)
             if recipes.options.equalize and self.equalized is not None:
                 self.equalized.change(model)
             return recipes.plan(model, decision)
 
-        return self.candidates.build(plan)  # type: ignore[arg-type]
+        return self.candidates.build(plan)
 
     def _observed(self, decision: Decision) -> Recipes:
         """The recipes under the options with which the model loses least: one option is changed at a time."""

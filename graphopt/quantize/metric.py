@@ -126,10 +126,12 @@ def _per_sample(reference: Outputs, candidate: Outputs, one: Callable[[Array, Ar
 
 
 def _kept(a: Array, b: Array) -> tuple[Array, Array]:
-    """The rows of both without what the reference has no number for; NaN of the candidate alone counts as far away."""
+    """The rows of both without what the reference has no number for; what the candidate alone has none for counts as
+    far away, and as of the other sign: rows of nothing else point away from the reference, whatever that is."""
     a, b = _rows(a), _rows(b)
     known = np.isfinite(a)
-    return np.where(known, a, 0.0), np.where(known, np.where(np.isfinite(b), b, np.finfo(np.float32).max), 0.0)
+    away = -np.copysign(np.finfo(np.float32).max, a)
+    return np.where(known, a, 0.0), np.where(known, np.where(np.isfinite(b), b, away), 0.0)
 
 
 def _cosine(reference: Outputs, candidate: Outputs, feed: Mapping[str, Any]) -> Samples:

@@ -15,13 +15,13 @@ from graphopt.quantize.observe.histogram import Histogram
 from graphopt.quantize.observe.observers import observed_range
 from graphopt.quantize.observe.statistics import Statistics
 from graphopt.quantize.rounding.correction import bias_correction, static_correction
-from graphopt.quantize.rounding.grids import activation_grid
 from graphopt.quantize.rounding.smooth import ALPHAS, Products, Smoothing, search_smoothing
 from graphopt.quantize.rounding.weights import dequantized, integers
 from graphopt.quantize.search import Decision, Level
 from graphopt.quantize.sites import Site, find_sites, key
 from graphopt.quantize.untied import untie
 from graphopt.rewrite import Grid, Integers, Recipe
+from graphopt.rewrite.grids import activation_grid
 from graphopt.rewrite.plan import Scheme
 
 _SMOOTHED = ("MatMul", "Gemm")

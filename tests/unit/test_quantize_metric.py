@@ -52,6 +52,14 @@ def test_what_is_no_number_in_the_candidate_alone_is_far_away(bad: float) -> Non
     assert measured(SQNR, a, b)[0] < 0
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_candidate_without_any_number_is_not_along_the_reference(bad: float, sign: int) -> None:
+    a = sign * np.linspace(1, 2, 8, dtype=np.float32)[None]
+    assert measured(COSINE, a, np.full_like(a, bad))[0] < 0
+    assert measured(SQNR, a, np.full_like(a, bad))[0] < 0
+
+
 def test_what_is_no_number_in_the_reference_is_not_compared() -> None:
     a = np.array([[1, 2, np.nan, -np.inf]], np.float32)
     b = np.array([[1, 2, 7, np.nan]], np.float32)
