@@ -7,15 +7,17 @@ from collections.abc import Collection
 
 from graphopt.ir import Model
 from graphopt.pipeline.candidates import Candidates
-from graphopt.pipeline.made import Made, Studio, nothing, stamp
+from graphopt.pipeline.workspace import Outcome, Workspace, nothing, stamp
 from graphopt.quantize.half.convert import HalfReport, needed, to_half
 from graphopt.quantize.sites import matching
 
 
-def halves(studio: Studio, candidates: Candidates, exclude: Collection[str], no_empty_rows: bool) -> Made:
+def halves(workspace: Workspace, candidates: Candidates, exclude: Collection[str], no_empty_rows: bool) -> Outcome:
     """The model in half precision. Raises: UnequalError GO146 where nothing can be in half precision."""
     tapped = candidates.tapped(more=lambda model: [value.name for value in needed(model)])
-    statistics = studio.statistics(tapped, studio.samples.calibration or studio.samples.holdout, channels=False)
+    statistics = workspace.statistics(
+        tapped, workspace.samples.calibration or workspace.samples.holdout, channels=False
+    )
     ranges = {
         name: float("inf") if one.infinite else float(one.absmax.max(initial=0.0)) for name, one in statistics.items()
     }
@@ -34,7 +36,7 @@ def halves(studio: Studio, candidates: Candidates, exclude: Collection[str], no_
     reasons = {site.name: next((kept[name] for name in site.ends if name in kept), "") for site in tapped.sites}
     schemes = {site.name: "float" if reasons[site.name] else "float16" for site in tapped.sites}
     groups = {site.name: site.group for site in tapped.sites}
-    return Made(final, tapped.sites, schemes, reasons, groups, notes=_notes(report))
+    return Outcome(final, tapped.sites, schemes, reasons, groups, notes=_notes(report))
 
 
 def _notes(report: HalfReport) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from graphopt.ir import Model
 from graphopt.ir.tensor import Array
 from graphopt.pipeline.candidates import Candidates
 from graphopt.pipeline.decision import Decider, Equalized
-from graphopt.pipeline.made import CONVOLUTIONS, Made, Studio, nothing, stamp
+from graphopt.pipeline.workspace import CONVOLUTIONS, Outcome, Workspace, nothing, stamp
 from graphopt.quantize.cpu import Cpu
 from graphopt.quantize.dialect import dialect_of
 from graphopt.quantize.integer_paths import integer_paths
@@ -34,7 +34,7 @@ _OF_INTEGERS = {*INTEGER, "DequantizeLinear", "MatMulNBits"}
 
 
 @dataclass(frozen=True)
-class Wish:
+class Request:
     """What is asked for, in the words of `quantize`."""
 
     mode: Mode
@@ -62,40 +62,40 @@ class Wish:
         return frozenset(name for name, free in unsaid.items() if free)
 
 
-def integers(studio: Studio, candidates: Candidates, wish: Wish) -> Made:
+def integers(workspace: Workspace, candidates: Candidates, request: Request) -> Outcome:
     """The quantized model. Raises: UnequalError GO146 where no product can be quantized, UsageError as `_fixed`."""
-    tapped = candidates.tapped(embed=wish.embed, more=_between)
+    tapped = candidates.tapped(embed=request.embed, more=_between)
     sites = tapped.sites
     if all(site.refusal for site in sites):
-        if _has_integers(studio.original):
-            final = candidates.build(partial(stamp, mode=wish.mode))
-            return Made(final, sites, {}, notes=("its products are integers already, and stay what they are",))
+        if _has_integers(workspace.original):
+            final = candidates.build(partial(stamp, mode=request.mode))
+            return Outcome(final, sites, {}, notes=("its products are integers already, and stay what they are",))
         raise nothing(_refused(site.refusal for site in sites))
-    data, options, free = studio.samples.calibration, wish.options, wish.free
-    if data is None and wish.mode == "dynamic":
+    data, options, free = workspace.samples.calibration, request.options, request.free
+    if data is None and request.mode == "dynamic":
         # Which channels are large is in the weights: made up inputs tell. What is lost on average they do not.
-        data, options, free = studio.samples.search, replace(options, correct=False), free - {"correct"}
-    statistics = studio.statistics(tapped, data, gram=wish.bits == 4) if data is not None else {}
-    fixed = _fixed(sites, wish)
-    choices = _choices(sites, wish, statistics, fixed)
+        data, options, free = workspace.samples.search, replace(options, correct=False), free - {"correct"}
+    statistics = workspace.statistics(tapped, data, gram=request.bits == 4) if data is not None else {}
+    fixed = _fixed(sites, request)
+    choices = _choices(sites, request, statistics, fixed)
     fixed = {name: choices[name].levels[0] for name in fixed}
     decider = Decider(
         candidates,
-        studio.evaluator,
-        studio.metric,
-        studio.samples,
+        workspace.evaluator,
+        workspace.metric,
+        workspace.samples,
         sites,
         statistics,
         options,
         free,
-        partial(stamp, mode=wish.mode),
-        studio.progress,
-        _equalized(studio, candidates, wish, sites, statistics),
+        partial(stamp, mode=request.mode),
+        workspace.progress,
+        _equalized(workspace, candidates, request, sites, statistics),
     )
-    with studio.watch("search"):
-        decided = decider.decide(wish.mode, choices, fixed, wish.max_drop)
+    with workspace.watch("search"):
+        decided = decider.decide(request.mode, choices, fixed, request.max_drop)
         final = decider.build(decided.recipes, decided.found.decision)
-    return Made(
+    return Outcome(
         final,
         tuple(decided.recipes.sites.values()),
         schemes=decided.found.decision,
@@ -118,23 +118,27 @@ def _searched(level: Level) -> str:
 
 
 def _equalized(
-    studio: Studio, candidates: Candidates, wish: Wish, sites: Sequence[Site], statistics: Mapping[str, Statistics]
+    workspace: Workspace,
+    candidates: Candidates,
+    request: Request,
+    sites: Sequence[Site],
+    statistics: Mapping[str, Statistics],
 ) -> Equalized | None:
     """The model with channels between convolutions made alike; None where they are, or nothing may be changed."""
     images = {site.input for site in sites if site.op in CONVOLUTIONS and not site.refusal}
     reach = {name: np.maximum(np.abs(found.low), np.abs(found.high)) for name, found in statistics.items()}
-    if studio.samples.calibration is None or not any(_are_uneven(reach[name]) for name in images & reach.keys()):
+    if workspace.samples.calibration is None or not any(_are_uneven(reach[name]) for name in images & reach.keys()):
         return None
     changed: list[str] = []
 
     def change(model: Model) -> None:
         changed[:] = equalize(model, reach)
 
-    tapped = candidates.tapped(embed=wish.embed, more=_between, change=change)
+    tapped = candidates.tapped(embed=request.embed, more=_between, change=change)
     if not changed:
         tapped.candidate.discard()
         return None
-    found = studio.statistics(tapped, studio.samples.calibration, gram=wish.bits == 4)
+    found = workspace.statistics(tapped, workspace.samples.calibration, gram=request.bits == 4)
     return Equalized(tapped.sites, found, change)
 
 
@@ -150,30 +154,30 @@ def _between(model: Model) -> list[str]:
     return sorted(integer_paths(model, images)) if any(site.op in CONVOLUTIONS for site in images) else []
 
 
-def _fixed(sites: Sequence[Site], wish: Wish) -> dict[str, Level]:
+def _fixed(sites: Sequence[Site], request: Request) -> dict[str, Level]:
     """The sites whose level is said. Raises: UsageError GO141 for a pattern that matches none, GO148 for a level."""
     fixed: dict[str, Level] = {}
-    for pattern, level in wish.schemes.items():
+    for pattern, level in request.schemes.items():
         if level not in LEVELS:
             raise UsageError("GO148", f"no scheme is called '{level}'", "--scheme", near(level, LEVELS))
         fixed |= dict.fromkeys(matching(sites, [pattern]), level)
-    fixed |= dict.fromkeys(matching(sites, wish.exclude), "float")
+    fixed |= dict.fromkeys(matching(sites, request.exclude), "float")
     return fixed
 
 
 def _choices(
-    sites: Sequence[Site], wish: Wish, statistics: Mapping[str, Statistics], fixed: Decision
+    sites: Sequence[Site], request: Request, statistics: Mapping[str, Statistics], fixed: Decision
 ) -> dict[str, Choice]:
     """What each site may become. Raises: UnequalError GO146 where all stay float."""
 
     def refused(name: str) -> str | None:
         return statistics[name].refused if name in statistics else None
 
-    found = {site.name: choice(site, wish.mode, wish.bits, refused) for site in sites}
+    found = {site.name: choice(site, request.mode, request.bits, refused) for site in sites}
     broken = [site for site in sites if not site.refusal and not site.is_finite]
     found |= {site.name: asked(site, fixed[site.name], refused) for site in sites if site.name in fixed}
     found |= {site.name: Choice(("float",), "its weights hold NaN or infinities") for site in broken}
-    dialect = dialect_of(wish.target)
+    dialect = dialect_of(request.target)
     found = {site.name: within(found[site.name], site, dialect) for site in sites}
     if all(one.levels == ("float",) for one in found.values()):
         raise nothing(_refused(one.reason for one in found.values()))

@@ -20,13 +20,13 @@ from graphopt.pipeline.attempt import UNVERIFIED, attempted
 from graphopt.pipeline.candidates import Candidates
 from graphopt.pipeline.fusion import promises_named, target_for
 from graphopt.pipeline.halves import halves
-from graphopt.pipeline.integers import Wish, integers
-from graphopt.pipeline.made import METADATA, Made, Studio, nothing
+from graphopt.pipeline.integers import Request, integers
 from graphopt.pipeline.optimize import Progress, optimized
 from graphopt.pipeline.quantized import Accuracy, Mode, Quantized
 from graphopt.pipeline.samples import Samples, samples_for
 from graphopt.pipeline.verification import libraries
 from graphopt.pipeline.watch import Watch
+from graphopt.pipeline.workspace import METADATA, Outcome, Workspace, nothing
 from graphopt.quantize.cpu import CPUS, Cpu, detected
 from graphopt.quantize.half.target import native_halves
 from graphopt.quantize.metric import Metric, metric_named
@@ -130,20 +130,20 @@ def quantize(
     checking = Checking(dims or {}, None, ("cpu",), timeout, memory, level=level, assume=promises, custom_ops=kernels)
     runner = Runner(timeout=timeout, memory=memory, custom_ops=kernels)
     data = partial(samples_for, original, calib, batch=calib_batch, skip_bad=skip_bad, dims=dims or {})
-    with Studio(original, data, measure, runner, threads, watch, progress, cache) as studio:
+    with Workspace(original, data, measure, runner, threads, watch, progress, cache) as workspace:
         with Checker(original, checking) if verify != "off" else nullcontext() as checker:
             unverified = "" if allow_unverified else UNVERIFIED
             attempt = attempted(partial(rewriting, progress=progress), checker, None, watch, progress, unverified)
         attempt.trace.failures[:0] = chosen.failures
-        samples = studio.samples
+        samples = workspace.samples
         guilty = frozenset(key_of(one.site) for one in attempt.guilty)
-        candidates = Candidates(rewriting, studio.folder, guilty)
+        candidates = Candidates(rewriting, workspace.folder, guilty)
         if mode == "float16":
-            candidates = Candidates(partial(rewriting, target=native_halves(runs_on)), studio.folder, guilty)
-            made = halves(studio, candidates, tuple(exclude), "no-empty-rows" in promises)
+            candidates = Candidates(partial(rewriting, target=native_halves(runs_on)), workspace.folder, guilty)
+            made = halves(workspace, candidates, tuple(exclude), "no-empty-rows" in promises)
         else:
             asked = "dynamic" if mode == "auto" and samples.calibration is None else mode
-            wish = Wish(
+            request = Request(
                 asked,
                 processor,
                 target,
@@ -156,11 +156,11 @@ def quantize(
                 embed,
                 max_drop,
             )
-            made = integers(studio, candidates, wish)
+            made = integers(workspace, candidates, request)
         here = runs_on.provider == "cpu" and processor == detected()
         elsewhere = "" if here else f"{target} on {processor}" if runs_on.provider == "cpu" else target
-        accuracy, best = studio.accuracy(made)
-        proof, latency = studio.proof(made), studio.latency(made) if here else None
+        accuracy, best = workspace.accuracy(made)
+        proof, latency = workspace.proof(made), workspace.latency(made) if here else None
         errors = [
             *([attempt.error] if attempt.error is not None and not attempt.acceptable(allow_unverified) else []),
             *_missed(measure, accuracy, best, None if best_effort else max_drop),
@@ -175,14 +175,14 @@ def quantize(
             output=None,
             target=target,
             cpu=processor,
-            mode=mode if mode == "float16" else wish.mode,
+            mode=mode if mode == "float16" else request.mode,
             verdict=attempt.verdict,
             sites=made.results(proof),
             integer_planned=sum(bool(run.scheme) for run in proof.products),
             integer_running=sum(run.integer for run in proof.products),
             integer_all=proof.all,
             accuracy=accuracy,
-            size_before=size_of(load(studio.reference)).disk,
+            size_before=size_of(load(workspace.reference)).disk,
             size_after=made.bytes,
             latency=latency.cpu_ratio if latency is not None else None,
             latency_wall=latency.ratio if latency is not None else None,
@@ -225,7 +225,7 @@ def _refuse_to_overwrite(output: str | os.PathLike[str], *read: str) -> None:
             raise UsageError("GO011", "the output would overwrite what is read", str(path), "choose another output")
 
 
-def _unplaced(made: Made, rules: RuleSet, old: str | None) -> list[GraphoptError]:
+def _unplaced(made: Outcome, rules: RuleSet, old: str | None) -> list[GraphoptError]:
     """What stands against writing a model of which nothing became integers; `old` is why its opset is not raised."""
     if not made.schemes:
         return []

@@ -18,7 +18,7 @@ from onnx import TensorProto, numpy_helper, parser
 
 from graphopt import pipeline
 from graphopt.bench.paired import Ratio
-from graphopt.pipeline.made import Studio
+from graphopt.pipeline.workspace import Workspace
 from graphopt.runtime import Runner
 
 from .conftest import HEAD, Cli, snapshot
@@ -97,7 +97,7 @@ def timed() -> None:
 @pytest.fixture(autouse=True)
 def _untimed(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "timed" not in request.fixturenames:
-        monkeypatch.setattr(Studio, "latency", lambda studio, made: Took(0.5))
+        monkeypatch.setattr(Workspace, "latency", lambda workspace, made: Took(0.5))
 
 
 @pytest.fixture

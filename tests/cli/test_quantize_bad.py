@@ -14,7 +14,7 @@ import onnx
 import pytest
 from onnx import helper
 
-from graphopt.pipeline.made import Studio
+from graphopt.pipeline.workspace import Workspace
 
 from .conftest import Cli, Outcome, snapshot
 from .test_bad_models import BROKEN, Break
@@ -38,7 +38,7 @@ Data = Callable[[Path], object]
 @pytest.fixture(autouse=True)
 def _quick(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
-    monkeypatch.setattr(Studio, "latency", lambda studio, made: Took(0.5))
+    monkeypatch.setattr(Workspace, "latency", lambda workspace, made: Took(0.5))
 
 
 @pytest.fixture
@@ -388,7 +388,7 @@ def test_a_condition_that_does_not_hold_exits_1(
     monkeypatch.chdir(model.parent)
     Path("own.py").write_text("def same(a, b):\n    return float((a['y'] == b['y']).all())\n")
     if name == "slower":
-        monkeypatch.setattr(Studio, "latency", lambda studio, made: Took(1.3))
+        monkeypatch.setattr(Workspace, "latency", lambda workspace, made: Took(1.3))
     before = snapshot(model.parent)
     done = cli("quantize", model, "--verify", "off", *flags, "--json", "-")
     assert done.code == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ def test_an_axis_that_is_not_there(axis: int) -> None:
 
 
 # ---- what no grid can be made of -------------------------------------------------------------------------------------
+
+
+def test_a_range_that_leaves_no_step_for_what_is_usual_is_refused() -> None:
+    x = np.random.default_rng(0).normal(size=(4000, 8)).astype(np.float32)
+    x[0, 0] = 1000
+    assert Statistics.of(x).refused == ""
+    x[0, 0] = 5000
+    assert re.fullmatch(r"reaches 5e\+03, 1\d{3} times what 99.9 % stay within", Statistics.of(x).refused)
 
 
 def test_what_is_refused_keeps_its_reason() -> None:

@@ -19,6 +19,9 @@ ROWS: Final = 256
 HUGE: Final = 1e6
 """Beyond this magnitude a number is taken for a mask's, not for data."""
 
+FAR: Final = 510.0
+"""How many times what is usual the largest magnitude is, where of 255 steps none is left for what is usual."""
+
 GRAM_CHANNELS: Final = 4096
 """How many channels a Gram matrix has at most: those of more take over 64 MiB for each value."""
 
@@ -153,7 +156,10 @@ class Statistics:
             return "has no number that calibration saw"
         if self.infinite:
             return f"has NaN or infinities: {self.infinite} numbers"
-        return f"reaches {largest:.1e}: a mask?" if largest > HUGE else ""
+        if largest > HUGE:
+            return f"reaches {largest:.1e}: a mask?"
+        ratio = self.outlier_ratio
+        return f"reaches {largest:.3g}, {ratio:.0f} times what 99.9 % stay within" if ratio > FAR else ""
 
 
 def _others(array: Array, axis: int) -> tuple[int, ...]:

@@ -43,7 +43,7 @@ CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 @dataclass(frozen=True)
-class Made:
+class Outcome:
     """A quantized model, and how its sites were decided: by name their `schemes`, with `reasons` where they are not
     what was asked for, and the `groups` that were decided together, whose `sensitivity` is known. `score` is that of
     the search split, None where nothing was chosen by it; `recipes` has what there is to say of single sites."""
@@ -112,7 +112,7 @@ class Made:
         )
 
 
-class Studio:
+class Workspace:
     """Where candidates are made and run: a child process, a temporary folder, the data, and the float model's outputs.
 
     `samples` gives the data, once there is a session of the float model. A context manager; entering it raises what
@@ -183,12 +183,12 @@ class Studio:
         tapped.candidate.discard()
         return {name: found[tap] for name, tap in tapped.taps.items()}
 
-    def proof(self, made: Made) -> Proof:
+    def proof(self, made: Outcome) -> Proof:
         """Which kernels run the products."""
         with self.watch("prove"):
             return prove(self.runner, made.final.path, made.planned, feeds=[self._feed])
 
-    def accuracy(self, made: Made) -> tuple[Accuracy, float]:
+    def accuracy(self, made: Outcome) -> tuple[Accuracy, float]:
         """What the model keeps on batches that nothing was chosen by, and the metric of the float model there."""
         with self.watch("accuracy"):
             held = self.evaluator.score(made.final.path, "holdout", self.samples.holdout)
@@ -197,7 +197,7 @@ class Studio:
         name = self.metric.name
         return Accuracy(name, held.mean, held.worst, held.samples, searched, self.samples.made, plain), held.reference
 
-    def latency(self, made: Made) -> Latency:
+    def latency(self, made: Outcome) -> Latency:
         """The time of a run of one thread beside that of the original."""
         with self.watch("time"):
             paths = [self.reference, made.final.path]
