@@ -73,7 +73,8 @@ class Candidates:
                 change(model)
             untie(model)
             sites[:] = find_sites(model, embed=embed)
-            names = [site.input for site in sites if not site.nested]
+            # Indices into a table need no grid.
+            names = [site.input for site in sites if not site.nested and site.op != "Gather"]
             for name in dict.fromkeys((*names, *(more(model) if more is not None else ()))):
                 taps[name] = _output(model, name)
 

@@ -81,6 +81,8 @@ class Decider:
     def decide(self, mode: Mode, choices: Mapping[str, Choice], fixed: Decision, budget: float | None) -> Decided:
         """The recipes and levels of `mode`; sites of `fixed` have the level that it says. `budget` is what may be lost;
         None: `AIM` for `auto`, for the others whatever their cheapest levels lose."""
+        if self.tell is not None:
+            self.tell("search", 0, 1)
         groups = gathered(grouped(self.sites, choices), self._few(_MOST_GROUPS))
         start = {**cheapest(groups), **fixed}
         recipes = self._observed(start)
@@ -123,6 +125,8 @@ class Decider:
             changes.append({"smooth": 0.0})
         if rounded and "correct" in self.free:
             changes.append({"correct": not self.options.correct})
+        if "weights4" in decision.values():
+            changes.append({"gptq": False})
         if static and "observer" in self.free:
             changes += [{"observer": name} for name in _OBSERVERS]
         for change in changes[: self._few(len(changes))] if self.statistics else ():

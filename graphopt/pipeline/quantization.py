@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
@@ -38,6 +39,10 @@ from graphopt.runtime import Runner
 from graphopt.verify import Checker, key_of
 from graphopt.verify import Options as Checking
 
+MODES: tuple[Mode, ...] = ("auto", "dynamic", "static", "weight-only", "float16")
+BLOCKS = (16, 32, 64, 128, 256)
+"""How many weights may share a scale: what MatMulNBits has."""
+
 
 def quantize(
     source: Source,
@@ -48,7 +53,7 @@ def quantize(
     calib_batch: int | None = None,
     skip_bad: bool = False,
     cache: bool = False,
-    metric: str = "cosine",
+    metric: str | Callable[..., Any] = "cosine",
     max_drop: float | None = None,
     best_effort: bool = False,
     cpu: Cpu | None = None,
@@ -98,6 +103,7 @@ def quantize(
     UsageError for options and names that do not fit, ModelError for a model or data that is bad, or was quantized by us
     already; UnequalError GO146 where nothing can be quantized.
     """
+    _check(mode, weight_bits, block, smooth, max_drop, require_integer)
     watch = Watch()
     chosen = find_rules(rules).select(only, disable)
     runs_on = target_for(target, emit_functions)
@@ -114,7 +120,11 @@ def quantize(
         raise UsageError("GO145", "static quantization needs calibration data", "", hint)
     if output is not None:
         check_output(original, output, in_place=in_place)
-        _refuse_to_overwrite(output, str(calib) if isinstance(calib, str | Path) else "", metric.rpartition(":")[0])
+        _refuse_to_overwrite(
+            output,
+            str(calib) if isinstance(calib, str | Path) else "",
+            metric.rpartition(":")[0] if isinstance(metric, str) else "",
+        )
     rewriting = partial(
         optimized,
         partial(load, source),
@@ -201,6 +211,33 @@ def quantize(
         return replace(result, output=written)
 
 
+def _check(
+    mode: str,
+    bits: int,
+    block: int | None,
+    smooth: object,
+    max_drop: float | None,
+    require_integer: float | None,
+) -> None:
+    """Raises UsageError GO152 for a value that there is not: the command line refuses them before."""
+    if mode not in MODES:
+        raise UsageError("GO152", f"no mode is called '{mode}'", "mode", near(str(mode), MODES))
+    known: dict[str, tuple[object, bool, str]] = {
+        "weight_bits": (bits, bits in (8, 4), "8 or 4"),
+        "block": (block, block is None or block in BLOCKS, ", ".join(map(str, BLOCKS))),
+        "smooth": (smooth, smooth in ("auto", "off") or _within(smooth, 0, 1), "auto, off, or a number from 0 to 1"),
+        "max_drop": (max_drop, max_drop is None or _within(max_drop, 0, math.inf), "a number from 0 on"),
+        "require_integer": (require_integer, require_integer is None or _within(require_integer, 0, 1), "from 0 to 1"),
+    }
+    for name, (value, fits, allowed) in known.items():
+        if not fits:
+            raise UsageError("GO152", f"'{value}' is not a value of {name}", name, f"it is {allowed}")
+
+
+def _within(value: object, low: float, high: float) -> bool:
+    return isinstance(value, int | float) and low <= value <= high
+
+
 def _processor(name: str | None) -> Cpu:
     for known in CPUS:
         if name == known:
@@ -241,7 +278,7 @@ def _missed(metric: Metric, accuracy: Accuracy, best: float, max_drop: float | N
     drop = metric.drop(accuracy.holdout, best)
     if max_drop is None or drop <= max_drop:
         return []
-    text = f"the {metric.name} drops by {drop:.2g} on batches held out, not at most {max_drop:g}"
+    text = f"the {metric.name} drops by {drop:.4g} on batches held out, not at most {max_drop:g}"
     return [UnequalError("GO149", text, "--max-drop", "--best-effort writes the best that was found")]
 
 

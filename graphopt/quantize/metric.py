@@ -58,8 +58,8 @@ class Metric:
         return float(np.mean(values))
 
 
-def metric_named(name: str) -> Metric:
-    """`cosine`, `sqnr` (dB), `top1`, or `FILE.py:function`.
+def metric_named(name: str | Callable[..., Any]) -> Metric:
+    """`cosine`, `sqnr` (dB), `top1`, `FILE.py:function`, or a function.
 
     The function is called with the outputs of the float model, those of the quantized one and the feed, each arrays by
     name; without the feed if it takes two arguments, with the outputs to judge alone if it takes one. It returns a
@@ -71,6 +71,9 @@ def metric_named(name: str) -> Metric:
         "sqnr": Metric("sqnr", _sqnr, math.inf),
         "top1": Metric("top1", _top1),
     }
+    if not isinstance(name, str):
+        label = getattr(name, "__name__", "metric")
+        return Metric(label, _called(name, label), None)
     if name in known:
         return known[name]
     path, colon, function = name.rpartition(":")
@@ -200,6 +203,11 @@ def _own(path: Path, name: str) -> Measure:
     function = getattr(module, name, None)
     if not callable(function):
         raise UsageError("GO142", f"'{name}' is no function of it", str(path), near(name, _functions(module)))
+    return _called(function, f"{path}:{name}")
+
+
+def _called(function: Callable[..., Any], where: str) -> Measure:
+    """A user's function as a measure. Raises: UsageError GO144 where it raises, or returns no finite number."""
     count = _arity(function)
 
     def measure(reference: Outputs, candidate: Outputs, feed: Mapping[str, Any]) -> Samples:
@@ -209,9 +217,9 @@ def _own(path: Path, name: str) -> Measure:
         except GraphoptError:
             raise
         except (Exception, SystemExit) as error:
-            raise UsageError("GO144", f"the metric raised {error!r}", f"{path}:{name}") from error
+            raise UsageError("GO144", f"the metric raised {error!r}", where) from error
         if not math.isfinite(number):
-            raise UsageError("GO144", f"the metric returned {number}, no finite number", f"{path}:{name}")
+            raise UsageError("GO144", f"the metric returned {number}, no finite number", where)
         return [number]
 
     return measure

@@ -37,7 +37,8 @@ class Options:
     """What holds for all sites: the processor and the dialect, how ranges are observed, how weights are rounded
     (in weight-only schemes `block` of them share a scale), `smooth`: the exponent by which outliers of activations are
     moved into the weights, None to search for it, 0 to leave them, `correct`: whether what rounding takes away on
-    average is added, `equalize`: whether the channels between convolutions are made alike, for which sites and
+    average is added, `gptq`: whether what rounding a weight to 4 bits did is made good by others, where statistics have
+    what that takes, `equalize`: whether the channels between convolutions are made alike, for which sites and
     statistics are those of the model so changed."""
 
     cpu: Cpu
@@ -46,6 +47,7 @@ class Options:
     block: int = 32
     smooth: float | None = None
     correct: bool = True
+    gptq: bool = True
     equalize: bool = False
 
     @property
@@ -175,7 +177,7 @@ class Recipes:
         if signed and bits == 8:
             return Recipe("weights", self._channels(site, None))
         observed = self._statistics.get(site.input)
-        gram = observed.gram if observed is not None and bits == 4 else None
+        gram = observed.gram if observed is not None and bits == 4 and self.options.gptq else None
         made = integers(
             site.weights,
             axis=site.axis,

@@ -15,7 +15,7 @@ from graphopt.pipeline.quantized import Accuracy, Quantized, SiteResult
 from graphopt.report.sites import groups, unfused
 from graphopt.report.terminal import fact_grid, furthest, new_table, size, verdict_text
 from graphopt.report.timing import difference
-from graphopt.report.words import cost, counted, kernel, mixed, percent, reading
+from graphopt.report.words import cost, counted, kernel, mixed, percent, reading, shortened
 
 _FEW = 12
 """Rows of a table that nobody asked to see whole."""
@@ -64,9 +64,10 @@ def _groups(result: Quantized, verbose: bool) -> Table:
     found = groups(result.sites)
     total = sum(group.micros for group in found)
     table = _table("group", "sites", "scheme", "kernel", "integer", "costs", "time")
-    for group in found if verbose else found[:_FEW]:
+    shown = found if verbose else found[:_FEW]
+    for group, name in zip(shown, shortened([group.name for group in shown]), strict=True):
         table.add_row(
-            group.name,
+            name,
             f"{group.sites:,}",
             mixed(group.schemes),
             mixed({kernel(name): count for name, count in group.kernels.items()}),
@@ -81,11 +82,11 @@ def _groups(result: Quantized, verbose: bool) -> Table:
 
 def _sites(result: Quantized) -> Table:
     table = _table("site", "op", "shape", "scheme", "kernel", "integer", "because")
-    for site in result.sites:
+    for site, name in zip(result.sites, shortened([site.name for site in result.sites]), strict=True):
         shape = "x".join(map(str, site.shape))
         because = "; ".join(filter(None, [site.reason, site.kernel_reason]))
         table.add_row(
-            site.name, site.op, shape, _scheme(site), kernel(site.kernel), "yes" if site.integer else "no", because
+            name, site.op, shape, _scheme(site), kernel(site.kernel), "yes" if site.integer else "no", because
         )
     return table
 

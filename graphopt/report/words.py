@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 MINUS = "−"
 _DIGITS = 7
@@ -39,6 +39,20 @@ def percent(share: float) -> str:
     if 0 < share < 0.01 or 0.99 < share < 1:
         return f"{min(max(100 * share, 0.1), 99.9):.1f} %"
     return f"{100 * share:.0f} %"
+
+
+def shortened(names: Sequence[str]) -> list[str]:
+    """The names without the parts, up to a `/`, with which all of them begin, or end: `layer.0/query`, `layer.1/query`
+    of `/encoder/layer.0/query/MatMul` and `/encoder/layer.1/query/MatMul`."""
+    parts = [name.split("/") for name in names]
+    first, last = _common(parts), _common([one[::-1] for one in parts])
+    return ["/".join(one[first : len(one) - last]) for one in parts]
+
+
+def _common(parts: Sequence[Sequence[str]]) -> int:
+    """With how many parts all begin; at least one part of each is left, and as much for the other end."""
+    most = (min(map(len, parts), default=1) - 1) // 2
+    return next((count for count in range(most) if len({one[count] for one in parts}) > 1), max(most, 0))
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -13,7 +13,7 @@ import pytest
 from onnx import parser
 
 from graphopt.ir import load
-from graphopt.pipeline import fusion
+from graphopt.pipeline import attempt
 from graphopt.runtime import Runner
 from graphopt.verify.failures import cases
 
@@ -144,7 +144,7 @@ def test_nothing_is_kept_unless_it_is_asked_for(cli: Cli, files: Any, temporary:
 def test_before_it_is_given_up_all_that_touched_what_fails_is_taken_back(
     cli: Cli, files: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fusion, "_ROUNDS", 3)
+    monkeypatch.setattr(attempt, "_ROUNDS", 3)
     model, rules = files(MODEL, WRONG)
     report = cli("fuse", model, "--rules", rules, "--json", "-").report
     assert report["verdict"] == "equal"

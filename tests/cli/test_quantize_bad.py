@@ -14,6 +14,8 @@ import onnx
 import pytest
 from onnx import helper
 
+import graphopt
+from graphopt.errors import UsageError
 from graphopt.pipeline.workspace import Workspace
 
 from .conftest import Cli, Outcome, snapshot
@@ -482,3 +484,36 @@ class Broken(Rule):
     done = cli("quantize", model, *QUICK, "--rules", rules)
     assert done.code == 6
     assert "on purpose" in done.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("mode", "int8"),
+        ("mode", "weight_only"),
+        ("weight_bits", 5),
+        ("block", 7),
+        ("smooth", "on"),
+        ("smooth", 1.5),
+        ("max_drop", -1.0),
+        ("require_integer", 90),
+    ],
+)
+def test_python_refuses_what_the_command_line_refuses(model: Path, option: str, value: Any) -> None:
+    with pytest.raises(UsageError) as raised:
+        graphopt.quantize(model, model.with_name("out.onnx"), **{option: value})
+    assert (raised.value.code, raised.value.where) == ("GO152", option)
+    assert not model.with_name("out.onnx").exists()
+
+
+def test_a_metric_may_be_a_function(model: Path) -> None:
+    seen: list[int] = []
+
+    def likeness(reference: dict[str, Any], candidate: dict[str, Any]) -> float:
+        seen.append(len(candidate))
+        return 1.0 if reference.keys() == candidate.keys() else 0.0
+
+    found = graphopt.quantize(model, mode="dynamic", metric=likeness, verify="off")
+    assert seen
+    assert found.accuracy is not None
+    assert (found.accuracy.metric, found.accuracy.holdout) == ("likeness", 1.0)

@@ -11,6 +11,7 @@ from graphopt.testing import check_rule
 RULES = [type(rule.rule) for rule in built_in_rules() if type(rule.rule).__module__.startswith(BUILT_IN)]
 OF_INTEGERS = {
     *("TransposeOfIntegers", "IntegerGemm", "IntegerProduct", "IntegerProductBias", "IntegerProductDynamic"),
+    *("CutAfterRounding", "UnsignedIntegers"),
     *(rule.__name__ for rule in RULES if rule.stage == "quantize" and rule.__name__ != "SmoothIntoNorm"),
 }
 """Rules that ask a plan, or read bytes: the generators make neither, cases do."""
