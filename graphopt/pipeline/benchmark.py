@@ -57,13 +57,15 @@ class Series:
 class Bench:
     """What `models` cost, by their files or numbers; `series` is one for each set of shapes, `sizes` for each model.
 
-    `profiled` says whether the profiles of the observations were asked for: else they come from one run.
+    `profiled` says whether the profiles of the observations were asked for: else they come from one run. `given` says
+    whether the inputs were the user's.
     """
 
     models: tuple[str, ...]
     sizes: tuple[Size, ...]
     series: tuple[Series, ...]
     profiled: bool
+    given: bool
 
 
 def bench(
@@ -103,7 +105,7 @@ def bench(
         if progress is not None:
             progress("memory and providers", index, len(sets))
         made.append(_series(loaded, feeds, timing, {"runs": PROFILED if profile else 1, **known}))
-    return Bench(names, tuple(map(size_of, loaded)), tuple(made), profile)
+    return Bench(names, tuple(map(size_of, loaded)), tuple(made), profile, inputs is not None)
 
 
 def _timed(

@@ -26,6 +26,8 @@ from graphopt.quantize.rounding.equalize import equalize
 from graphopt.quantize.search import Decision, Level
 from graphopt.quantize.sites import Site, find_sites, matching
 
+_MUCH = 0.1
+"""The share of a model's constants from which on tables are worth a word."""
 LEVELS: tuple[Level, ...] = ("static", "dynamic", "weights8", "weights4", "float")
 _UNEVEN = 4
 """How much further than another a channel reaches where the two are made alike."""
@@ -92,6 +94,7 @@ def integers(workspace: Workspace, candidates: Candidates, request: Request) -> 
         workspace.progress,
         _equalized(workspace, candidates, request, sites, statistics),
     )
+    notes = _tables(workspace.original) if not request.embed else ()
     with workspace.watch("search"):
         decided = decider.decide(request.mode, choices, fixed, request.max_drop)
         final = decider.build(decided.recipes, decided.found.decision)
@@ -105,7 +108,18 @@ def integers(workspace: Workspace, candidates: Candidates, request: Request) -> 
         score=decided.score,
         steps=decided.steps,
         recipes=decided.recipes,
+        notes=notes,
     )
+
+
+def _tables(model: Model) -> tuple[str, ...]:
+    """What embedding tables take that stay float32, where that is much."""
+    tables = [site for site in find_sites(model, embed=True) if site.op == "Gather" and not site.refusal]
+    size = sum({id(site.weights): site.weights.nbytes for site in tables}.values())
+    whole = sum(node.data.nbytes for scope in model.scopes() for node in scope.sources("Constant") if node.data)
+    if size < _MUCH * whole:
+        return ()
+    return (f"embedding tables, {size / whole:.0%} of the weights, stay float32: --embed makes bytes of them",)
 
 
 def _has_integers(model: Model) -> bool:

@@ -198,6 +198,13 @@ def _strays(found: Bench, names: Sequence[str], verbose: bool) -> Iterator[Rende
 def _method(found: Bench) -> Iterator[RenderableType]:
     first = found.series[0].timing
     yield Text(f"{_how(first)}, after {first.warmup} to warm up", "dim")
+    if len(found.models) > 1:
+        told = "all places count, padding as well"
+        if not found.given:
+            told = (
+                "inputs are made up, and may lie beyond what a quantized model was calibrated on: --inputs takes yours"
+            )
+        yield Text(f"cosine of the first output of floats; {told}", "dim")
     yield Text(
         "memory of a fresh process for each model: model is what loading adds to it, activations what runs add to that",
         "dim",
