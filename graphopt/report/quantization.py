@@ -82,11 +82,11 @@ def _groups(result: Quantized, verbose: bool) -> Table:
 
 def _sites(result: Quantized) -> Table:
     table = _table("site", "op", "shape", "scheme", "kernel", "integer", "because")
-    for site, name in zip(result.sites, shortened([site.name for site in result.sites]), strict=True):
+    for site in result.sites:
         shape = "x".join(map(str, site.shape))
         because = "; ".join(filter(None, [site.reason, site.kernel_reason]))
         table.add_row(
-            name, site.op, shape, _scheme(site), kernel(site.kernel), "yes" if site.integer else "no", because
+            site.name, site.op, shape, _scheme(site), kernel(site.kernel), "yes" if site.integer else "no", because
         )
     return table
 

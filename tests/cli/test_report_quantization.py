@@ -14,7 +14,7 @@ from graphopt.pipeline.quantized import Quantized
 from graphopt.report import schema
 from graphopt.report.quantization import quantization
 from graphopt.report.sites import groups, unfused
-from graphopt.report.words import cost, percent, reading
+from graphopt.report.words import cost, percent, reading, shortened
 
 from .made_quantized import HOSTILE, minilm, troubled
 
@@ -139,3 +139,11 @@ def test_words() -> None:
     ]
     assert reading("cosine", 0.9999993) == "0.9999993"
     assert [cost(value) for value in (None, 0.0, 0.000091, -0.0012, 12.3)] == ["", "0", "0.000091", "−0.0012", "12"]
+
+
+def test_groups_are_called_by_what_tells_them_apart() -> None:
+    names = ["/encoder/layer.0/query/MatMul", "/encoder/layer.0/output/dense/MatMul"]
+    assert shortened(names) == ["layer.0/query", "layer.0/output/dense"]
+    assert shortened(["y"]) == ["y"]
+    assert shortened(["a/b", "a/b"]) == ["a/b", "a/b"]
+    assert shortened([]) == []
