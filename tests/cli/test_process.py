@@ -50,11 +50,16 @@ class Slow(Rule):
     def rewrite(self, op: Ops, x: Value) -> Expr:
         return op.Erf(x)
 """)
-    scratch = gelu.parent / "scratch"
+    interrupted(root, gelu.parent, number, code, "fuse", gelu, "--rules", rules)
+
+
+def interrupted(root: Path, folder: Path, number: signal.Signals, code: int, *arguments: object) -> None:
+    """Sends a signal to a command that has said `begun`: it ends with `code` and leaves nothing behind in `folder`."""
+    scratch = folder / "scratch"
     scratch.mkdir()
-    before = snapshot(gelu.parent)
+    before = snapshot(folder)
     program = subprocess.Popen(
-        [*GRAPHOPT, "fuse", gelu, "--rules", rules],
+        [*GRAPHOPT, *map(str, arguments)],
         env=environment(root, TMPDIR=str(scratch), PYTHONDONTWRITEBYTECODE="1"),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -66,7 +71,8 @@ class Slow(Rule):
         program.send_signal(number)
         assert program.wait(10) == code
         assert "Traceback" not in program.stderr.read()
-    assert snapshot(gelu.parent) == before
+    assert snapshot(folder) == before
+    assert not any(scratch.rglob("*"))
 
 
 def test_a_reader_that_goes_away_is_no_error(root: Path) -> None:

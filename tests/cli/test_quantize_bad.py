@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from graphopt.pipeline.workspace import Workspace
 
 from .conftest import Cli, Outcome, snapshot
 from .test_bad_models import BROKEN, Break
-from .test_process import GRAPHOPT, environment
+from .test_process import interrupted
 from .test_quantize import QUICK, WIDTH, Took, layers, model_of, numbers, samples
 
 ERROR = re.compile(r"error\[GO\d{3}\]: .+\n(  --> .+\n)?(  hint: .+\n)?")
@@ -448,24 +447,8 @@ def batches():
     print("begun", file=sys.stderr, flush=True)
     time.sleep(60)"""
     data = script(body)(model.parent)
-    scratch = model.parent / "scratch"
-    scratch.mkdir()
-    before = snapshot(model.parent)
-    program = subprocess.Popen(
-        [*GRAPHOPT, "quantize", model, "--calib", data, *QUICK, "--json", model.with_name("report.json")],
-        env=environment(root, TMPDIR=str(scratch), PYTHONDONTWRITEBYTECODE="1"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert program.stderr is not None
-    with program.stderr:
-        assert program.stderr.readline() == "begun\n"
-        program.send_signal(number)
-        assert program.wait(10) == code
-        assert "Traceback" not in program.stderr.read()
-    assert snapshot(model.parent) == before
-    assert not any(scratch.rglob("*"))
+    report = model.with_name("report.json")
+    interrupted(root, model.parent, number, code, "quantize", model, "--calib", data, *QUICK, "--json", report)
 
 
 def test_a_rule_that_fails_while_integers_are_placed_is_told(cli: Cli, model: Path) -> None:
