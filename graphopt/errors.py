@@ -17,6 +17,9 @@ import difflib
 from collections.abc import Iterable
 
 
+_LONGEST = 2000
+
+
 class GraphoptError(Exception):
     """An error with a stable code, a place and a hint.
 
@@ -34,11 +37,12 @@ class GraphoptError(Exception):
         self.hint = hint
 
     def __str__(self) -> str:
-        lines = [f"error[{self.code}]: {self.message}"]
+        # A bug of ours comes with a traceback.
+        lines = [f"error[{self.code}]: {self.message if self.exit_code == 70 else _one_line(self.message)}"]
         if self.where:
-            lines.append(f"  --> {self.where}")
+            lines.append(f"  --> {_one_line(self.where)}")
         if self.hint:
-            lines.append(f"  hint: {self.hint}")
+            lines.append(f"  hint: {_one_line(self.hint)}")
         return "\n".join(lines)
 
     def __reduce__(self) -> tuple[object, ...]:
@@ -68,6 +72,15 @@ class RuntimeCrash(GraphoptError):
 
 class RuleError(GraphoptError):
     exit_code = 6
+
+
+def _one_line(text: str) -> str:
+    """`text` as a terminal may show it: what a model calls its nodes may hold line breaks, escape sequences, anything."""
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else " " if c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +31,16 @@ class Settings:
 
 
 def find_settings(folder: Path) -> Settings:
-    """The settings in `folder`, or in the nearest folder above that has some; graphopt.toml goes before pyproject.toml.
+    """The settings in `folder`, an absolute path, or in the nearest folder above that has some; graphopt.toml goes
+    before pyproject.toml.
 
     Raises: UsageError GO027 for a file that is not TOML.
     """
-    for place in (folder := folder.absolute(), *folder.parents):
-        if (place / OWN_FILE).is_file():
+    # Not Path.is_file: a folder above that may not be entered has no settings.
+    for place in (folder, *folder.parents):
+        if os.path.isfile(place / OWN_FILE):
             return Settings(place / OWN_FILE, _with_paths(_read(place / OWN_FILE), place))
-        if (place / _SHARED_FILE).is_file():
+        if os.path.isfile(place / _SHARED_FILE):
             table = _read(place / _SHARED_FILE).get("tool", {}).get("graphopt")
             if table is not None:
                 return Settings(place / _SHARED_FILE, _with_paths(table, place))

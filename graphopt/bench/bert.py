@@ -7,6 +7,7 @@ gains are perturbed: at a training initialisation every softmax is flat and hard
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,6 +16,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 OPSET = 14
+
+MakeWeight = Callable[[str, tuple[int, ...]], onnx.TensorProto]
+"""What makes a weight of a name and a shape."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +38,13 @@ class BertConfig:
     mask: Literal["where", "product"] = "where"
 
 
-def bert(config: BertConfig) -> onnx.ModelProto:
+def bert(config: BertConfig, weight: MakeWeight | None = None) -> onnx.ModelProto:
     """The model: `input_ids`, `attention_mask`, `token_type_ids` (batch, sequence) int64 → `last_hidden_state`
-    (batch, sequence, hidden) and `pooler_output` (batch, hidden) float32."""
-    writer = _Writer(np.random.default_rng(config.seed))
+    (batch, sequence, hidden) and `pooler_output` (batch, hidden) float32.
+
+    `weight` makes the weights, of float32; without it they are drawn.
+    """
+    writer = _Writer(np.random.default_rng(config.seed), weight)
     hidden = _embeddings(writer, config)
     mask = _mask(writer, config)
     for index in range(config.layers):
@@ -66,8 +73,9 @@ def _info(name: str, dtype: int, *shape: str | int) -> onnx.ValueInfoProto:
 class _Writer:
     """Collects nodes and weights; names follow the scope of the module that wrote them."""
 
-    def __init__(self, rng: np.random.Generator) -> None:
+    def __init__(self, rng: np.random.Generator, make: MakeWeight | None) -> None:
         self.rng = rng
+        self.make = make
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
@@ -81,11 +89,14 @@ class _Writer:
         return self.op(scope, "Constant", value=numpy_helper.from_array(np.asarray(value, dtype)))
 
     def weight(self, name: str, *shape: int, std: float, mean: float = 0.0) -> str:
+        self.weights.append(self.make(name, shape) if self.make is not None else self.drawn(name, shape, std, mean))
+        return name
+
+    def drawn(self, name: str, shape: tuple[int, ...], std: float, mean: float) -> onnx.TensorProto:
         values = self.rng.standard_normal(shape, np.float32)
         values *= std
         values += mean
-        self.weights.append(numpy_helper.from_array(values, name))
-        return name
+        return numpy_helper.from_array(values, name)
 
     def size(self, scope: str, value: str, axis: int) -> str:
         """One dimension of `value` as a tensor of shape (1,), as exporters compute it."""

@@ -63,7 +63,7 @@ def time_models(
     without onnxruntime or the provider.
     """
     threads = threads or cores()
-    with Weights() as weights, Runner(timeout=timeout, memory=memory, tf32=True) as runner, ExitStack() as stack:
+    with Runner(timeout=timeout, memory=memory, tf32=True) as runner, Weights(runner) as weights, ExitStack() as stack:
         sessions = []
         for model, name in zip(models, names or [""] * len(models), strict=True):
             session = loadable(model, weights, name).open(runner, provider=provider, threads=threads)

@@ -81,7 +81,7 @@ def observe(
 ) -> tuple[Observation, dict[str, Any]]:
     """Loads the model in a fresh process and runs it twice, then with onnxruntime's profiler `runs` times and once to
     warm up; returns the outputs as well. Raises: as `time_models`."""
-    with Weights() as weights, Runner(timeout=timeout, memory=memory, tf32=True) as runner:
+    with Runner(timeout=timeout, memory=memory, tf32=True) as runner, Weights(runner) as weights:
         source = loadable(model, weights, name)
         empty = runner.resident()
         with source.open(runner, provider=provider, threads=threads) as session:

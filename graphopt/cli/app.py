@@ -1,14 +1,13 @@
-"""The program `graphopt`: its commands, and what every one of them does with errors and signals."""
+"""The program `graphopt`: its commands, and what every one of them does with errors."""
 
 from __future__ import annotations
 
-import os
-import signal
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
 import click
 
@@ -20,22 +19,20 @@ from graphopt.cli.fuse import fuse
 from graphopt.cli.inspect import inspect
 from graphopt.cli.quantize import quantize
 from graphopt.cli.rules import rules
+from graphopt.cli.signals import stop_behind
 from graphopt.cli.usage import usage_error
 from graphopt.cli.verify import verify
-from graphopt.errors import GraphoptError
+from graphopt.errors import GraphoptError, ModelError
 
 _HERE = str(Path(__file__).parents[1])
 _INTERRUPTED = 130
-_TERMINATED = 143
+_REFUSED = {"EACCES", "EDQUOT", "EFBIG", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EPERM", "EROFS", "ESTALE"}
+"""What the system says of files that no program can help."""
 _NOBODY_READS = 141
 _EXIT_CODES = (
     "Exit codes: 0 done and equal, 1 not equal, 2 usage, 3 bad model or data, 4 not decided, "
     "5 onnxruntime crashed or timed out, 6 done without a rule that failed, 70 a bug in graphopt."
 )
-
-
-class _Terminated(BaseException):
-    """Somebody asked the program to end. Unlike SystemExit, no rule that runs just then can be taken for its cause."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=_EXIT_CODES)
@@ -48,42 +45,57 @@ for _command in (fuse, quantize, verify, explain, inspect, rules, bench, demo):
     graphopt.add_command(_command)
 
 
-def main() -> None:
-    """The program."""
-    signal.signal(signal.SIGTERM, _terminate)
-    # A name that the terminal cannot show is no reason to fail.
-    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
-    sys.exit(run(sys.argv[1:]))
-
-
 def run(arguments: Sequence[str]) -> int:
-    """Runs one command line; returns its exit code. Errors are printed on stderr."""
+    """Runs one command line; returns its exit code. Errors are printed on stderr. Raises: Stopped."""
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except Exception as error:
+        stop = stop_behind(error)
+        if stop is not None:
+            raise stop from None
+        return _ended(error, arguments)
+
+
+def _run(arguments: Sequence[str]) -> int:
     try:
         return int(graphopt.main(list(arguments), prog_name="graphopt", standalone_mode=False) or 0)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.ctx.get_help())
         return 2
-    except click.UsageError as error:
-        return _fail(usage_error(error), arguments)
-    except GraphoptError as error:
-        return _fail(error, arguments)
-    except click.Abort:
-        return _INTERRUPTED
-    except _Terminated:
-        return _TERMINATED
-    except BrokenPipeError:
-        # Python flushes stdout once more at exit, which would complain.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _NOBODY_READS
-    except Exception as error:
-        return _fail(_bug(error), arguments)
+
+
+def _ended(error: Exception, arguments: Sequence[str]) -> int:
+    """Says what went wrong; returns the exit code."""
+    match error:
+        case click.UsageError():
+            return _fail(usage_error(error), arguments)
+        case GraphoptError():
+            return _fail(error, arguments)
+        case click.Abort():
+            return _INTERRUPTED
+        case BrokenPipeError():
+            return _NOBODY_READS
+        case _:
+            return _fail(_refusal(error) or _bug(error), arguments)
 
 
 def _fail(error: GraphoptError, arguments: Sequence[str]) -> int:
     if "--traceback" in arguments:
         traceback.print_exc()
-    click.echo(str(error), err=True)
+    with suppress(OSError):
+        click.echo(str(error), err=True)
     return error.exit_code
+
+
+def _refusal(error: Exception) -> GraphoptError | None:
+    """What is said where the system is in the way of reading or writing files, and no bug."""
+    if isinstance(error, FileNotFoundError) and error.filename is None:
+        return ModelError("GO077", "the current folder, where a path begins, was removed", "", "cd to another folder")
+    if not isinstance(error, OSError) or errno.errorcode.get(error.errno or 0) not in _REFUSED:
+        return None
+    return ModelError("GO077", f"a file cannot be used: {error.strerror}", str(error.filename or ""))
 
 
 def _bug(error: Exception) -> GraphoptError:
@@ -95,8 +107,3 @@ def _bug(error: Exception) -> GraphoptError:
         f"{ours[-1].filename}:{ours[-1].lineno}",
         "please report it, with the output of the same command with --traceback",
     )
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    # An exception, so that everything that was begun is ended and removed on the way out.
-    raise _Terminated

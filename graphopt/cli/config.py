@@ -38,9 +38,17 @@ def config_path(context: click.Context) -> Path | None:
 def _read(context: click.Context, parameter: click.Parameter, ignored: bool) -> None:
     if context.resilient_parsing or ignored:
         return
-    settings = find_settings(Path.cwd())
+    settings = _found()
     context.meta[_PATH] = settings.path
     context.default_map = _defaults(context, settings)
+
+
+def _found() -> Settings:
+    """The settings of the current folder; none where that was removed."""
+    try:
+        return find_settings(Path.cwd())
+    except FileNotFoundError:
+        return Settings()
 
 
 def _defaults(context: click.Context, settings: Settings) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 
@@ -22,16 +22,25 @@ def demo(screen: Screen, keep: str | None) -> int:
     from graphopt.bench import BertConfig
     from graphopt.report import timing, timing_schema
 
-    with _folder(keep) if keep is not None else TemporaryDirectory(prefix="graphopt-demo-") as folder:
+    with _folder(keep) if keep is not None else _scratch() as folder:
         with screen.progress() as progress:
-            done = pipeline.demo(Path(folder), BertConfig(), progress=progress)
+            done = pipeline.demo(folder, BertConfig(), progress=progress)
         screen.show(timing_schema.demo(done), lambda: timing.demo(done, verbose=screen.verbose))
     return screen.fail(*done.fusion.errors)
 
 
-def _folder(path: str) -> AbstractContextManager[str]:
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    """A folder that goes with this process: the Runner's child sees to that."""
+    from graphopt.runtime import Runner
+
+    with Runner() as runner:
+        yield runner.folder
+
+
+def _folder(path: str) -> AbstractContextManager[Path]:
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError("GO028", f"not a folder to write to: {error.strerror}", path) from error
-    return nullcontext(path)
+    return nullcontext(Path(path))

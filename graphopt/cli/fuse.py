@@ -9,6 +9,7 @@ import click
 
 from graphopt.cli.options import checking, deciding, only, screen, writing
 from graphopt.cli.screen import Screen
+from graphopt.cli.signals import stoppable
 
 
 @click.command(short_help="Recover, fuse, lower; verify; write.")
@@ -26,9 +27,10 @@ def fuse(screen: Screen, model: str, output: str | None, dims: tuple[tuple[str, 
 
     target = Path(output) if output else _beside(model)
     screen.refuse_report_at(target)
-    with screen.progress() as progress:
-        result = pipeline.fuse(model, target, dims=dict(dims), progress=progress, **options)
-    screen.show(schema.fusion(result), lambda: terminal.fusion(result, verbose=screen.verbose))
+    with stoppable(target):
+        with screen.progress() as progress:
+            result = pipeline.fuse(model, target, dims=dict(dims), progress=progress, **options)
+        screen.show(schema.fusion(result), lambda: terminal.fusion(result, verbose=screen.verbose))
     return screen.fail(*result.errors)
 
 

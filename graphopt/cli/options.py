@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import wraps
+from importlib import import_module
 from typing import Any
 
 import click
@@ -11,6 +12,7 @@ from click.core import ParameterSource
 
 from graphopt.cli.config import config_path, no_config
 from graphopt.cli.screen import Screen
+from graphopt.cli.signals import stoppable
 from graphopt.cli.types import BINDING, SIZE, Number
 
 Command = Callable[..., Any]
@@ -29,8 +31,10 @@ def screen(command: Command) -> Command:
     def with_screen(
         *args: Any, json: str | None, quiet: bool, verbose: bool, no_color: bool, traceback: bool, **options: Any
     ) -> Any:
-        config = config_path(click.get_current_context())
-        return command(Screen(json, quiet, verbose, not no_color, config), *args, **options)
+        screen = Screen(json, quiet, verbose, not no_color, config_path(click.get_current_context()))
+        import_module("graphopt.pipeline")  # what all commands are made of, which nobody can interrupt in order
+        with stoppable(*screen.files):
+            return command(screen, *args, **options)
 
     return with_screen
 

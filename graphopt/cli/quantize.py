@@ -9,6 +9,7 @@ import click
 
 from graphopt.cli.options import all_of, deciding, only, running, screen, writing
 from graphopt.cli.screen import Screen
+from graphopt.cli.signals import stoppable
 from graphopt.cli.types import CHOOSE, SMOOTH, Number
 
 _what = all_of(
@@ -118,21 +119,23 @@ def quantize(
     target = Path(output) if output else _beside(model, options["mode"])
     screen.refuse_report_at(target)
     screen.refuse_page_at(report, target)
-    with screen.progress() as progress:
-        result = pipeline.quantize(
-            model,
-            target,
-            schemes=dict(schemes),
-            weight_bits=4 if weight_bits == "4" else 8,
-            block=int(block) if block is not None else None,
-            dims=dict(dims),
-            progress=progress,
-            **options,
-        )
-    found = schema.quantization(result)
-    if report is not None:
-        html.write(found, report)
-    screen.show(found, lambda: quantization(result, verbose=screen.verbose))
+    page = Path(report) if report is not None else None
+    with stoppable(target, page):
+        with screen.progress() as progress:
+            result = pipeline.quantize(
+                model,
+                target,
+                schemes=dict(schemes),
+                weight_bits=4 if weight_bits == "4" else 8,
+                block=int(block) if block is not None else None,
+                dims=dict(dims),
+                progress=progress,
+                **options,
+            )
+        found = schema.quantization(result)
+        if report is not None:
+            html.write(found, report)
+        screen.show(found, lambda: quantization(result, verbose=screen.verbose))
     return screen.fail(*result.errors)
 
 

@@ -40,6 +40,11 @@ class Screen:
         if self.json is not None and self.json != "-":
             _refuse_to_write(self.json, b'"schema"')
 
+    @property
+    def files(self) -> list[Path]:
+        """The files that the report goes to."""
+        return [Path(self.json)] if self.json not in (None, "-") else []
+
     def refuse_report_at(self, path: Path | None, what: str = "the model") -> None:
         """Raises UsageError GO014 where the report would overwrite `path`, which the command writes as well."""
         if path is not None and self.json is not None and Path(self.json).resolve() == path.resolve():

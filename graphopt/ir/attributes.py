@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto
 
-from graphopt.ir.tensor import Tensor
+from graphopt.ir.tensor import Tensor, text_of
 
 if TYPE_CHECKING:
     from graphopt.ir.node import Node
@@ -28,13 +28,6 @@ class Reference:
     type: int
 
 
-def _text(raw: bytes) -> str | bytes:
-    try:
-        return raw.decode()
-    except UnicodeDecodeError:
-        return raw
-
-
 def decode_one(proto: AttributeProto, base: Path | None = None) -> Any:
     """The Python value of one attribute, None for a subgraph; external data is relative to `base`."""
     if proto.ref_attr_name:
@@ -45,13 +38,13 @@ def decode_one(proto: AttributeProto, base: Path | None = None) -> Any:
         case AttributeProto.FLOAT:
             return proto.f
         case AttributeProto.STRING:
-            return _text(proto.s)
+            return text_of(proto.s)
         case AttributeProto.INTS:
             return list(proto.ints)
         case AttributeProto.FLOATS:
             return list(proto.floats)
         case AttributeProto.STRINGS:
-            return [_text(raw) for raw in proto.strings]
+            return [text_of(raw) for raw in proto.strings]
         case AttributeProto.TENSOR:
             return Tensor(proto.t, base=base)
         case AttributeProto.TENSORS:

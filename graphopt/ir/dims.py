@@ -2,7 +2,8 @@
 
 A dimension is an `int` or a `Dim`. Arithmetic keeps a canonical form, so two dimensions that are written
 differently but are the same polynomial compare equal: `2*(a+b) == b*2 + a + a`. A result that is constant is an `int`.
-What is not a polynomial (a quotient that does not divide) is one opaque atom.
+What is not a polynomial (a quotient that does not divide) is one opaque atom. No polynomial grows without end: what
+would have more than `MOST_TERMS` terms, or a term of more than `MOST_FACTORS` names, is `TooLarge`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,16 @@ import math
 from collections.abc import Iterable, Mapping
 
 Monomial = tuple[str, ...]
+
+MOST_TERMS = 256
+MOST_FACTORS = 64
+_MOST_STEPS = 4096
+_LONGEST_TEXT = 400
+_LARGEST = 2**63 - 1
+
+
+class TooLarge(ArithmeticError):
+    """A polynomial has more terms, or more factors, than are followed."""
 
 
 class Dim:
@@ -56,6 +67,8 @@ def _size(terms: dict[Monomial, int]) -> Size:
         return 0
     if len(kept) == 1 and () in kept:
         return kept[()]
+    if len(kept) > MOST_TERMS or any(len(names) > MOST_FACTORS for names in kept):
+        raise TooLarge(f"a size of {len(kept)} terms")
     return Dim(tuple(sorted(kept.items())))
 
 
@@ -65,7 +78,7 @@ def symbol(name: str) -> Dim:
 
 
 def add(a: Size, b: Size) -> Size:
-    """a + b"""
+    """a + b. Raises: TooLarge."""
     if isinstance(a, int) and isinstance(b, int):
         return a + b
     terms = _terms(a)
@@ -75,12 +88,15 @@ def add(a: Size, b: Size) -> Size:
 
 
 def mul(a: Size, b: Size) -> Size:
-    """a · b"""
+    """a · b. Raises: TooLarge."""
     if isinstance(a, int) and isinstance(b, int):
         return a * b
     terms: dict[Monomial, int] = {}
-    for left, p in _terms(a).items():
-        for right, q in _terms(b).items():
+    rows, columns = _terms(a), _terms(b)
+    if len(rows) * len(columns) > _MOST_STEPS:
+        raise TooLarge(f"a product of {len(rows)} and {len(columns)} terms")
+    for left, p in rows.items():
+        for right, q in columns.items():
             names = tuple(sorted(left + right))
             terms[names] = terms.get(names, 0) + p * q
     return _size(terms)
@@ -124,7 +140,7 @@ def floordiv(a: Size, b: Size) -> Size:
 
 
 def product(sizes: Iterable[Size]) -> Size:
-    """The number of elements of a shape."""
+    """The number of elements of a shape. Raises: TooLarge."""
     result: Size = 1
     for size in sizes:
         result = mul(result, size)
@@ -154,13 +170,17 @@ class Unknowns:
 
 
 def parse(text: str) -> Size:
-    """The dimension that a `dim_param` says: `batch`, `2*s0 + 1`; any other text is one opaque name."""
-    if text.isidentifier():
+    """The dimension that a `dim_param` says: `batch`, `2*s0 + 1`; any other text is one opaque name.
+
+    So is a text that is too long to be an expression, says too large a polynomial, or a number that no size can be.
+    """
+    if text.isidentifier() or len(text) > _LONGEST_TEXT:
         return symbol(text)
     try:
-        return _from_ast(ast.parse(text, mode="eval").body)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        size = _from_ast(ast.parse(text, mode="eval").body)
+    except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
         return symbol(text)
+    return symbol(text) if isinstance(size, int) and not 0 <= size <= _LARGEST else size
 
 
 def _from_ast(tree: ast.expr) -> Size:
@@ -169,6 +189,8 @@ def _from_ast(tree: ast.expr) -> Size:
             return symbol(name)
         case ast.Constant(value=int(value)):
             return value
+        case ast.UnaryOp(op=ast.USub(), operand=inner):
+            return mul(_from_ast(inner), -1)
         case ast.BinOp(left=left, op=operator, right=right):
             a, b = _from_ast(left), _from_ast(right)
             match operator:

@@ -37,6 +37,31 @@ def _keys(slots: tuple[int, ...]) -> Mapping[int, dict[str, Any]]:
     return MappingProxyType(dict.fromkeys(slots, _NO_ATTRIBUTES))
 
 
+class _Producers(Mapping["Node", Mapping["Node", Mapping[int, dict[str, Any]]]]):
+    """What networkx keeps as `_pred`: by node, what it reads, and in which slots. A node's inputs say it already."""
+
+    def __init__(self, successors: Mapping[Node, Mapping[Node, Mapping[int, dict[str, Any]]]]) -> None:
+        self._successors = successors
+
+    def __getitem__(self, node: Node) -> dict[Node, Mapping[int, dict[str, Any]]]:
+        return {producer: self._successors[producer][node] for producer in node.producers()}
+
+    def __iter__(self) -> Iterator[Node]:
+        return iter(self._successors)
+
+    def __len__(self) -> int:
+        return len(self._successors)
+
+    def __contains__(self, node: object) -> bool:
+        return node in self._successors
+
+    def __setitem__(self, node: Node, producers: object) -> None:
+        """networkx enters a node, which reads nothing yet."""
+
+    def __delitem__(self, node: Node) -> None:
+        """networkx takes a node out, which reads nothing any more."""
+
+
 class CycleError(ValueError):
     """An edge would make the graph cyclic: the site that wanted it is not convex."""
 
@@ -54,6 +79,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
 
     def __init__(self, ledger: Ledger | None = None, holder: Node | None = None) -> None:
         super().__init__()
+        self._pred = _Producers(self._succ)
         self.ledger = ledger or Ledger()
         self.holder = holder
         self.inputs: list[Node] = []
@@ -331,17 +357,16 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
     def add_edge(self, u: Node, v: Node, key: int) -> int:
         """The edge that says `v.inputs[key].node is u`; for the primitives below only."""
         successors = self._succ[u]
-        successors[v] = self._pred[v][u] = _keys((*successors.get(v, _NO_SLOTS), key))
+        successors[v] = _keys((*successors.get(v, _NO_SLOTS), key))
         return key
 
     def remove_edge(self, u: Node, v: Node, key: int) -> None:
         """Takes one edge away; for the primitives below only."""
         left = tuple(slot for slot in self._succ[u][v] if slot != key)
         if left:
-            self._succ[u][v] = self._pred[v][u] = _keys(left)
+            self._succ[u][v] = _keys(left)
         else:
             del self._succ[u][v]
-            del self._pred[v][u]
 
     # ---- primitives: each logs its own inverse -----------------------------------------------------------------
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import cast
 
 from graphopt.ir.attributes import Reference
@@ -19,8 +20,9 @@ from graphopt.ir.inference import (
     reduction,
     shaping,
 )
+from graphopt.ir.inference.contents import within
 from graphopt.ir.inference.outs import Out, Table
-from graphopt.ir.inference.sizes import Partial, is_plain
+from graphopt.ir.inference.sizes import MOST_AXES, Partial, is_plain
 from graphopt.ir.model import Model
 from graphopt.ir.node import Node
 
@@ -34,6 +36,8 @@ _TABLE: Table = {
     **reduction.TABLE,
     **shaping.TABLE,
 }
+_MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError)
+"""What comes of a node that lacks operands, or whose attributes are of another type or out of range."""
 
 
 def infer(model: Model) -> None:
@@ -59,7 +63,7 @@ def infer_node(node: Node) -> None:
     unknowns = node.graph.ledger.unknowns
     for value, (dtype, shape, content) in zip(node.outputs, outputs_of(node), strict=False):
         node.graph.set_type(value, dtype or value.dtype, _completed(shape, value.shape, unknowns))
-        node.graph.set_content(value, content if content is not None and all(map(is_plain, content)) else None)
+        node.graph.set_content(value, within(content, value.dtype))
 
 
 def outputs_of(node: Node) -> Sequence[Out]:
@@ -70,14 +74,14 @@ def outputs_of(node: Node) -> Sequence[Out]:
     function = _TABLE.get((node.domain, node.op))
     try:
         outs = function(node) if function is not None else None
-    except (LookupError, TypeError, ValueError, ArithmeticError):
+    except _MALFORMED:
         return []
     return outs if outs is not None else fallback.infer(node)
 
 
 def _completed(shape: Partial | None, old: Shape | None, unknowns: Unknowns) -> Shape | None:
     """`shape`, with what it lacks taken from `old` or made up."""
-    if shape is None or shape == old:
+    if shape is None or shape == old or len(shape) > MOST_AXES:
         return old
     if all(map(is_plain, shape)):
         return cast(Shape, shape)
@@ -111,11 +115,12 @@ def _stale(graph: Graph, mark: int) -> Iterator[Node]:
         if mark < len(changes):
             news.update(changes[mark:])
             mark = len(changes)
-        if node.graphs or node in news or not news.isdisjoint(node.graph.predecessors(node)):
+        if node.graphs or node in news or not news.isdisjoint(node.producers()):
             yield node
 
 
 def _enter(holder: Node) -> Iterator[Node]:
     for graph in holder.subgraphs:
-        control.seed(graph)
+        with suppress(*_MALFORMED):
+            control.seed(graph)
         yield from graph.ops()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import heapq
 import logging
 import os
@@ -13,11 +12,10 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import onnx
-from google.protobuf.message import DecodeError
-from onnx import AttributeProto, TensorProto
 
 from graphopt.errors import ModelError
-from graphopt.ir import dims, wire
+from graphopt.ir import dims, dtypes, gate, wire
+from graphopt.ir.admission import Admission
 from graphopt.ir.collector import collector_off
 from graphopt.ir.dims import Shape, Size, Unknowns
 from graphopt.ir.graph import CycleError, Graph
@@ -53,41 +51,21 @@ def load(source: Source) -> Model:
     Weights in external files are not read; those of a proto are relative to the current folder. Where several
     `Constant` nodes write one name the last one counts, as in onnxruntime. Raises: ModelError GO02x when the file is
     missing or is not a model, GO03x when weights are not there or not what their shape says, GO04x when its graph is
-    not one (cycles, dangling or duplicate names, domains or opsets that are not known); TypeError for anything else.
+    not one (cycles, dangling or duplicate names, domains or opsets that are not known), GO13x when it is too large or
+    its parts are none; TypeError for anything else.
     """
     if isinstance(source, onnx.ModelProto):
+        gate.check_text(source, "model")
         return model_from_proto(source)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
-        proto, regions = _read(path)
+        proto, regions = gate.read(path)
         return model_from_proto(proto, path, regions)
     if any(kind.__module__.partition(".")[0] == "onnx_graphsurgeon" for kind in type(source).__mro__):
         from graphopt.ir.graphsurgeon import from_graphsurgeon
 
         return from_graphsurgeon(source)
     raise TypeError(f"a model is a path, a ModelProto or a graph of onnx-graphsurgeon, not {type(source).__name__}")
-
-
-def _read(path: Path) -> tuple[onnx.ModelProto, dict[int, wire.Region]]:
-    """The proto in a file, with large weights left where they are."""
-    where = str(path)
-    try:
-        if path.exists() and not (path.is_file() or path.is_dir()):
-            # A model is read twice, and a pipe without a writer for ever.
-            raise OSError(errno.EINVAL, "not a regular file")
-        proto, regions = wire.read(path)
-    except FileNotFoundError as error:
-        raise ModelError("GO020", "no such file", where) from error
-    except IsADirectoryError as error:
-        raise ModelError("GO021", "this is a directory, not a model", where) from error
-    except OSError as error:
-        raise ModelError("GO022", f"cannot be read: {error.strerror}", where) from error
-    except DecodeError as error:
-        hint = "the file may be truncated, or be something else than ONNX"
-        raise ModelError("GO023", "not a readable ONNX protobuf", where, hint) from error
-    if not proto.ListFields() and path.stat().st_size == 0:
-        raise ModelError("GO023", "the file is empty", where)
-    return proto, regions
 
 
 def model_from_proto(
@@ -108,7 +86,8 @@ def model_from_proto(
     with collector_off():
         opsets = _opsets(proto, where)
         ledger = Ledger(path.parent if path else Path.cwd())
-        loader = _Loader(ledger, where, proto.ir_version, regions, weights)
+        admission = Admission(ledger.base or Path(), where, path)
+        loader = _Loader(ledger, admission, proto.ir_version, regions, weights)
         graph = Graph(ledger)
         graph.opsets = opsets
         loader.build([(graph, proto.graph)])
@@ -116,7 +95,9 @@ def model_from_proto(
         model = Model(graph, opsets, ledger, rest, path=path)
         for function in proto.functions:
             _add_function(model, function, loader)
-        model.data_files = loader.files
+        admission.acyclic({key: function.proto for key, function in model.functions.items()})
+        admission.kept(g for t in proto.training_info for g in (t.initialization, t.algorithm))
+        model.data_files = admission.files
     if loader.repeated:
         message = "%s: %d names are written by several Constant nodes each, '%s' is one; the last one counts"
         _log.warning(message, where, len(loader.repeated), loader.repeated[0])
@@ -125,7 +106,8 @@ def model_from_proto(
 
 def add_function(model: Model, proto: onnx.FunctionProto) -> None:
     """Gives `model` one more function. Raises: as `load`."""
-    _add_function(model, proto, _Loader(model.ledger, str(model.path or "model"), model.proto.ir_version))
+    admission = Admission(model.base, str(model.path or "model"), model.path)
+    _add_function(model, proto, _Loader(model.ledger, admission, model.proto.ir_version))
 
 
 def _add_function(model: Model, proto: onnx.FunctionProto, loader: _Loader) -> None:
@@ -134,19 +116,33 @@ def _add_function(model: Model, proto: onnx.FunctionProto, loader: _Loader) -> N
     loader.build_function(body, proto)
     key = (canonical_domain(proto.domain), proto.name, proto.overload)
     if key in model.functions:
-        raise ModelError("GO042", f"two functions called '{proto.name}'", loader.where)
+        raise loader.error("GO042", f"two functions called '{proto.name}'")
     model.functions[key] = Function(proto, body)
 
 
 def _opsets(proto: onnx.ModelProto, where: str) -> dict[str, int]:
     # Where a domain is imported twice the last one counts, as in onnxruntime.
-    opsets = {canonical_domain(entry.domain): entry.version for entry in proto.opset_import}
+    opsets: dict[str, int] = {}
+    for entry in proto.opset_import:
+        domain, version = canonical_domain(entry.domain), entry.version
+        if opsets.setdefault(domain, version) != version:
+            message = "%s: the domain '%s' is imported as %d and as %d; the last one counts"
+            _log.warning(message, where, domain or "ai.onnx", opsets[domain], version)
+        opsets[domain] = version
+    if proto.ir_version < 0:
+        raise ModelError("GO040", f"there is no version {proto.ir_version} of the IR", where)
+    upgrade = f"onnx {onnx.__version__}, which is installed, knows {{}} up to {{}}: upgrade onnx"
+    if proto.ir_version > onnx.IR_VERSION:
+        hint = upgrade.format("versions of the IR", onnx.IR_VERSION)
+        raise ModelError(
+            "GO041", f"version {proto.ir_version} of the IR is newer than any this tool knows", where, hint
+        )
     for domain, version in opsets.items():
         if version < 1:
             raise ModelError("GO040", f"the domain '{domain or 'ai.onnx'}' has no opset {version}", where)
     newest = onnx.defs.onnx_opset_version()
     if opsets.get("", 0) > newest:
-        hint = f"onnx {onnx.__version__}, which is installed, knows opsets up to {newest}: upgrade onnx"
+        hint = upgrade.format("opsets", newest)
         raise ModelError("GO041", f"opset {opsets['']} is newer than any this tool knows", where, hint)
     if proto.ir_version < 3:
         # Before IR 3 there was no opset_import; such files are opset 1.
@@ -177,21 +173,18 @@ class _Loader:
     def __init__(
         self,
         ledger: Ledger,
-        where: str,
+        admission: Admission,
         ir_version: int,
         regions: Mapping[int, wire.Region] = _NO_REGIONS,
         weights: Mapping[str, Tensor] = _NO_WEIGHTS,
     ) -> None:
         self.ledger = ledger
-        self.base = ledger.base or Path()
-        self.where = where
+        self.admission = admission
+        self.error = admission.error
         self.overridable = ir_version >= 4
         self.regions = regions
         self.weights = weights
-        self.files: dict[str, Path] = {}
         self.repeated: list[str] = []
-        # Constants of one shape share it, which counts where there are a hundred thousand.
-        self.shapes: dict[tuple[int, ...], tuple[int, ...]] = {}
 
     def build(self, pending: list[tuple[Graph, onnx.GraphProto]]) -> None:
         scopes = []
@@ -203,6 +196,10 @@ class _Loader:
             self._sort(graph)
 
     def build_function(self, graph: Graph, proto: onnx.FunctionProto) -> None:
+        self.admission.room(len(proto.node), len(proto.input), len(proto.value_info))
+        self.admission.kept(
+            g for _, gs in self.admission.attributes(proto.attribute_proto, f"function '{proto.name}'") for g in gs
+        )
         for name in proto.input:
             self._claim(graph, name, f"function '{proto.name}'")
             graph.add_input(name)
@@ -214,6 +211,8 @@ class _Loader:
     def _scope(self, graph: Graph, proto: onnx.GraphProto) -> list[tuple[Graph, onnx.GraphProto]]:
         """Builds one scope; returns its subgraphs."""
         graph.proto = proto
+        constants = len(proto.initializer) + len(proto.sparse_initializer) + len(proto.input)
+        self.admission.room(len(proto.node), constants, len(proto.value_info) + len(proto.output))
         infos = {info.name: info for info in proto.value_info}
         # Kept, even where they speak of nothing that is there: a new value must not be called so.
         graph.ledger.names.update(infos)
@@ -235,7 +234,7 @@ class _Loader:
                 value = self._constant(graph, info.name, default)
                 graph.inputs.append(value.node)
             else:
-                value = graph.add_input(info.name, *type_of(info.type, self.ledger.unknowns), default=default)
+                value = graph.add_input(info.name, *self._type_of(info), default=default)
             value.info = info
         for name, tensor in initializers.items():
             self._constant(graph, name, tensor)
@@ -245,51 +244,21 @@ class _Loader:
             value = graph.add_source("Constant", name).output
             value.dtype, value.shape = sparse.values.data_type, tuple(sparse.dims)
             graph.sparse[value.node] = sparse
-            self._tensor(sparse.values)
-            self._tensor(sparse.indices)
+            self.admission.sparse(sparse, f"tensor '{name}'")
 
     def _initializers(self, graph: Graph, proto: onnx.GraphProto) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         regions = self.regions if graph.holder is None else _NO_REGIONS
         for name, tensor in self.weights.items() if graph.holder is None else ():
-            found[name] = self._checked(tensor, name)
+            found[name] = self.admission.checked(tensor, f"tensor '{name}'")
         for index, tensor in enumerate(proto.initializer):
             name = tensor.name
             if name in found:
-                raise self._error("GO042", f"two initializers called '{name}'", f"tensor '{name}'")
-            found[name] = self._tensor(tensor, regions.get(index))
+                raise self.error("GO042", f"two initializers called '{name}'", f"tensor '{name}'")
+            if not name:
+                raise self.error("GO134", "a constant has no name", f"initializer {index}")
+            found[name] = self.admission.tensor(tensor, f"tensor '{name}'", regions.get(index))
         return found
-
-    def _tensor(self, proto: TensorProto, region: wire.Region | None = None) -> Tensor:
-        """The constant in `proto`, checked."""
-        tensor = Tensor(proto, base=self.base, region=region)
-        tensor.shape = self.shapes.setdefault(tensor.shape, tensor.shape)
-        return self._checked(tensor, proto.name)
-
-    def _checked(self, tensor: Tensor, name: str) -> Tensor:
-        """The constant called `name`, after a look whether its data can be read."""
-        try:
-            if tensor.external is not None:
-                self._contain(tensor.external.get("location", ""), name)
-            tensor.check()
-        except ModelError as error:
-            raise self._error(error.code, error.message, error.where, error.hint) from error
-        return tensor
-
-    def _contain(self, location: str, name: str) -> None:
-        """Refuses external data that is not a file in the model's folder or below."""
-        if location in self.files:
-            return
-        path = (self.base / location).resolve()
-        parts = Path(location).parts
-        inside = parts and ".." not in parts and not Path(location).is_absolute()
-        if not inside or not path.is_relative_to(self.base.resolve()):
-            hint = "copy the weights into the model's folder: a model may not read files elsewhere"
-            message = f"external data at '{location}' lies outside the model's folder"
-            raise ModelError("GO030", message, f"tensor '{name}'", hint)
-        if path.exists() and not path.is_file():
-            raise ModelError("GO031", f"external data '{path}' is not a file", f"tensor '{name}'")
-        self.files[location] = path
 
     def _constant(self, graph: Graph, name: str, tensor: Tensor) -> Value:
         value = graph.add_source("Constant", name).output
@@ -298,10 +267,16 @@ class _Loader:
         return value
 
     def _type(self, value: Value, info: onnx.ValueInfoProto) -> None:
-        value.dtype, value.shape = type_of(info.type, self.ledger.unknowns)
+        value.dtype, value.shape = self._type_of(info)
         if value.dtype == 0:
             # A sequence, a map, an optional: only the proto can say.
             value.info = info
+
+    def _type_of(self, info: onnx.ValueInfoProto) -> tuple[int, Shape | None]:
+        dtype, shape = type_of(info.type, self.ledger.unknowns)
+        if dtype and dtype not in dtypes.NAMES:
+            raise self.error("GO034", f"unknown element type {dtype}", f"value '{info.name}'")
+        return dtype, shape
 
     def _nodes(
         self, graph: Graph, protos: Sequence[onnx.NodeProto], infos: dict[str, onnx.ValueInfoProto]
@@ -339,11 +314,13 @@ class _Loader:
         node.overload = proto.overload
         node.origin = index
         node.outputs = tuple([Value(node, slot, name) for slot, name in enumerate(proto.output)])
+        if not node.op:
+            raise self.error("GO134", "a node has no operator", node.place)
         if domain == IR_DOMAIN:
-            raise self._error("GO043", f"the domain '{domain}' is graphopt's own", node.place, "rename the domain")
+            raise self.error("GO043", f"the domain '{domain}' is graphopt's own", node.place, "rename the domain")
         if domain not in graph.opsets and domain not in IMPORTED_BY_THE_RUNTIME:
             message = f"the domain '{domain or 'ai.onnx'}' has no opset import"
-            raise self._error("GO043", message, node.place, f"add an opset_import entry for '{domain or 'ai.onnx'}'")
+            raise self.error("GO043", message, node.place, f"add an opset_import entry for '{domain or 'ai.onnx'}'")
         return node
 
     def _written_again(self, graph: Graph, proto: onnx.NodeProto, index: int) -> bool:
@@ -358,20 +335,9 @@ class _Loader:
     def _subgraphs(self, node: Node, proto: onnx.NodeProto) -> list[tuple[Graph, onnx.GraphProto]]:
         """Makes the empty subgraphs of `node`, paired with what they are to hold."""
         made: list[tuple[Graph, onnx.GraphProto]] = []
-        for attribute in proto.attribute:
-            # What the caller of a function gives is not here.
-            match 0 if attribute.ref_attr_name else attribute.type:
-                case AttributeProto.TENSOR:
-                    self._tensor(attribute.t)
-                    continue
-                case AttributeProto.GRAPH:
-                    protos = [attribute.g]
-                case AttributeProto.GRAPHS:
-                    protos = list(attribute.graphs)
-                case _:
-                    continue
+        for name, protos in self.admission.attributes(proto.attribute, node.place) if proto.attribute else ():
             graphs = [Graph(self.ledger, node) for _ in protos]
-            node.graphs = {**(node.graphs or {}), attribute.name: graphs}
+            node.graphs = {**(node.graphs or {}), name: graphs}
             made.extend(zip(graphs, protos, strict=True))
         return made
 
@@ -383,9 +349,11 @@ class _Loader:
             graph.join(output, slot, self._lookup(graph, name, output))
 
     def _claim(self, graph: Graph, name: str, claimant: Node | str) -> None:
+        if not name:
+            raise self.error("GO134", "a value has no name", str(claimant))
         if name in graph.names:
             place = claimant if isinstance(claimant, str) else claimant.place
-            raise self._error("GO042", f"two values called '{name}'", place, "every value of a scope has its own name")
+            raise self.error("GO042", f"two values called '{name}'", place, "every value of a scope has its own name")
 
     def _lookup(self, graph: Graph, name: str, reader: Node) -> Value:
         """The value called `name` in this scope, else in the nearest outer one, captured."""
@@ -396,17 +364,17 @@ class _Loader:
             found = scope.names.get(name)
         if found is None or not name:
             what = "a graph output" if reader is graph.output else "an input"
-            raise self._error("GO044", f"nothing produces '{name}', which is {what}", reader.place)
+            raise self.error("GO044", f"nothing produces '{name}', which is {what}", reader.place)
         try:
             return found if scope is graph else graph.capture(found)
         except CycleError as error:
-            raise self._error("GO045", "the graph has a cycle", reader.place) from error
+            raise self.error("GO045", "the graph has a cycle", reader.place) from error
 
     def _sort(self, graph: Graph) -> None:
         """Puts the operations in a topological order: the file's own where it is one."""
-        if all(p.rank < n.rank for n in graph.ops() for p in graph.predecessors(n)):
+        if all(p.rank < n.rank for n in graph.ops() for p in n.producers()):
             return
-        waiting = {n: sum(1 for p in graph.predecessors(n) if not p.is_source) for n in graph.ops()}
+        waiting = {n: sum(1 for p in {*n.producers()} if not p.is_source) for n in graph.ops()}
         ready = [(node.rank, node) for node, count in waiting.items() if count == 0]
         heapq.heapify(ready)
         order = []
@@ -420,8 +388,5 @@ class _Loader:
                         heapq.heappush(ready, (reader.rank, reader))
         if len(order) < len(waiting):
             stuck = min((n for n, count in waiting.items() if count), key=lambda n: n.rank)
-            raise self._error("GO045", "the graph has a cycle", stuck.place)
+            raise self.error("GO045", "the graph has a cycle", stuck.place)
         graph.reorder(order)
-
-    def _error(self, code: str, message: str, place: str = "", hint: str = "") -> ModelError:
-        return ModelError(code, message, f"{self.where}: {place}" if place else self.where, hint)

@@ -14,7 +14,7 @@ import numpy as np
 
 from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Size
-from graphopt.ir.fills import Fill, fills
+from graphopt.ir.fills import Fill, fills, is_indicator
 from graphopt.ir.inference.sizes import nonnegative
 from graphopt.ir.node import Value
 from graphopt.ir.operands import known_content, slices
@@ -121,10 +121,15 @@ def _of_table(value: Value, want: Want) -> Region | None:
 
 def _view(value: Value, want: Want, far: int) -> Region | None:
     x = value.node.input(0)
-    if x is None or x.shape is None or (want is Want.ORDINARY and x.dtype != value.dtype):
+    if x is None or x.shape is None or (x.dtype != value.dtype and not _survives_cast(x, value, want)):
         return None
     kept = all(before in (1, after) for before, after in zip(_sizes(x), _sizes(value), strict=True))
     return _together(value, want, far, x) if kept else None
+
+
+def _survives_cast(x: Value, value: Value, want: Want) -> bool:
+    """Whether what is wanted of `value` follows where it holds of `x`: 0 stays 0, but 0.5 is 0 as an integer."""
+    return want is Want.FALSE or (want is Want.TRUE and dtypes.BOOL in (x.dtype, value.dtype))
 
 
 def _together(value: Value, want: Want, far: int, *operands: Value | None) -> Region | None:
@@ -151,6 +156,12 @@ def _either(value: Value, want: Want, far: int) -> Region | None:
 
 def _and(value: Value, want: Want, far: int) -> Region | None:
     return _together(value, want, far, *value.node.inputs) if want is Want.TRUE else _either(value, want, far)
+
+
+def _bitwise_and(value: Value, want: Want, far: int) -> Region | None:
+    """Of 0 and 1 only: 1 & 2 is 0."""
+    bits = all(x is not None and is_indicator(x) for x in value.node.inputs)
+    return _and(value, want, far) if want is Want.FALSE or bits else None
 
 
 def _or(value: Value, want: Want, far: int) -> Region | None:
@@ -285,7 +296,7 @@ _RULES: dict[str, Callable[[Value, Want, int], Region | None]] = {
     **dict.fromkeys((*_SAME_ORDER, "Expand"), _view),
     **dict.fromkeys(_OPPOSITE, _compare),
     "And": _and,
-    "BitwiseAnd": _and,
+    "BitwiseAnd": _bitwise_and,
     "Or": _or,
     "Not": _not,
     "Where": _where,

@@ -36,6 +36,7 @@ def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     for training in model.training_info:
         graphs += [training.initialization, training.algorithm]
     for function in model.functions:
+        yield from _in_attributes(function.attribute_proto, graphs)
         yield from _in_nodes(function.node, graphs)
     while graphs:
         graph = graphs.pop()
@@ -46,17 +47,24 @@ def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
 
 
 def _in_nodes(nodes: Iterable[onnx.NodeProto], graphs: list[onnx.GraphProto]) -> Iterator[TensorProto]:
-    """The tensors that attributes hold; subgraphs are added to `graphs`."""
     for node in nodes:
-        for attribute in node.attribute:
-            match attribute.type:
-                case AttributeProto.GRAPH:
-                    graphs.append(attribute.g)
-                case AttributeProto.GRAPHS:
-                    graphs.extend(attribute.graphs)
-                case AttributeProto.TENSOR:
-                    yield attribute.t
-                case AttributeProto.TENSORS:
-                    yield from attribute.tensors
-                case AttributeProto.SPARSE_TENSOR:
-                    yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+        yield from _in_attributes(node.attribute, graphs)
+
+
+def _in_attributes(attributes: Iterable[AttributeProto], graphs: list[onnx.GraphProto]) -> Iterator[TensorProto]:
+    """The tensors that attributes hold; subgraphs are added to `graphs`."""
+    for attribute in attributes:
+        match attribute.type:
+            case AttributeProto.GRAPH:
+                graphs.append(attribute.g)
+            case AttributeProto.GRAPHS:
+                graphs.extend(attribute.graphs)
+            case AttributeProto.TENSOR:
+                yield attribute.t
+            case AttributeProto.TENSORS:
+                yield from attribute.tensors
+            case AttributeProto.SPARSE_TENSOR:
+                yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
+            case AttributeProto.SPARSE_TENSORS:
+                for sparse in attribute.sparse_tensors:
+                    yield from (sparse.values, sparse.indices)

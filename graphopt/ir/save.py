@@ -4,31 +4,44 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
+import onnx
+from google.protobuf.message import EncodeError
 from onnx import TensorProto
 
 from graphopt.errors import GraphoptError, ModelError, UsageError
-from graphopt.ir import dtypes, wire
+from graphopt.ir import dtypes, side, wire
 from graphopt.ir.encode import initializers, model_to_proto, model_without_weights, type_proto, value_info, written_name
 from graphopt.ir.model import Model
 from graphopt.ir.node import IR_DOMAIN
 from graphopt.ir.protos import copy_fields, tensors
+from graphopt.ir.publish import Draft, folder_at, inode_of, status, sync
 from graphopt.ir.tensor import Tensor
 
 External = Literal["never", "auto", "always"]
 
 # protobuf ends at 2 GiB; what is no weight is small beside them.
 _PROTO_LIMIT = 2_000_000_000
+_PROTO_END = 1 << 31
 _ALIGNMENT = 4096
 _SMALL_TENSOR = 1024
 _TYPED = ("float_data", "double_data", "int32_data", "int64_data", "uint64_data", "string_data")
 _DATA_FIELDS = ("data_location", "external_data", "raw_data", *_TYPED)
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The files written, the model last, and by location the files with weights that it shares with its input."""
+
+    files: list[Path]
+    shared: tuple[str, ...]
 
 
 def save(
@@ -36,61 +49,66 @@ def save(
 ) -> list[Path]:
     """Writes `model`; returns the files written, the model last.
 
-    Each file appears whole or not at all. `external` says where weights of a kilobyte and more go: `auto` keeps the
-    input's way (what lies in files beside `path` stays there, untouched; what lies in files elsewhere is copied, new
-    weights of a model that has external ones go out, too) but for more than 2 GB, `always` and `never` mean all. They
-    go to `<path>.data`, or `<path>.1.data`, ... where the input's weights live in that. Raises: UsageError GO011 when
-    `path` is the input or holds the input's weights, without `in_place`; ModelError GO032 when the folder cannot be
-    written, GO033 when protobuf cannot hold what is to be in one file; GraphoptError GO072 when an op of the domain ir
-    is left.
+    A reader of `path` sees the old model with its weights or the new one with its own, whenever the machine or this
+    process ends. What a link points to is replaced, not the link; what is replaced gives its permissions.
+
+    `external` says where weights of a kilobyte and more go: `auto` keeps the input's way (what lies in files beside
+    `path` stays there, untouched; what lies in files elsewhere is copied by the kernel, new weights of a model that has
+    external ones go out, too) but for more than 2 GB, `always` and `never` mean all. They go to a side file, whose name
+    no file had: `<path>.data`, else `<path>.1.data`, ...; that of a model which is replaced is removed at the end, if
+    it was written here and no other model of the folder uses it.
+
+    Raises: UsageError GO011 when `path` is the input or holds the input's weights, without `in_place`; ModelError GO032
+    when the folder cannot be written, GO033 when protobuf cannot hold what is to be in one file, GO031 when weights are
+    not there any more; GraphoptError GO072 when an op of the domain ir is left.
     """
-    target = Path(path)
-    check_output(model, target, in_place=in_place)
+    return write(model, path, external=external, in_place=in_place).files
+
+
+def write(model: Model, path: str | os.PathLike[str], *, external: External = "auto", in_place: bool = False) -> Saved:
+    """What `save` does, and what it did."""
+    check_output(model, path, in_place=in_place)
     _refuse_internal(model)
-    weights = initializers(model.graph)
-    inside = sum(tensor.nbytes for _, tensor in weights if tensor.external is None)
-    writer = _Writer(model, target, external, inside)
-    proto = model_without_weights(model)
-    if model.data_files:
-        writer.move_others(tensors(proto))
-    chunks = list(wire.model(proto, [writer.pieces(name, tensor) for name, tensor in weights]))
-    if sum(map(len, chunks)) >= 1 << 31:
-        raise ModelError("GO033", "protobuf cannot hold more than 2 GB", str(target), "allow external data")
-    files: list[tuple[Path, Iterable[wire.Bytes]]] = [(target, chunks)]
-    if writer.side.size:
-        files.insert(0, (writer.side.path, writer.side.chunks))
+    target = _behind_links(Path(path))
+    writer = _Writer(model, target, external)
     try:
-        _publish(files)
+        with folder_at(target.parent) as folder:
+            files = _publish(writer, target, folder)
     except OSError as error:
         raise _cannot_write(error, target) from error
-    return [path for path, _ in files]
+    return Saved(files, tuple(sorted(writer.used)))
 
 
 def check_output(model: Model, path: str | os.PathLike[str], *, in_place: bool = False) -> None:
     """Raises what `save` would raise before it writes, so that a long run can ask at its beginning.
 
     UsageError GO011 when `path` is the input or holds its weights, without `in_place`; ModelError GO032 when there
-    cannot be a file.
+    cannot be a file, or is one that may not be written.
     """
     target = Path(path)
     try:
+        target = _behind_links(target)
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        if target.exists() and not target.is_file():
-            # To rename a file over /dev/null would take it from everybody.
-            raise OSError(errno.EINVAL, "not a regular file")
+        if target.exists():
+            if not target.is_file():
+                # To rename a file over /dev/null would take it from everybody.
+                raise OSError(errno.EINVAL, "not a regular file")
+            if not os.access(target, os.W_OK, effective_ids=os.access in os.supports_effective_ids):
+                # A file in a folder that may be written can be replaced, but somebody protected this one.
+                raise OSError(errno.EACCES, "the file that is there is read-only")
         # On every system the one sure test, and the file never has a name.
         with tempfile.TemporaryFile(dir=target.parent):
             pass
     except OSError as error:
-        raise _cannot_write(error, target) from error
+        raise _cannot_write(error, Path(path)) from error
     if in_place:
         return
     hint = "choose another output, or allow it with --in-place"
     if model.path is not None and target.resolve() == model.path.resolve():
-        raise UsageError("GO011", "the output is the input", str(target), hint)
+        raise UsageError("GO011", "the output is the input", str(Path(path)), hint)
     if target.resolve() in model.data_files.values():
-        raise UsageError("GO011", "the output is a file that the input's weights live in", str(target), hint)
+        raise UsageError("GO011", "the output is a file that the input's weights live in", str(Path(path)), hint)
 
 
 def _refuse_internal(model: Model) -> None:
@@ -104,24 +122,22 @@ def _cannot_write(error: OSError, target: Path) -> ModelError:
     return ModelError("GO032", f"cannot write: {error.strerror}", str(target))
 
 
-def _side_path(model: Model, target: Path) -> Path:
-    """A name beside `target` under which no data of the input lies."""
-    taken = {*model.data_files.values(), *([model.path.resolve()] if model.path else [])}
-    number = 0
-    while True:
-        path = target.with_name(f"{target.name}.{number}.data" if number else f"{target.name}.data")
-        if path.resolve() not in taken:
-            return path
-        number += 1
+def _behind_links(path: Path) -> Path:
+    """The file that `path` stands for. Raises: OSError for a link that leads to itself."""
+    if not path.is_symlink():
+        return path
+    with suppress(FileNotFoundError):
+        path.stat()
+    return path.resolve()
 
 
 @dataclass
 class _SideFile:
-    """A file of raw data that is to be written."""
+    """A file of raw data that is to be written; `places` are the entries that will say what it is called."""
 
-    path: Path
     chunks: list[wire.Bytes] = field(default_factory=list)
     size: int = 0
+    places: list[onnx.StringStringEntryProto] = field(default_factory=list)
 
     def add(self, proto: TensorProto, raw: wire.Bytes) -> None:
         """Takes `raw` in; `proto`, which has no data, then says where it lies."""
@@ -129,7 +145,8 @@ class _SideFile:
         self.chunks += [bytes(padding), raw]
         offset = self.size + padding
         self.size = offset + len(raw)
-        for key, entry in (("location", self.path.name), ("offset", str(offset)), ("length", str(len(raw)))):
+        self.places.append(proto.external_data.add(key="location"))
+        for key, entry in (("offset", str(offset)), ("length", str(len(raw)))):
             proto.external_data.add(key=key, value=entry)
         proto.data_location = TensorProto.EXTERNAL
 
@@ -137,24 +154,67 @@ class _SideFile:
 class _Writer:
     """Decides for each tensor whether it stays in its file, goes to the side file, or into the model.
 
-    `inside` is how many bytes of weights are not in external files.
+    `used` are the locations of data files that the model goes on to share with its input.
     """
 
-    def __init__(self, model: Model, target: Path, external: External, inside: int) -> None:
-        self.base = model.base
-        self.side = _SideFile(_side_path(model, target))
+    def __init__(self, model: Model, target: Path, external: External) -> None:
+        weights = initializers(model.graph)
+        inside = sum(tensor.nbytes for _, tensor in weights if tensor.external is None)
+        self.model = model
+        self.target = target
+        self.side = _SideFile()
         self.never = external == "never"
         beside = not self.never and model.base.resolve() == target.resolve().parent
         self.staying = {place for place, file in model.data_files.items() if beside and file != target.resolve()}
+        self.used: set[str] = set()
         self.new_go_out = external == "auto" and bool(model.data_files)
         self.all_go_out = external == "always" or (external == "auto" and inside > _PROTO_LIMIT)
+        proto = model_without_weights(model)
+        self.graph = proto.graph
+        self.head = copy_fields(proto, onnx.ModelProto(), "graph")
+        if model.data_files:
+            for name in ("functions", "training_info"):
+                proto.ClearField(name)
+            self._move_others(chain(tensors(self.head), tensors(proto)))
+        self.parts = [self._part(name, tensor) for name, tensor in weights]
+        self._expect_used()
 
-    def pieces(self, name: str, tensor: Tensor) -> list[wire.Bytes]:
-        """The bytes of one initializer, as far as they belong into the model."""
+    @property
+    def input_files(self) -> set[str]:
+        """The names of files in the target's folder that the input consists of."""
+        files = [*self.model.data_files.values(), *([self.model.path.resolve()] if self.model.path else [])]
+        return {file.name for file in files if file.parent == self.target.resolve().parent}
+
+    def chunks(self, side_name: str) -> list[wire.Bytes]:
+        """The bytes of the model file when the side file is called so. Raises: ModelError GO033."""
+        for entry in self.side.places:
+            entry.value = side_name
+        hint = "allow external data" if self.never else "what is not weights of the main graph is too much for any file"
+        too_much = ModelError("GO033", "protobuf cannot hold more than 2 GB", str(self.target), hint)
+        pieces = [[part.SerializeToString()] if raw is None else wire.tensor(part, raw) for part, raw in self.parts]
+        try:
+            chunks = list(wire.model(self.head, self.graph, pieces))
+        except EncodeError as error:
+            raise too_much from error
+        if sum(map(len, chunks)) >= _PROTO_END:
+            raise too_much
+        return chunks
+
+    def _expect_used(self) -> None:
+        """Looks whether the files are there that the model will share: another program may have removed one."""
+        for location in sorted(self.used):
+            if not (file := self.model.data_files[location]).is_file():
+                raise ModelError("GO031", f"external data '{file}' is missing", str(self.model.path or "model"))
+
+    def _part(self, name: str, tensor: Tensor) -> tuple[TensorProto, wire.Bytes | None]:
+        """One initializer, and as far as they go into the model, its raw data."""
         entries = tensor.external
-        raw = None if entries is not None and entries.get("location") in self.staying else self._raw(tensor)
+        if entries is not None and (location := entries.get("location", "")) in self.staying:
+            self.used.add(location)
+            return tensor.to_proto(name), None
+        raw = self._raw(tensor)
         if raw is None:
-            return [tensor.to_proto(name).SerializeToString()]
+            return tensor.to_proto(name), None
         header = TensorProto(name=name, data_type=tensor.dtype, dims=tensor.shape)
         if tensor.proto is not None:
             header = copy_fields(tensor.proto, TensorProto(), *_DATA_FIELDS)
@@ -162,30 +222,34 @@ class _Writer:
         new = tensor.proto is None and self.new_go_out
         if self._goes_out(raw, self.all_go_out or entries is not None or new):
             self.side.add(header, raw)
-            return [header.SerializeToString()]
-        return wire.tensor(header, raw)
+            return header, None
+        return header, raw
 
-    def move_others(self, protos: Iterator[TensorProto]) -> None:
+    def _move_others(self, protos: Iterator[TensorProto]) -> None:
         """Moves external data that cannot stay, of tensors that are not initializers of the main graph."""
         for proto in protos:
             if proto.data_location != TensorProto.EXTERNAL:
                 continue
-            tensor = Tensor(proto, base=self.base)
-            if (tensor.external or {}).get("location") not in self.staying:
-                raw = tensor.raw() or b""
-                del proto.external_data[:]
-                proto.ClearField("data_location")
-                if self._goes_out(raw, True):
-                    self.side.add(proto, raw)
-                else:
-                    proto.raw_data = bytes(raw)
+            tensor = Tensor(proto, base=self.model.base)
+            location = (tensor.external or {}).get("location", "")
+            if location in self.staying:
+                self.used.add(location)
+                continue
+            raw = _stored(tensor) or tensor.raw() or b""
+            kept = None if self._goes_out(raw, True) else bytes(tensor.raw() or b"")
+            del proto.external_data[:]
+            proto.ClearField("data_location")
+            if kept is None:
+                self.side.add(proto, raw)
+            else:
+                proto.raw_data = kept
 
     def _raw(self, tensor: Tensor) -> wire.Bytes | None:
         """Raw data; None for what is best written as the proto that it is."""
         if tensor.is_deferred or tensor.external is not None:
             tensor.check()
-            return wire.Later(tensor.nbytes, tensor.raw)
-        raw = tensor.raw()
+            return _stored(tensor) or wire.Later(tensor.nbytes, tensor.raw)
+        raw = _stored(tensor) or tensor.raw()
         if raw is None and self.all_go_out and tensor.dtype != dtypes.STRING and tensor.nbytes >= _SMALL_TENSOR:
             return Tensor.of(tensor.numpy()).raw()
         return raw
@@ -194,24 +258,54 @@ class _Writer:
         return wanted and not self.never and len(raw) >= _SMALL_TENSOR
 
 
-def _publish(files: Iterable[tuple[Path, Iterable[wire.Bytes]]]) -> None:
-    """Writes each file under a temporary name in its folder, then renames all: a reader sees the old or the new."""
-    written: list[tuple[Path, Path]] = []
-    try:
-        for target, chunks in files:
-            temporary = target.with_name(f".{secrets.token_hex(8)}.tmp")
-            written.append((temporary, target))
-            with temporary.open("xb") as file:
-                for chunk in chunks:
-                    file.write((chunk.read() or b"") if isinstance(chunk, wire.Later) else chunk)
-                file.flush()
-                os.fsync(file.fileno())
-        for temporary, target in written:
-            temporary.replace(target)
-    except BaseException:
-        for temporary, _ in written:
-            temporary.unlink(missing_ok=True)
-        raise
+def _stored(tensor: Tensor) -> wire.Stored | None:
+    """Where in a file the raw data lies; None where it does not, and for no data at all."""
+    place = tensor.place()
+    return wire.Stored(*place) if place is not None and place[2] else None
 
 
-__all__ = ["check_output", "model_to_proto", "save", "type_proto", "value_info", "written_name"]
+def _publish(writer: _Writer, target: Path, folder: int) -> list[Path]:
+    """Writes the side file and the model without names or under hidden ones, names the first, and replaces the model.
+
+    Only then goes the side file of the model that was replaced.
+    """
+    side.remove_left_behind(folder, target.parent)
+    old = status(target.name, folder)
+    before = _used_by(target) if old is not None else frozenset()
+    taken = before | writer.used | writer.input_files
+    names = (name for name in side.side_names(target.name) if name not in taken and inode_of(name, folder) is None)
+    name = next(names)
+    chunks = writer.chunks(name)
+    with ExitStack() as stack:
+        model = stack.enter_context(closing(Draft(folder, old)))
+        beside = stack.enter_context(closing(Draft(folder, old))) if writer.side.size else None
+        try:
+            if beside is not None:
+                beside.write([*writer.side.chunks, side.MARK])
+            model.write(chunks)
+            model.announce(beside.inode if beside is not None else 0)
+            if beside is not None:
+                while not beside.publish(name):
+                    # Another run was quicker.
+                    name = next(names)
+                    model.write(writer.chunks(name))
+                sync(folder)
+            now = status(target.name, folder)
+            if now is not None and (old is None or wire.stamp(now) != wire.stamp(old)):
+                before |= _used_by(target)
+            model.replace(target.name)
+        finally:
+            if not model.is_at(target.name):
+                for draft in filter(None, (beside, model)):
+                    draft.discard()
+    sync(folder)
+    kept = {name, *writer.used, *writer.input_files}
+    side.remove_unused(folder, target.parent, target.name, sorted(before - kept))
+    return [target.with_name(name), target] if beside is not None else [target]
+
+
+def _used_by(path: Path) -> frozenset[str]:
+    return side.locations(path) or frozenset()
+
+
+__all__ = ["Saved", "check_output", "model_to_proto", "save", "type_proto", "value_info", "write", "written_name"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,15 @@ from onnx import TensorProto, numpy_helper
 
 from graphopt.errors import ModelError
 from graphopt.ir import dtypes
+from graphopt.ir.external import Extent, check_size, extent_of, mapped, opened, path_of
 from graphopt.ir.wire import Region
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 # Decoded arrays up to this many bytes are kept; larger ones are decoded again when asked for.
 _KEEP_BYTES = 65_536
+
+_TYPED = ("float_data", "int32_data", "int64_data", "string_data", "double_data", "uint64_data")
 
 
 class Tensor:
@@ -96,8 +99,7 @@ class Tensor:
     def numpy(self) -> Array:
         """The numbers, shaped, read-only. What lies in a file is mapped, not read.
 
-        Raises: ModelError GO031 when external data is missing or too short, GO034 when the data is not what type and
-        shape say.
+        Raises: ModelError as `location`, GO034 when the data is not what type and shape say.
         """
         if self._array is not None:
             return self._array
@@ -112,12 +114,7 @@ class Tensor:
         if self.region is not None:
             return self.region.view
         if self.external is not None:
-            path, offset, length = self.location()
-            try:
-                return np.memmap(path, np.uint8, "r", offset, (length,)).data if length else memoryview(b"")
-            except OSError as error:
-                message = f"external data '{path}' cannot be read: {error.strerror}"
-                raise ModelError("GO031", message, self._place) from error
+            return mapped(self._base, self.extent(), self._place)
         if self.proto is None and self.dtype != dtypes.STRING:
             array = self.numpy()
             if dtypes.bits(self.dtype) % 8:
@@ -131,10 +128,11 @@ class Tensor:
             return (self.region.path, self.region.offset, len(self.region.view)) if self.region.is_current() else None
         return self.location() if self.external is not None else None
 
-    def check(self) -> None:
+    def check(self, sizes: dict[str, int] | None = None) -> None:
         """Looks whether the data is there and as long as type and shape say, without decoding it.
 
-        Raises: ModelError GO031 when external data is missing or too short, GO034 when lengths disagree.
+        `sizes` are the bytes of files that were looked at already, by location; it gets those that are looked at now.
+        Raises: ModelError GO034 when lengths disagree, for external data as `location`.
         """
         if self.proto is None:
             return
@@ -142,39 +140,56 @@ class Tensor:
             raise ModelError("GO034", f"unknown element type {self.dtype}", self._place)
         if min(self.shape, default=0) < 0:
             raise ModelError("GO034", f"the shape {list(self.shape)} has a negative size", self._place)
+        if math.prod(filter(None, self.shape)) >= 1 << 63:
+            raise ModelError("GO034", f"the shape {list(self.shape)} has more elements than 64 bits count", self._place)
+        fields = self._filled()
+        if len(fields) > 1:
+            raise ModelError("GO034", f"its data is in more than one place: {', '.join(fields)}", self._place)
         if self.region is not None:
             self._expect(len(self.region.view), self.nbytes, "bytes")
         elif self.external is not None:
-            self.location()
+            self._find(self.extent(), sizes)
         elif self.proto.HasField("raw_data"):
             self._expect(len(self.proto.raw_data), self.nbytes, "bytes")
         elif self.size and not self.proto.HasField("segment"):
             held = len(getattr(self.proto, onnx.helper.tensor_dtype_to_field(self.dtype)))
             self._expect(held, dtypes.entries(self.dtype, self.size), "entries")
 
-    def location(self) -> tuple[Path, int, int]:
-        """(file, offset, length in bytes) of external data.
+    def _filled(self) -> list[str]:
+        """What holds data: names of fields."""
+        proto = self.proto
+        assert proto is not None
+        fields = [name for name in _TYPED if len(getattr(proto, name))]
+        if self.region is not None or proto.HasField("raw_data"):
+            fields.append("raw_data")
+        if proto.data_location == TensorProto.EXTERNAL:
+            fields.append("external_data")
+        return fields
 
-        Raises: ModelError GO031 when the file is missing or too short, GO034 when the length is wrong.
+    def extent(self) -> Extent:
+        """Where external data lies. Raises: ModelError GO034 when its length is wrong, GO037 when that is no place."""
+        assert self.proto is not None
+        if self.dtype == dtypes.STRING:
+            raise ModelError("GO034", "strings cannot lie in external data", self._place)
+        return extent_of(self.proto, self.nbytes, self._place)
+
+    def location(self) -> tuple[Path, int, int]:
+        """(real path, offset, length in bytes) of external data, which is there.
+
+        Raises: ModelError GO030 when it lies outside the model's folder, GO031 when the file is missing or too short,
+        GO034 when the length is wrong, GO037 when that is no place, GO038 when the file is a link.
         """
-        entries = self.external
-        assert entries is not None
-        path = (self.base or Path()) / entries.get("location", "")
-        try:
-            offset, length = int(entries.get("offset") or 0), int(entries.get("length") or self.nbytes)
-        except ValueError as error:
-            raise ModelError("GO031", "the place of its external data is not a number", self._place) from error
-        self._expect(length, self.nbytes, "bytes")
-        try:
-            available = path.stat().st_size
-        except OSError as error:
-            hint = "external data lies beside the model: keep both together"
-            raise ModelError("GO031", f"external data '{path}' is missing", self._place, hint) from error
-        if offset < 0 or offset + length > available:
-            wanted = f"{length} bytes at {offset} wanted, {available} bytes there"
-            hint = "the file may be truncated, or belong to another model"
-            raise ModelError("GO031", f"external data '{path}' is too short: {wanted}", self._place, hint)
-        return path, offset, length
+        at = self.extent()
+        self._find(at)
+        return path_of(self._base, at.location, self._place), at.offset, at.length
+
+    def _find(self, at: Extent, sizes: dict[str, int] | None = None) -> None:
+        size = sizes.get(at.location) if sizes is not None else None
+        if size is None:
+            with opened(self._base, at.location, self._place) as (_, size):
+                if sizes is not None:
+                    sizes[at.location] = size
+        check_size(at, size, self._place)
 
     def item(self) -> Any:
         """The one element, as a Python number. Raises ValueError when there is not exactly one."""
@@ -194,6 +209,10 @@ class Tensor:
         return proto
 
     @property
+    def _base(self) -> Path:
+        return self.base or Path()
+
+    @property
     def _place(self) -> str:
         return f"tensor '{self.proto.name}'" if self.proto is not None else "tensor"
 
@@ -206,6 +225,8 @@ class Tensor:
         assert self.proto is not None
         raw = self.raw()
         try:
+            if self.dtype == dtypes.STRING:
+                return _texts(self.proto.string_data, self.shape)
             return numpy_helper.to_array(self.proto) if raw is None else self._decoded(raw)
         except (ValueError, TypeError, KeyError) as error:
             raise ModelError("GO034", f"its data cannot be read: {error}", self._place) from error
@@ -220,3 +241,18 @@ class Tensor:
         if dtypes.bits(self.dtype) % 8 == 0:
             return np.frombuffer(raw, dtypes.to_numpy(self.dtype)).reshape(self.shape)
         return numpy_helper.to_array(TensorProto(data_type=self.dtype, dims=self.shape, raw_data=bytes(raw)))
+
+
+def _texts(strings: Sequence[bytes], shape: tuple[int, ...]) -> Array:
+    """Strings; one that is no UTF-8, which onnxruntime passes on, stays bytes."""
+    array = np.empty(len(strings), object)
+    array[:] = [text_of(raw) for raw in strings]
+    return array.reshape(shape)
+
+
+def text_of(raw: bytes) -> str | bytes:
+    """What `raw` says; `raw` itself where that is no UTF-8."""
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw

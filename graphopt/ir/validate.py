@@ -83,15 +83,15 @@ def _edge_problems(node: Node) -> Iterator[str]:
         if value is not None and (value.node.graph is not graph or value.node not in graph):
             yield f"no edge from another scope or a removed node ('{value.name}')"
             return
-    edges = {(slot, producer) for producer, slots in graph._pred[node].items() for slot in slots}
     reads = {(slot, value.node) for slot, value in enumerate(node.inputs) if value is not None}
+    edges = {(slot, producer) for producer in node.producers() for slot in graph._succ[producer].get(node, ())}
     if edges != reads:
         slot = min(slot for slot, _ in edges ^ reads)
         yield f"an edge for each slot and a slot for each edge (slot {slot})"
         return
-    for value in node.inputs:
-        if value is not None and graph._succ[value.node].get(node) is not graph._pred[node][value.node]:
-            yield "successors and predecessors agree"
+    for reader in graph._succ[node]:
+        if node not in reader.producers():
+            yield f"whom an edge leads to reads its node ({reader.place})"
     for slot, value in enumerate(node.inputs):
         if value is not None and value.node.outputs[value.index : value.index + 1] != (value,):
             yield f"an input is an output of its node (slot {slot})"

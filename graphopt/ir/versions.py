@@ -14,9 +14,10 @@ from typing import Any, Final
 import onnx
 
 from graphopt.errors import ModelError
-from graphopt.ir import dims, dtypes, operands
+from graphopt.ir import dtypes, operands
 from graphopt.ir.attributes import Reference
 from graphopt.ir.graph import Graph
+from graphopt.ir.inference import sizes
 from graphopt.ir.model import Model
 from graphopt.ir.node import IR_DOMAIN, Node, Value
 
@@ -180,7 +181,8 @@ def _softmax_along_one_axis(node: Node) -> None:
     shape = graph.add_op("Shape", [x], before=node).output
     if x.shape is not None:
         split = axis + len(x.shape) if axis < 0 else axis
-        graph.set_type(flat, x.dtype, (dims.product(x.shape[:split]), dims.product(x.shape[split:])))
+        merged, fresh = [sizes.product(part) for part in (x.shape[:split], x.shape[split:])], graph.ledger.unknowns.fresh
+        graph.set_type(flat, x.dtype, tuple(fresh() if size is None else size for size in merged))
         graph.set_type(shape, dtypes.INT64, (len(x.shape),))
     graph.set_input(node, 0, flat)
     shaped = graph.add_op("Reshape", [y, shape], before=node.next).output

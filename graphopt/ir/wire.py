@@ -12,7 +12,7 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import onnx
 from google.protobuf.message import DecodeError
@@ -31,7 +31,19 @@ class Later:
         return self.length
 
 
-Bytes = bytes | memoryview | Later
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """Bytes that lie in a file, for the kernel to copy."""
+
+    path: Path
+    offset: int
+    length: int
+
+    def __len__(self) -> int:
+        return self.length
+
+
+Bytes = bytes | memoryview | Later | Stored
 
 _BYTES = 2
 _GRAPH = onnx.ModelProto.GRAPH_FIELD_NUMBER
@@ -41,6 +53,9 @@ _RAW_DATA = TensorProto.RAW_DATA_FIELD_NUMBER
 # Below these sizes copying costs less than looking.
 _SMALL_FILE = 1 << 24
 _SMALL_TENSOR = 1 << 16
+
+MOST_FIELDS = 5_000_000
+"""A message with more fields is not looked at: that many take seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +70,7 @@ class Region:
     def is_current(self) -> bool:
         """Whether `path` still is the file that was mapped."""
         try:
-            return self.stamp == _stamp(self.path.stat())
+            return self.stamp == stamp(self.path.stat())
         except OSError:
             return False
 
@@ -75,27 +90,31 @@ class _Field(NamedTuple):
     end: int
 
 
-def read(path: Path) -> tuple[onnx.ModelProto, dict[int, Region]]:
-    """The model in a file, without the raw data of its large initializers: that is told by index of the initializer.
+def contents(file: BinaryIO) -> bytes | memoryview:
+    """All of a file: what is small read, what is large mapped. Raises: OSError."""
+    if os.fstat(file.fileno()).st_size < _SMALL_FILE:
+        return file.read()
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
-    Raises: DecodeError when the file is not protobuf, OSError when it cannot be read.
+
+def without_weights(data: bytes | memoryview, path: Path, stamp: tuple[int, int]) -> tuple[bytes, dict[int, Region]]:
+    """A large model without the raw data of its large initializers, and that data, by index of the initializer.
+
+    `data` is what is in the file at `path` whose `stamp` this is. Raises: DecodeError when it is not protobuf,
+    OverflowError when it has too many fields.
     """
-    proto = onnx.ModelProto()
-    with path.open("rb") as file:
-        stat = os.fstat(file.fileno())
-        if stat.st_size < _SMALL_FILE:
-            proto.ParseFromString(file.read())
-            return proto, {}
-        data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    fields = list(_fields(data, 0, len(data)))
-    graphs = [field for field in fields if field.number == _GRAPH and field.wire == _BYTES]
+    if isinstance(data, bytes):
+        return data, {}
+    graphs: list[_Field] = []
+    for field in _fields(data, 0, len(data)):
+        if field.number == _GRAPH and field.wire == _BYTES:
+            graphs.append(field)
     if len(graphs) != 1:
         raise DecodeError("a model has one graph")
     kept, left = _without_weights(data, graphs[0])
     head, tail = data[: graphs[0].begin], data[graphs[0].end :]
-    proto.ParseFromString(b"".join([head, key(_GRAPH), varint(len(kept)), kept, tail]))
-    stamp = _stamp(stat)
-    return proto, {index: Region(path, at, data[at:end], stamp) for index, (at, end) in left.items()}
+    whole = b"".join([head, key(_GRAPH), varint(len(kept)), kept, tail])
+    return whole, {index: Region(path, at, data[at:end], stamp) for index, (at, end) in left.items()}
 
 
 def _without_weights(data: memoryview, graph: _Field) -> tuple[bytes, dict[int, tuple[int, int]]]:
@@ -118,17 +137,21 @@ def _without_weights(data: memoryview, graph: _Field) -> tuple[bytes, dict[int, 
 
 
 def _fields(data: memoryview, begin: int, end: int) -> Iterator[_Field]:
-    """The fields of the message between `begin` and `end`. Raises: DecodeError."""
+    """The fields of the message between `begin` and `end`. Raises: DecodeError, OverflowError."""
+    count = 0
     while begin < end:
-        tag, at = _read_varint(data, begin, end)
+        count += 1
+        if count > MOST_FIELDS:
+            raise OverflowError(f"the model has more than {MOST_FIELDS:,} fields")
+        tag, at = read_varint(data, begin, end)
         number, wire = tag >> 3, tag & 7
         if number == 0:
             raise DecodeError("no field has number 0")
         if wire == _BYTES:
-            length, value = _read_varint(data, at, end)
+            length, value = read_varint(data, at, end)
             after = value + length
         elif wire == 0:
-            value, after = at, _read_varint(data, at, end)[1]
+            value, after = at, read_varint(data, at, end)[1]
         elif wire in (1, 5):
             value, after = at, at + (8 if wire == 1 else 4)
         else:
@@ -139,8 +162,10 @@ def _fields(data: memoryview, begin: int, end: int) -> Iterator[_Field]:
         begin = after
 
 
-def _read_varint(data: memoryview, at: int, end: int) -> tuple[int, int]:
+def read_varint(data: bytes | memoryview, at: int, end: int) -> tuple[int, int]:
     """(number, position behind it)"""
+    if at < end and data[at] < 0x80:
+        return data[at], at + 1
     number = shift = 0
     while at < end and shift < 70:
         byte = data[at]
@@ -189,17 +214,20 @@ def tensor(header: TensorProto, raw: Bytes) -> list[Bytes]:
     return [header.SerializeToString(), key(_RAW_DATA), varint(len(raw)), raw]
 
 
-def model(proto: onnx.ModelProto, initializers: list[list[Bytes]]) -> Iterator[Bytes]:
-    """A ModelProto in pieces: `proto`, which gives its graph away, and the initializers of that, each in pieces."""
-    body = proto.graph.SerializeToString()
-    proto.ClearField("graph")
+def model(head: onnx.ModelProto, graph: onnx.GraphProto, initializers: list[list[Bytes]]) -> Iterator[Bytes]:
+    """A ModelProto in pieces: `head`, which has no graph, its graph, and more initializers of that, each in pieces.
+
+    Raises: EncodeError when a part is more than protobuf can hold.
+    """
+    body = graph.SerializeToString()
     heads = [key(_INITIALIZER) + varint(sum(map(len, pieces))) for pieces in initializers]
     total = len(body) + sum(map(len, heads)) + sum(len(piece) for pieces in initializers for piece in pieces)
-    yield proto.SerializeToString() + key(_GRAPH) + varint(total) + body
-    for head, pieces in zip(heads, initializers, strict=True):
-        yield head
+    yield head.SerializeToString() + key(_GRAPH) + varint(total) + body
+    for start, pieces in zip(heads, initializers, strict=True):
+        yield start
         yield from pieces
 
 
-def _stamp(stat: os.stat_result) -> tuple[int, int]:
+def stamp(stat: os.stat_result) -> tuple[int, int]:
+    """What tells a file from one that is put in its place."""
     return stat.st_ino, stat.st_mtime_ns

@@ -19,6 +19,7 @@ from graphopt.ir.tensor import Array
 from graphopt.passes import evaluate_rarer
 from graphopt.passes.given import Evaluation, Operands, alike, given, integers
 
+REDUCTIONS: Final = evaluate_rarer.REDUCTIONS
 FOLDABLE: Final = dtypes.COUNTED | dtypes.FLOATS
 _UNBOUNDED: Final = 2**31 - 1
 _NARROW: Final = frozenset({dtypes.FLOAT16, dtypes.BFLOAT16})
@@ -187,10 +188,12 @@ def _extreme(function: Callable[[Array, Array], Array]) -> Evaluation:
     """The least or greatest; not of NaN, nor of zeros of both signs, where the answer depends on the order."""
 
     def evaluate(node: Node, operands: Operands) -> Array | None:
+        if node.version < 8:
+            return None
         found = alike(operands)
         forwards, backwards = functools.reduce(function, found), functools.reduce(function, found[::-1])
         certain = forwards.tobytes() == backwards.tobytes() and not (forwards != forwards).any()
-        return forwards if certain and node.version >= 8 else None
+        return forwards if certain else None
 
     return evaluate
 

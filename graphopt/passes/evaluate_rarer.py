@@ -112,6 +112,14 @@ def _reduction(function: Callable[..., Array]) -> Evaluation:
     return evaluate
 
 
+REDUCTIONS: Final[Mapping[str, Evaluation]] = {
+    "ReduceMax": _reduction(np.max),
+    "ReduceMin": _reduction(np.min),
+    "ReduceProd": _reduction(np.prod),
+    "ReduceSum": _reduction(np.sum),
+}
+"""Computed in float64."""
+
 TABLE: Final[Mapping[str, Evaluation]] = {
     "Abs": _unary(np.abs, "if"),
     "Ceil": _unary(np.ceil, "f"),
@@ -121,15 +129,12 @@ TABLE: Final[Mapping[str, Evaluation]] = {
     "IsInf": _is_infinite,
     "IsNaN": _unary(np.isnan, "f"),
     "Mod": _mod,
-    "ReduceMax": _reduction(np.max),
-    "ReduceMin": _reduction(np.min),
-    "ReduceProd": _reduction(np.prod),
-    "ReduceSum": _reduction(np.sum),
     "QuantizeLinear": _quantize,
     "Relu": _relu,
     "Size": _size,
     "Tile": _tile,
     "Trilu": _trilu,
     "Xor": _xor,
+    **REDUCTIONS,
 }
 """By operator of the standard domain, as in `evaluate.TABLE`, of which it is a part."""

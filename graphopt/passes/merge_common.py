@@ -108,7 +108,7 @@ def _operand(value: Value, keys: dict[Value, Hashable]) -> Hashable:
 
 def _tensor(tensor: Tensor) -> Hashable:
     if tensor.external is not None:
-        return tensor.dtype, tensor.shape, *tensor.location()
+        return tensor.dtype, tensor.shape, tensor.base, *tensor.extent()
     if tensor.dtype == dtypes.STRING or tensor.nbytes > _BY_VALUE:
         return tensor
     return tensor.dtype, tensor.shape, tensor.numpy().tobytes()

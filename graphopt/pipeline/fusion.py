@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from graphopt.errors import UsageError, near
-from graphopt.ir import Source, load, save
+from graphopt.ir import Model, Source, load, save
 from graphopt.ir.save import External, check_output
 from graphopt.pipeline.attempt import UNVERIFIED, attempted
 from graphopt.pipeline.meanings import count_ops
@@ -22,7 +22,7 @@ from graphopt.pipeline.witness import Witness
 from graphopt.rewrite import Limits, find_rules
 from graphopt.runtime import Runner
 from graphopt.targets import Target, target_named, with_functions
-from graphopt.verify import Checker, Options
+from graphopt.verify import Checker, Options, check_options
 from graphopt.verify.failures.cases import folder_for_cases
 
 
@@ -77,11 +77,11 @@ def fuse(
         assume=promises,
         max_new_weights=max_new_weights,
     )
-    rewrite = partial(optimized, partial(load, source), **rewriting.keywords, progress=progress)
     with watch("load"):
         original = load(source)
     if output is not None:
         check_output(original, output, in_place=in_place)
+    ops_before, where = count_ops(original), str(original.path or "model")
     level: Literal["sites", "full"] = "full" if verify == "full" else "sites"
     kept = folder_for_cases(Path(keep)) if keep is not None else None
     kernels = libraries(custom_ops)
@@ -96,9 +96,15 @@ def fuse(
         keep=kept,
         custom_ops=kernels,
     )
-    checker = Checker(original, options)
+    check_options(original, options)
+    checker = Checker(original, options) if verify != "off" else None
+    # Where nothing is compared with it, it is what is rewritten, and not read twice.
+    unused = [original] if checker is None else []
+    del original
+    fresh = partial(_model_of, source, unused)
+    rewrite = partial(optimized, fresh, **rewriting.keywords, progress=progress)
     witness = Witness(rewrite, rewriting, chosen.rules, runs_on, promises, kept) if kept is not None else None
-    with checker if verify != "off" else nullcontext() as active:
+    with checker or nullcontext() as active:
         attempt = attempted(rewrite, active, witness, watch, progress, "" if allow_unverified else UNVERIFIED)
     attempt.trace.failures[:0] = chosen.failures
     written = None
@@ -107,11 +113,11 @@ def fuse(
             written = save(attempt.model, output, external=external, in_place=in_place)[-1]
     return Result(
         model=attempt.model,
-        source=str(original.path or "model"),
+        source=where,
         output=written,
         target=runs_on.name,
         verdict=attempt.verdict,
-        ops_before=count_ops(original),
+        ops_before=ops_before,
         ops_after=count_ops(attempt.model),
         rewrites=attempt.rewrites,
         blamed=attempt.blamed,
@@ -121,6 +127,11 @@ def fuse(
         assume=tuple(sorted(promises)),
         errors=(*filter(None, [attempt.error]), *(failure.error for failure in attempt.trace.failures)),
     )
+
+
+def _model_of(source: Source, unused: list[Model]) -> Model:
+    """A model of `source` to be rewritten: one of the `unused`, which it then is not, or read anew."""
+    return unused.pop() if unused else load(source)
 
 
 def promises_named(names: Iterable[str]) -> frozenset[str]:

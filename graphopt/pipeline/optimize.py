@@ -15,11 +15,14 @@ from graphopt.ir.versions import can_raise
 from graphopt.passes import (
     choose_branches,
     fold_constants,
+    hold_trained,
     inline_functions,
     merge_common,
     remove_dead,
     simplify_shapes,
+    spell_constants,
 )
+from graphopt.passes.fold_budget import Budget
 from graphopt.pipeline.observation import Observer
 from graphopt.rewrite import CompiledRule, Context, Engine, Limits, Plan, Trace
 from graphopt.rewrite.engine import NewWeightsLimit, SiteKey
@@ -87,34 +90,38 @@ def optimize(
     def stays(domain: str, op: str) -> bool:
         return (domain, op) in target.kernels or not {domain, qualified(domain, op)}.isdisjoint(keep_functions)
 
-    inline_functions(model, trace, stays=stays, exclude=exclude)
-    infer(model)
-    pinned = keep_opset or can_raise(model, target.opset) is not None
-    context = Context(target, assume, keep_opset=pinned)
-    # Clean rules run inside every stage: what one rule leaves is in the way of the next.
-    engine = Engine(rules, context, Limits(new_bytes=max_new_weights), exclude, trace)
-    settled = -1
-    for number, stage in enumerate(STAGES):
-        if stage == "quantize":
-            if plan is None:
-                continue
-            engine.context = replace(context, plan=plan(model))
-        if progress is not None:
-            progress(stage, number, len(STAGES))
+    with hold_trained(model):
+        inline_functions(model, trace, stays=stays, exclude=exclude)
+        infer(model)
+        pinned = keep_opset or can_raise(model, target.opset) is not None
+        context = Context(target, assume, keep_opset=pinned)
+        # Clean rules run inside every stage: what one rule leaves is in the way of the next.
+        engine = Engine(rules, context, Limits(new_bytes=max_new_weights), exclude, trace)
+        folding = Budget(large=max_new_weights)
+        settled = -1
+        for number, stage in enumerate(STAGES):
+            if stage == "quantize":
+                if plan is None:
+                    continue
+                engine.context = replace(context, plan=plan(model))
+            if progress is not None:
+                progress(stage, number, len(STAGES))
+            if observer is not None:
+                observer.begins(stage, model, engine)
+            settled = _settle(model, engine, ("clean", stage), folding, settled)
+            if observer is not None and stage != "clean":
+                observer.settled(stage, model, engine)
         if observer is not None:
-            observer.begins(stage, model, engine)
-        settled = _settle(model, engine, ("clean", stage), settled)
-        if observer is not None and stage != "clean":
-            observer.settled(stage, model, engine)
-    if observer is not None:
-        # Clean rules run to the end.
-        observer.settled("clean", model, engine)
+            # Clean rules run to the end.
+            observer.settled("clean", model, engine)
+    trace.stopped += folding.stopped.values()
     settle_opset(model, newest=None if pinned else target.opset)
+    spell_constants(model)
     model.ledger.forget()
     return trace
 
 
-def _settle(model: Model, engine: Engine, stages: tuple[Stage, ...], settled: int) -> int:
+def _settle(model: Model, engine: Engine, stages: tuple[Stage, ...], folding: Budget, settled: int) -> int:
     """Passes and the rules of `stages` in turn until none changes anything; returns the moment when that was so.
 
     At the moment `settled` passes had nothing to do (-1: never): they need not look again at what did not change since.
@@ -124,7 +131,7 @@ def _settle(model: Model, engine: Engine, stages: tuple[Stage, ...], settled: in
         if model.ledger.mark() != settled:
             # Merging before folding keeps equal transposes of one weight from becoming copies of it.
             changes += choose_branches(model, engine.trace, engine.exclude)
-            changes += simplify_shapes(model) + merge_common(model) + fold_constants(model)
+            changes += simplify_shapes(model) + merge_common(model) + fold_constants(model, folding)
         changes += engine.run(model, stages)
         changes += remove_dead(model)
         if not changes:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -113,7 +111,7 @@ class Outcome:
 
 
 class Workspace:
-    """Where candidates are made and run: a child process, a temporary folder, the data, and the float model's outputs.
+    """Where candidates are made and run: a child process and its folder, the data, and the float model's outputs.
 
     `samples` gives the data, once there is a session of the float model. A context manager; entering it raises what
     that raises, and what creating the session raises.
@@ -142,8 +140,7 @@ class Workspace:
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self.runner)
-            folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
-            self.folder = Path(stack.enter_context(folder))
+            self.folder = self.runner.folder
             path = self.original.path
             self.reference = path if path is not None else save(self.original, self.folder / "model.onnx")[-1]
             infer(self.original)

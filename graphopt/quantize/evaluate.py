@@ -16,6 +16,7 @@ from graphopt.quantize.data.batches import Batch, Batches
 from graphopt.quantize.data.padding import Mask
 from graphopt.quantize.metric import OWN_METRIC, Metric, Outputs, Samples, Score
 from graphopt.runtime import Runner
+from graphopt.runtime.scratch import temporary_files
 
 _CANDIDATE = "the quantized model"
 """What errors call a candidate: its file is gone when they are read."""
@@ -60,7 +61,9 @@ class Evaluator:
         if self._metric.best is not None and not any(_FLOATS.match(port.type) for port in self.session.outputs):
             message = f"no output is of floating-point numbers, which {self._metric.name} compares"
             raise ModelError("GO143", message, self._name, OWN_METRIC)
-        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
+        with temporary_files():
+            folder = self._runner.folder
+            self._folder = tempfile.TemporaryDirectory(prefix="outputs-", dir=folder, ignore_cleanup_errors=True)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -119,7 +122,8 @@ class Evaluator:
             outputs = self.session.run(batch.feeds)
             kept = {key: value for key, value in outputs.items() if isinstance(value, np.ndarray)}
             path = Path(self._folder.name) / f"{len(self._known)}.npz"
-            np.savez(path, *kept.values())
+            with temporary_files():
+                np.savez(path, *kept.values())
             self._known[name] = path, self._measured(outputs, outputs, batch)
             self._names = list(kept)
         path, own = self._known[name]

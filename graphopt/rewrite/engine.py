@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from graphopt.errors import GraphoptError, ModelError
 from graphopt.ir import IR_DOMAIN, CycleError, Graph, Ledger, Model, Node, ValidationError, validate_site
+from graphopt.ir.dims import TooLarge
 from graphopt.rewrite.blame import Mistake, hint_of, said
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.explain import Explainer
@@ -42,7 +43,9 @@ class Limits:
     steps_per_node: int = 40
     """What one rule may use in one run, for each node of the model and `spare` more."""
     sites_per_node: int = 4
-    """How often one rule may fire in one scope, for each node it had and `spare` more."""
+    """How often one rule may fire in one scope, and in one run, for each node that it had and `spare` more."""
+    new_nodes_per_node: int = 20
+    """How many nodes one rule may write in one run, for each node that the model had and `spare` more."""
     sites_per_root: int = 100
     new_bytes: int = 512 << 20
     """How much new weight data the rewrites of one rule may write together, in bytes."""
@@ -83,6 +86,9 @@ class Engine:
         self._spared: Counter[str] = Counter()
         self._size = 0
         self._fired: defaultdict[Graph, Counter[str]] = defaultdict(Counter)
+        self._sites: Counter[str] = Counter()
+        self._written: Counter[str] = Counter()
+        self._nodes = 0
         self._budget = 0
 
     def run(self, model: Model, stages: Collection[Stage] = STAGES) -> int:
@@ -94,7 +100,10 @@ class Engine:
         self._steps.clear()
         self._spared.clear()
         self._fired.clear()
-        self._budget = self.limits.steps_per_node * (model.node_count() + self.limits.spare)
+        self._sites.clear()
+        self._written.clear()
+        self._nodes = model.node_count() + self.limits.spare
+        self._budget = self.limits.steps_per_node * self._nodes
         rules = [rule for rule in self._rules if rule.stage in stages]
         ledger, start = model.graph.ledger, len(self.trace.sites)
         if ledger is not self._ledger:
@@ -155,7 +164,7 @@ class Engine:
                         continue
                     change = self._try(model, rule, node, spared=self.explain and rule not in likely)
                     if change is not None:
-                        self._watch_cycles(graph, rule, cap)
+                        self._watch_cycles(graph, rule, cap, len(change.made))
                         queue.extend(neighbourhood(graph, change, reach))
                         queue.extend((root, 0) for root in change.alone)
                         # A root that stays, as that of an anchor does, is for the other rules to see.
@@ -203,6 +212,8 @@ class Engine:
             return self._first_match(model, rule, matcher, node)
         except StepsUsedUp:
             self._use_up(rule, node, "step budget used up")
+        except TooLarge as error:
+            self._refuse(rule, node, node, f"{error} is too large to reason about")
         except ValidationError as error:
             self._set_aside(rule, f"what it writes is not valid: {error.message}", node.label, error)
         except (NewWeightsLimit, ModelError):
@@ -301,17 +312,24 @@ class Engine:
 
     # ---- what is said ------------------------------------------------------------------------------------------
 
-    def _watch_cycles(self, graph: Graph, rule: CompiledRule, cap: int) -> None:
-        """Sets a rule aside that fires without end in one scope. Its name and those of the rules beside it are told."""
-        root = self.trace.sites[-1].root
+    def _watch_cycles(self, graph: Graph, rule: CompiledRule, cap: int, made: int) -> None:
+        """Sets a rule aside that fires, or writes, without end. Its name and those of the rules beside it are told."""
+        root, limits = self.trace.sites[-1].root, self.limits
         fired = self._fired[graph]
         fired.update((rule.name, f"{rule.name} at {root}"))
-        if fired[rule.name] > cap or fired[f"{rule.name} at {root}"] > self.limits.sites_per_root:
-            names = sorted({site.rule for site in self.trace.sites[-self.limits.sites_per_root :]})
-            cycle = f"with {', '.join(name for name in names if name != rule.name)}" if names[1:] else "alone"
-            message = f"fired {fired[rule.name]} times: it undoes itself, {cycle}"
+        self._sites[rule.name] += 1
+        self._written[rule.name] += made
+        often = fired[rule.name] > cap or fired[f"{rule.name} at {root}"] > limits.sites_per_root
+        often = often or self._sites[rule.name] > limits.sites_per_node * self._nodes
+        if often or self._written[rule.name] > limits.new_nodes_per_node * self._nodes:
+            names = sorted({site.rule for site in self.trace.sites[-limits.sites_per_root :]} - {rule.name})
+            company = f"with {', '.join(names)}" if names else "alone"
+            fault = f"it {'undoes itself' if often else 'writes without end'}, {company}"
+            message = f"fired {self._sites[rule.name]} times and wrote {self._written[rule.name]} nodes: {fault}"
             self._set_aside(rule, message, root, Mistake(message, "let where refuse what is there already", ""))
             fired.clear()
+            self._sites.clear()
+            self._written.clear()
 
     def _refuse(self, rule: CompiledRule, root: Node, node: Node, reason: str) -> None:
         self.trace.count(rule.name).reasons[reason] += 1

@@ -103,7 +103,8 @@ class Trace:
     """The ordered list of sites, and what is known about what did not happen.
 
     `left_out` says of rules that were not tried at all, why; `once` holds (rule, value) where a rule that must not fire
-    on its own output wrote the value. `stopped` are searches that used up their step budget.
+    on its own output wrote the value. `stopped` are searches, and constants not folded, for which a budget did not
+    suffice.
     """
 
     sites: list[Site] = field(default_factory=list)

@@ -13,6 +13,7 @@ from typing import Any, cast
 
 from graphopt.errors import GraphoptError
 from graphopt.runtime.protocol import TF32, Hello, receive, send
+from graphopt.runtime.scratch import temporary_files
 
 _ROOT = Path(__file__).parents[2]
 _TAIL = 4096
@@ -34,7 +35,9 @@ class Child:
         self._log = scratch / "stderr"
         self._hello: Hello | None = None
         self._expired = False
-        with self._log.open("wb") as log:
+        with temporary_files():
+            printed = self._log.open("wb")
+        with printed as log:
             self._process = subprocess.Popen(
                 # -P: no module of the current folder stands in for one of ours.
                 [sys.executable, "-P", "-m", "graphopt.runtime.worker", str(scratch), str(memory or 0)],

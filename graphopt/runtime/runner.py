@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -27,6 +28,7 @@ from graphopt.runtime.protocol import (
     Opened,
     Port,
 )
+from graphopt.runtime.scratch import temporary_files
 
 SPILL = 1 << 20
 """Bytes. In-memory initializers from this size on reach the child through a file that it maps."""
@@ -65,8 +67,13 @@ class Runner:
         self._providers: tuple[str, ...] | None = None
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
-        self._living()
+        with temporary_files():
+            self._folder = tempfile.TemporaryDirectory(prefix="graphopt-", ignore_cleanup_errors=True)
+        try:
+            self._living()
+        except BaseException:
+            self.close()
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
@@ -74,12 +81,21 @@ class Runner:
 
     def close(self) -> None:
         """End the child and remove its files; sessions cannot be used any more."""
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
+        # The files first: where this is interrupted, the child is there to remove the rest.
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+        if self._child is not None:
+            self._child.kill()
+            self._child = None
+
+    @property
+    def folder(self) -> Path:
+        """Where temporary files go. They are removed when the Runner is closed, and when this process dies, however it
+        does: the child sees to that. Raises: RuntimeError when the Runner is not open."""
+        if self._folder is None:
+            raise RuntimeError("the Runner is closed: use it in a with statement")
+        return Path(self._folder.name)
 
     def available_providers(self) -> tuple[str, ...]:
         """The providers that onnxruntime can create sessions on, by our names (`cpu`, `cuda`)."""
@@ -161,7 +177,7 @@ class Runner:
         if self._child is None or not self._child.alive:
             if self._child is not None:
                 self._child.kill()
-            self._child = Child(Path(self._folder.name), self.memory, self.tf32)
+            self._child = Child(self.folder, self.memory, self.tf32)
         return self._child
 
     def _hello(self) -> Hello:
@@ -191,11 +207,11 @@ class Runner:
     def _spill(self, source: External | Array, spilled: list[Path]) -> External | Array:
         if isinstance(source, External) or source.nbytes < SPILL or source.dtype.kind not in "biufc":
             return source
-        assert self._folder is not None
-        path = Path(self._folder.name) / f"spill{len(spilled)}"
+        path = self.folder / f"spill{len(spilled)}"
         spilled.append(path)
-        source.tofile(path)
-        return External(path, 0, source.nbytes, source.dtype, source.shape)
+        with temporary_files():
+            path.write_bytes(np.ascontiguousarray(source).reshape(-1).view(np.uint8).data)
+        return External(Path(os.path.realpath(path)), 0, source.nbytes, source.dtype, source.shape)
 
 
 class Session:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import math
+import os
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 from weakref import WeakValueDictionary
 
 import ml_dtypes
 import numpy as np
 import onnxruntime as ort
 
+from graphopt.files import open_regular
 from graphopt.runtime.protocol import Array, External
 
 
@@ -81,7 +83,8 @@ def initializer(source: External | Array) -> ort.OrtValue:
         raise ValueError(f"{source.path}: {source.length} bytes of external data where the shape needs {needed}")
     if needed == 0:
         return value_from_array(np.empty(source.shape, source.dtype), _type_name(source.dtype))
-    mapped = np.memmap(source.path, np.uint8, "r", source.offset, (source.length,))
+    with _opened(source.path) as file:
+        mapped = np.memmap(file, np.uint8, "r", source.offset, (source.length,))
     stored = _raw(narrow) if narrow else source.dtype
     data = _aligned(mapped.view(stored), source)
     return _over(data, narrow, source.shape) if narrow else ort.OrtValue.ortvalue_from_numpy(data.reshape(source.shape))
@@ -94,8 +97,13 @@ def _aligned(data: Array, source: External) -> Array:
     key = source.path, source.offset, data.dtype
     known = _copies.get(key)
     if known is None or known.shape != data.shape:
-        known = _copies[key] = np.fromfile(source.path, data.dtype, data.size, offset=source.offset)
+        with _opened(source.path) as file:
+            known = _copies[key] = np.fromfile(file, data.dtype, data.size, offset=source.offset)
     return known
+
+
+def _opened(path: Path) -> BinaryIO:
+    return os.fdopen(open_regular(path)[0], "rb")
 
 
 def _over(data: Array, narrow: Narrow, shape: tuple[int, ...]) -> ort.OrtValue:

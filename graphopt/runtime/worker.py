@@ -81,7 +81,8 @@ def _watch_parent(pipe: int, scratch: Path) -> threading.Thread:
         # The second condition serves a pipe whose writing end was inherited by another child of the parent.
         while not poll.poll(1000) and os.getppid() == parent:
             pass
-        shutil.rmtree(scratch, ignore_errors=True)
+        for _ in range(3):  # what still runs here may write a file into a folder that is just being removed
+            shutil.rmtree(scratch, ignore_errors=True)
         os.killpg(0, signal.SIGKILL)  # with what was started here: the parent made this process the leader of a group
 
     thread = threading.Thread(target=watch, daemon=True)

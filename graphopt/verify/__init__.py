@@ -20,6 +20,7 @@ from graphopt.verify.results import (
     Verdict,
     Verification,
 )
+from graphopt.verify.runs import check_options
 
 __all__ = [
     "NOBODY",
@@ -39,6 +40,7 @@ __all__ = [
     "Verification",
     "blame",
     "check",
+    "check_options",
     "compare",
     "find_guilty",
     "key_of",

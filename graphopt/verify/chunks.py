@@ -13,6 +13,7 @@ import numpy as np
 
 from graphopt.ir import Model, Node, Value
 from graphopt.runtime import Kernel
+from graphopt.runtime.scratch import temporary_files
 from graphopt.verify.cuts import Cuts
 from graphopt.verify.parts import Part, PartSession, part, type_of
 from graphopt.verify.runs import Runs
@@ -37,8 +38,9 @@ class Shelf:
         self._held += value.nbytes
         if self._held <= MOST_BYTES:
             return value
-        with tempfile.TemporaryFile(prefix="graphopt-") as file:
-            value.tofile(file)
+        with temporary_files(), tempfile.TemporaryFile(prefix="graphopt-") as file:
+            file.write(np.ascontiguousarray(value).reshape(-1).view(np.uint8).data)
+            file.flush()
             return np.memmap(file, value.dtype, "r", shape=value.shape)
 
 

@@ -25,6 +25,15 @@ from graphopt.verify.results import Options, ProviderResult
 from graphopt.verify.weights import Weights
 
 
+def check_options(model: Model, options: Options) -> Feed | None:
+    """Looks whether `options` fit `model`; returns the inputs that they give. Raises: UsageError, ModelError GO024."""
+    for name in options.providers:
+        if name not in PROVIDERS:
+            raise UsageError("GO015", f"unknown provider '{name}'", hint=f"known: {', '.join(PROVIDERS)}")
+    check_names(model, options.dims)
+    return given_feed(model, options.inputs, options.dims) if options.inputs is not None else None
+
+
 class Runs:
     """A child process and the feeds of one model, whose types are inferred; a context manager.
 
@@ -33,27 +42,23 @@ class Runs:
     """
 
     def __init__(self, model: Model, options: Options, runner: Runner | None = None) -> None:
-        for name in options.providers:
-            if name not in PROVIDERS:
-                raise UsageError("GO015", f"unknown provider '{name}'", hint=f"known: {', '.join(PROVIDERS)}")
-        check_names(model, options.dims)
+        self._given = check_options(model, options)
         infer(model)
         self.options = options
         self.runner = runner or Runner(timeout=options.timeout, memory=options.memory, custom_ops=options.custom_ops)
         self._lent = runner is not None
-        self.weights = Weights()
+        self.weights = Weights(self.runner)
         self.data = data_values(model)
         self.seeds = Seeds(model)
         self._model = model
         self._candidate: Model | None = None
         self._chooser: Chooser | None = None
-        self._given = given_feed(model, options.inputs, options.dims) if options.inputs is not None else None
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        self._stack.enter_context(self.weights)
         if not self._lent:
             self._stack.enter_context(self.runner)
+        self._stack.enter_context(self.weights)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import operator
+import os
 import struct
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ import onnx
 from google.protobuf.message import Message
 from onnx import AttributeProto
 
+from graphopt.files import open_regular
 from graphopt.ir import Function, Graph, Model, Node, Tensor, Value
 from graphopt.ir.attributes import Reference, same_tensor
 from graphopt.ir.encode import node_to_proto
@@ -198,7 +200,7 @@ def identical(a: Tensor, b: Tensor) -> bool:
 
 
 def _pieces(path: Path, offset: int, length: int) -> Iterator[bytes]:
-    with path.open("rb", buffering=0) as file:
+    with os.fdopen(open_regular(path)[0], "rb", buffering=0) as file:
         file.seek(offset)
         for start in range(0, length, _LARGE_BYTES):
             yield file.read(min(_LARGE_BYTES, length - start))
@@ -215,7 +217,9 @@ def _data(tensor: Tensor) -> bytes:
     array = tensor.numpy()
     if array.dtype != object:
         return array.tobytes()
-    return b"\0".join(text if isinstance(text, bytes) else str(text).encode() for text in array.flat)
+    texts = [text if isinstance(text, bytes) else str(text).encode() for text in array.flat]
+    # With their lengths in front: a string may hold any byte.
+    return struct.pack(f"<{len(texts)}q", *map(len, texts)) + b"".join(texts)
 
 
 def _beginning(tensor: Tensor) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +14,8 @@ from onnx import TensorProto
 
 from graphopt.ir import Model, Node, Tensor, dtypes
 from graphopt.ir.encode import initializers, model_without_weights
-from graphopt.runtime import PLACEHOLDER, External
+from graphopt.runtime import PLACEHOLDER, External, Runner
+from graphopt.runtime.scratch import temporary_files
 from graphopt.verify.structure import identical
 
 _INLINE_BYTES = 4096
@@ -22,10 +24,12 @@ _INLINE_BYTES = 4096
 class Weights:
     """Where the data of constants lies: in the model's files, or in a temporary one for what is in memory only.
 
-    Where two models have the same data by the same name, it is the first model's that is used.
+    That goes into the folder of `runner`, which is open whenever there is something to place. Where two models have the
+    same data by the same name, it is the first model's that is used.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, runner: Runner | None = None) -> None:
+        self._runner = runner
         self._stack = ExitStack()
         self._file: Path | None = None
         self._end = 0
@@ -71,17 +75,24 @@ class Weights:
         return self._placed[key][1]
 
     def _spill(self, tensor: Tensor) -> tuple[Path, int, int]:
-        if self._file is None:
-            folder = self._stack.enter_context(tempfile.TemporaryDirectory(prefix="graphopt-"))
-            self._file = Path(folder) / "weights"
         raw = tensor.raw()
         data = _raw_bytes(tensor) if raw is None else raw
         offset = -(-self._end // 64) * 64
-        with self._file.open("ab") as file:
-            file.write(b"\0" * (offset - self._end))
-            file.write(data)
+        with temporary_files():
+            if self._file is None:
+                self._file = self._new_file()
+            with self._file.open("r+b") as file:
+                file.seek(offset)
+                file.write(data)
         self._end = offset + len(data)
         return self._file, offset, len(data)
+
+    def _new_file(self) -> Path:
+        beside = self._runner.folder if self._runner is not None else None
+        folder = tempfile.TemporaryDirectory(prefix="graphopt-", dir=beside, ignore_cleanup_errors=True)
+        path = Path(os.path.realpath(self._stack.enter_context(folder))) / "weights"
+        path.touch()
+        return path
 
 
 def let_go(model: Model) -> None:

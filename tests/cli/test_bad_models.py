@@ -160,7 +160,7 @@ BROKEN: dict[Break, str] = {
     external_too_short: "is too short",
     external_outside: "outside the model's folder",
     external_absolute: "outside the model's folder",
-    external_link: "outside the model's folder",
+    external_link: "symbolic link",
     wrong_size: "takes 132 bytes, its data has 128",
 }
 

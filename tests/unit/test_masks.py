@@ -44,6 +44,13 @@ PROVED = {
     "two masks": "y = Add(Where(LessOrEqual(j, i), 0.0, -inf), Where(Greater(j, Sub(i, 2)), 0.0, -inf))",
     "a triangle": "y = Trilu(float32[4, 4] -inf, 1)",
     "a lower triangle": "y = Cast(Trilu(float32[4, 5] 1.0, 0, upper=0), to=bool)",
+    "zeros and ones, bit by bit": "y = Cast(BitwiseAnd(Cast(LessOrEqual(j, i), to=int64), int64[1, 1] 1), to=bool)",
+    "a table of what is added": "y = float32[2, 2] {0, -inf, -1.0, 0}",
+    "a table of what is added in float16": "y = float16[2, 2] {0, -inf, -1.0, 0}",
+    "a table, some of its heads": f"y = Slice(Unsqueeze({TRIL}, [0]), [0], [1], [0])",
+    "a filled tensor": "y = Cast(ConstantOfShape([3, 4], value=int64[1] 2), to=bool)",
+    "a filled tensor, denied": "y = Not(Cast(ConstantOfShape([3, 4]), to=bool))",
+    "a filled tensor that is added": "y = ConstantOfShape([3, 4])",
     "a triangle of a filled tensor": "y = Trilu(Expand(-inf, Concat(Unsqueeze(s, [0]), Unsqueeze(s, [0]), axis=0)), 1)",
 }
 NOT_PROVED = {
@@ -59,6 +66,13 @@ NOT_PROVED = {
     "a triangle without its diagonal": "y = Trilu(float32[4, 4] -inf, 0)",
     "a triangle taller than wide": "y = Cast(Trilu(float32[5, 4] 1.0, 1), to=bool)",
     "every key denied": "y = Where(LessOrEqual(j, i), -inf, -inf)",
+    "bits that have none in common": "y = Cast(BitwiseAnd(int64[2, 2] 1, int64[2, 2] 2), to=bool)",
+    "fractions as integers": "y = Cast(Cast(float32[2, 2] 0.5, to=int64), to=bool)",
+    "a table of what is added to others": "y = float32[2, 2] {-inf, 0, -inf, -inf}",
+    "a filled tensor of zeros": "y = Cast(ConstantOfShape([3, 4]), to=bool)",
+    "a filled tensor of what is denied": "y = ConstantOfShape([3, 4], value=float32[1] -inf)",
+    "positions of another kind": "y = GreaterOrEqual(Mul(j, 2), Mul(i, 3))",
+    "positions that are data": "y = Less(Cast(x, to=int64), Cast(x, to=int64))",
     "a row that is broadcast": "y = Expand(Slice(Less(j, i), [0], [1], [0]), [1, 1])",
 }
 
@@ -93,3 +107,9 @@ def test_not_proved(body: str) -> None:
     text = FRAME.format(body)
     assert not never_empty(mask_of(text))
     assert not all(rows_have_keys(text, s, p) for s, p in itertools.product((1, 3), (0, 1, 3)))
+
+
+def test_a_mask_may_say_what_is_denied() -> None:
+    future = mask_of(FRAME.format(NOT_PROVED["the future alone"]))
+    assert never_empty(future, denies=True)
+    assert not never_empty(mask_of(FRAME.format(PROVED["causal"])), denies=True)

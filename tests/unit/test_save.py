@@ -18,6 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graphopt.errors import GraphoptError, ModelError, UsageError
 from graphopt.ir import Model, Tensor, load, model_to_proto, save, validate
+from graphopt.ir.side import MARK
 
 W = np.arange(2000, dtype=np.float32)
 
@@ -96,7 +97,7 @@ def test_new_weights_go_to_a_side_file(tmp_path: Path) -> None:
     before = state(tmp_path / "weights.bin")
     out = tmp_path / "out.onnx"
     assert save(with_new_weights(load(path)), out) == [tmp_path / "out.onnx.data", out]
-    assert (tmp_path / "out.onnx.data").stat().st_size == W.nbytes
+    assert (tmp_path / "out.onnx.data").read_bytes() == (W + 1).tobytes() + MARK
     assert state(tmp_path / "weights.bin") == before
     np.testing.assert_array_equal(outputs(out), [outputs(path)[0], W + 1])
 
@@ -126,11 +127,12 @@ def test_a_side_file_never_takes_the_name_of_the_input_s_data(tmp_path: Path, in
     np.testing.assert_array_equal(outputs(out), [expected[0], W + 1])
 
 
-def test_a_side_file_is_written_again_by_the_next_run(tmp_path: Path) -> None:
+def test_the_next_run_leaves_one_side_file(tmp_path: Path) -> None:
     path = in_files(tmp_path)
-    for _ in range(2):
-        save(with_new_weights(load(path)), tmp_path / "out.onnx")
-    assert names(tmp_path) == ["model.onnx", "out.onnx", "out.onnx.data", "weights.bin"]
+    out = tmp_path / "out.onnx"
+    for side in ("out.onnx.data", "out.onnx.1.data", "out.onnx.data"):
+        assert save(with_new_weights(load(path)), out) == [tmp_path / side, out]
+        assert names(tmp_path) == ["model.onnx", "out.onnx", side, "weights.bin"]
 
 
 def test_never_takes_all_weights_in(tmp_path: Path) -> None:
@@ -290,30 +292,28 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path, nobody: Callable[[], A
     assert names(tmp_path) == ["model.onnx", "weights.bin"]
 
 
-@pytest.mark.parametrize("calls", [0, 1])
-@pytest.mark.parametrize("function", ["fsync", "replace"])
+@pytest.mark.parametrize(("function", "calls"), [("fsync", 0), ("fsync", 1), ("link", 0), ("link", 1), ("replace", 0)])
 def test_nothing_half_written_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str, calls: int
 ) -> None:
-    """The disk is full: at the side file, at the model, before the first or the second is renamed."""
+    """The disk is full: at the side file, at the model, at the name of each, at the last step."""
     (tmp_path / "a").mkdir()
     out = tmp_path / "out.onnx"
     out.write_bytes(b"what was there")
     model = load(in_files(tmp_path / "a"))
-    owner = os if function == "fsync" else Path
-    real, left = getattr(owner, function), [calls]
+    real, left = getattr(os, function), [calls]
 
-    def fail(*args: object) -> object:
+    def fail(*args: object, **options: object) -> object:
         if left[0] == 0:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         left[0] -= 1
-        return real(*args)
+        return real(*args, **options)
 
-    monkeypatch.setattr(owner, function, fail)
+    monkeypatch.setattr(os, function, fail)
     with pytest.raises(ModelError, match="No space left"):
         save(model, out)
     assert out.read_bytes() == b"what was there"
-    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+    assert names(tmp_path) == ["a", "out.onnx"]
 
 
 def test_an_interrupt_leaves_nothing_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

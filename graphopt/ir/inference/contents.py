@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from graphopt.ir import dtypes
+from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Size
 from graphopt.ir.inference import sizes
 from graphopt.ir.inference.sizes import Part
@@ -24,6 +24,21 @@ def complete(elements: Iterable[Part]) -> Content | None:
     return tuple(found)
 
 
+def repeated(elements: Content, times: int) -> Content | None:
+    """The elements so many times, if that is few."""
+    return elements * times if len(elements) * times <= CONTENT_LIMIT else None
+
+
+def within(content: Content | None, dtype: int) -> Content | None:
+    """The elements, if all are small enough to go on with and numbers are such as `dtype` holds: others wrap around."""
+    if content is None or not all(map(sizes.is_plain, content)):
+        return None
+    if dtype in dtypes.INTEGERS:
+        low, high = _bounds(dtype)
+        return content if all(low <= a < high for a in content if isinstance(a, int)) else None
+    return content
+
+
 def combine(function: Callable[..., Part], *contents: Content | None) -> Content | None:
     """`function` of the elements of tensors of rank 0 or 1, broadcast against each other."""
     known = [content for content in contents if content is not None]
@@ -34,7 +49,10 @@ def combine(function: Callable[..., Part], *contents: Content | None) -> Content
         return None
     count = lengths.pop() if lengths else 1
     columns = [content * count if len(content) == 1 else content for content in known]
-    return complete(function(*row) for row in zip(*columns, strict=True))
+    try:
+        return complete(function(*row) for row in zip(*columns, strict=True))
+    except dims.TooLarge:
+        return None
 
 
 def truth(answer: bool | None) -> Part:
@@ -50,15 +68,18 @@ def cast(content: Content | None, dtype: int) -> Content | None:
         return combine(lambda a: opposite(truth(sizes.equal(a, 0))), content)
     if dtype not in dtypes.INTEGERS:
         return None
+    low, high = _bounds(dtype)
+    wide = high >= 1 << _SYMBOLIC_BITS
+    fits = all(low <= a < high if isinstance(a, int) else wide and (low < 0 or sizes.nonnegative(a)) for a in content)
+    return content if fits else None
+
+
+def _bounds(dtype: int) -> tuple[int, int]:
+    """The lowest number of an integer type, and what comes after the highest."""
     name = dtypes.NAMES[dtype]
     signed = not name.startswith("u")
     bits = int(name.removeprefix("u").removeprefix("int")) - signed
-    low, high = -(1 << bits) if signed else 0, 1 << bits
-    fits = all(
-        low <= a < high if isinstance(a, int) else bits >= _SYMBOLIC_BITS and (signed or sizes.nonnegative(a))
-        for a in content
-    )
-    return content if fits else None
+    return -(1 << bits) if signed else 0, 1 << bits
 
 
 def opposite(answer: Part) -> Part:

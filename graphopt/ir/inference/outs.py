@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from graphopt.ir.dims import Shape
-from graphopt.ir.inference.sizes import Partial
+from graphopt.ir.inference.sizes import MOST_AXES, Partial
 from graphopt.ir.node import Node, Value
 from graphopt.ir.operands import Content
 
@@ -48,7 +48,7 @@ def dtype_of(node: Node, slot: int) -> int:
 
 def unknown(rank: int | None) -> Partial | None:
     """A shape of which at most the rank is known."""
-    return None if rank is None else (None,) * rank
+    return None if rank is None or rank > MOST_AXES else (None,) * rank
 
 
 def same(node: Node) -> Outs:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from graphopt.ir import dims, dtypes
-from graphopt.ir.dims import Size
+from graphopt.ir import dtypes
+from graphopt.ir.inference import contents, sizes
 from graphopt.ir.inference.outs import Out, Outs, Table, operand, unknown
-from graphopt.ir.inference.sizes import Partial
+from graphopt.ir.inference.sizes import Part, Partial
 from graphopt.ir.node import Node
 from graphopt.ir.operands import axes, axis, known_content
 
@@ -24,15 +24,8 @@ def reduce(node: Node) -> Outs:
         shape = tuple(size for position, size in enumerate(value.shape) if position not in gone)
     content = known_content(value)
     fold = _FOLDS.get(node.op)
-    followed = (fold(content),) if fold is not None and content is not None and gone == [0] else None
-    return [Out(value.dtype, shape, followed)]
-
-
-def _sum(elements: Iterable[Size]) -> Size:
-    total: Size = 0
-    for element in elements:
-        total = dims.add(total, element)
-    return total
+    followed = [fold(content)] if fold is not None and content is not None and gone == [0] else [None]
+    return [Out(value.dtype, shape, contents.complete(followed))]
 
 
 def layer_norm(node: Node, typed: int = 0) -> Outs:
@@ -61,7 +54,7 @@ _REDUCTIONS = (
     "ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum ReduceSumSquare"
 )
 
-_FOLDS: dict[str, Callable[[Iterable[Size]], Size]] = {"ReduceProd": dims.product, "ReduceSum": _sum}
+_FOLDS: dict[str, Callable[[Iterable[Part]], Part]] = {"ReduceProd": sizes.product, "ReduceSum": sizes.total}
 
 TABLE: Table = {
     **{("", op): reduce for op in _REDUCTIONS.split()},

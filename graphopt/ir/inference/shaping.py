@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
@@ -14,6 +15,7 @@ from graphopt.ir.inference.outs import Out, Outs, Table, length, operand, shape_
 from graphopt.ir.inference.sizes import INFINITY, Part, Partial
 from graphopt.ir.node import Node, Value
 from graphopt.ir.operands import (
+    CONTENT_LIMIT,
     Content,
     Range,
     axes,
@@ -109,7 +111,7 @@ def flatten(node: Node) -> Outs:
     # Here the axis may be the rank itself.
     cut = node.attr("axis", 1)
     cut += len(value.shape) if cut < 0 else 0
-    return [Out(value.dtype, (dims.product(value.shape[:cut]), dims.product(value.shape[cut:])))]
+    return [Out(value.dtype, (sizes.product(value.shape[:cut]), sizes.product(value.shape[cut:])))]
 
 
 def squeeze(node: Node) -> Outs:
@@ -154,9 +156,8 @@ def expand(node: Node) -> Outs:
 
 def filled(shape: Partial, element: Size) -> Content | None:
     """The elements of a tensor that repeats one."""
-    known = [size for size in shape if size is not None]
-    count = dims.product(known) if len(known) == len(shape) else None
-    return contents.complete([element] * count) if isinstance(count, int) and len(shape) <= 1 else None
+    count = sizes.product(shape) if len(shape) <= 1 else None
+    return contents.repeated((element,), count) if isinstance(count, int) else None
 
 
 def tile(node: Node) -> Outs:
@@ -166,7 +167,7 @@ def tile(node: Node) -> Outs:
         return [Out(value.dtype, unknown(rank))]
     content = known_content(value)
     if content is not None and len(repeats) == 1 and isinstance(repeats[0], int):
-        content = contents.complete(content * repeats[0]) if len(value.shape) == 1 else None
+        content = contents.repeated(content, repeats[0]) if len(value.shape) == 1 else None
     else:
         content = None
     return [Out(value.dtype, tuple(map(dims.mul, value.shape, repeats)), content)]
@@ -273,7 +274,7 @@ def split(node: Node) -> Outs:
     content, numbers = known_content(value), [part for part in parts if isinstance(part, int)]
     if content is None or len(numbers) < len(parts):
         return [Out(value.dtype, shape) for shape in shapes]
-    ends = [sum(numbers[: index + 1]) for index in range(len(numbers))]
+    ends = itertools.accumulate(numbers)
     return [
         Out(value.dtype, shape, content[end - part : end])
         for shape, part, end in zip(shapes, numbers, ends, strict=True)
@@ -300,10 +301,7 @@ def concat(node: Node) -> Outs:
     result = [sizes.agree([shape[position] for shape in shapes]) for position in range(rank)]
     result[along] = None
     if len(shapes) == len(values):
-        total: Size = 0
-        for shape in shapes:
-            total = dims.add(total, shape[along])
-        result[along] = total
+        result[along] = sizes.total(shape[along] for shape in shapes)
     return [Out(dtype, tuple(result), _joined(values) if rank == 1 else None)]
 
 
@@ -311,7 +309,7 @@ def _joined(values: Sequence[Value]) -> Content | None:
     joined: list[Size] = []
     for value in values:
         content = known_content(value)
-        if content is None:
+        if content is None or len(joined) > CONTENT_LIMIT:
             return None
         joined.extend(content)
     return contents.complete(joined)
@@ -350,7 +348,7 @@ def shape_out(node: Node) -> Outs:
 
 def size_out(node: Node) -> Outs:
     shape = shape_of(node, 0)
-    return [Out(dtypes.INT64, (), None if shape is None else (dims.product(shape),))]
+    return [Out(dtypes.INT64, (), contents.complete([sizes.product(shape)] if shape is not None else [None]))]
 
 
 TABLE: Table = {

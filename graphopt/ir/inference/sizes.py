@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from graphopt.ir import dims
 from graphopt.ir.dims import Size
@@ -13,15 +13,50 @@ INFINITY = (1 << 31) - 1
 """Bounds from here on mean "to the end": no dimension is as large."""
 
 
+MOST_AXES = 1024
+"""Tensors of a higher rank are not followed."""
 _MOST_TERMS = 16
+_MOST_FACTORS = 16
 _LONGEST_NAME = 96
+_LARGEST = 2**63 - 1
 
 
 def is_plain(a: Part) -> bool:
-    """Whether `a` is known and small enough to go on with: minima of minima grow without end along a deep model."""
-    if a is None or isinstance(a, int):
-        return a is not None
-    return len(a.terms) <= _MOST_TERMS and all(len(name) <= _LONGEST_NAME for names, _ in a.terms for name in names)
+    """Whether `a` is known and small enough to go on with: minima of minima grow without end along a deep model.
+
+    So do products of products, and numbers beyond 64 bits, which no runtime has.
+    """
+    if a is None:
+        return False
+    if isinstance(a, int):
+        return abs(a) <= _LARGEST
+    return len(a.terms) <= _MOST_TERMS and all(
+        abs(factor) <= _LARGEST and len(names) <= _MOST_FACTORS and all(len(name) <= _LONGEST_NAME for name in names)
+        for names, factor in a.terms
+    )
+
+
+def product(sizes: Iterable[Part]) -> Part:
+    """The number of elements of a shape; None where a size is not known, or the product too large to be followed."""
+    known = list(sizes)
+    found = [size for size in known if size is not None]
+    try:
+        return dims.product(found) if len(found) == len(known) else None
+    except dims.TooLarge:
+        return None
+
+
+def total(sizes: Iterable[Part]) -> Part:
+    """The sum of sizes; None where one is not known, or the sum too large to be followed."""
+    result: Size = 0
+    for size in sizes:
+        if size is None:
+            return None
+        try:
+            result = dims.add(result, size)
+        except dims.TooLarge:
+            return None
+    return result
 
 
 def nonnegative(a: Size) -> bool:
@@ -95,7 +130,8 @@ def ratio(whole: Sequence[Size], parts: Sequence[Size]) -> Part:
             left.remove(part)
         else:
             right.append(part)
-    found = dims.divide(dims.product(left), dims.product(right))
+    above, below = product(left), product(right)
+    found = dims.divide(above, below) if above is not None and below is not None else None
     return found if found is not None and nonnegative(found) else None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Final
 
 from graphopt.ir import Dim, Model, Node, Shape, dims
@@ -26,20 +27,24 @@ def should_hold(model: Model) -> list[Equation]:
 def solve(equations: Sequence[Equation], bound: Mapping[str, int], known: Collection[str]) -> Solution:
     """Sizes of names in terms of others, as far as the equations say; `bound` are numbers that stay.
 
-    A name that is not `known` is settled before one that is. An equation that contradicts the earlier ones is left out.
+    A name that is not `known` is settled before one that is. An equation that contradicts the earlier ones is left out,
+    and one after which a size would be too large an expression.
     """
     found: dict[str, Size] = dict(bound)
-    for left, right in equations:
-        rest = _reduced(_put(dims.sub(left, right), found))
-        name = _to_settle(rest, known)
-        if name is None:
-            continue
-        value = _settled(rest, name)
-        if value is None:
-            continue
-        found = {other: _put(size, {name: value}) for other, size in found.items()}
-        found[name] = value
+    for equation in equations:
+        with suppress(dims.TooLarge):
+            found = _solved(equation, found, known)
     return {name: size for name, size in found.items() if name not in bound}
+
+
+def _solved(equation: Equation, found: dict[str, Size], known: Collection[str]) -> dict[str, Size]:
+    """`found`, and what follows from one more equation. Raises: TooLarge."""
+    rest = _reduced(_put(dims.sub(*equation), found))
+    name = _to_settle(rest, known)
+    value = _settled(rest, name) if name is not None else None
+    if name is None or value is None:
+        return found
+    return {other: _put(size, {name: value}) for other, size in found.items()} | {name: value}
 
 
 def _put(size: Size, values: Mapping[str, Size]) -> Size:

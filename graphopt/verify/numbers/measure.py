@@ -15,6 +15,7 @@ from graphopt.verify.numbers.scales import blocks, has_far_columns, rows
 from graphopt.verify.numbers.tolerance import K, epsilon, is_float, smallest
 from graphopt.verify.results import Comparison, worst
 
+NO_ELEMENTS: Final = "it has no elements to compare"
 _NOTHING: Final = "every value is NaN"
 
 
@@ -94,7 +95,7 @@ def _tensor(
         kinds = [f"{x.dtype}{list(x.shape)}" for x in (a, b)]
         return Comparison(name, "unequal", reason=f"{kinds[0]} in the reference, {kinds[1]} in the candidate")
     if a.size == 0:
-        return Comparison(name, "skipped", reason="it has no elements to compare")
+        return Comparison(name, "skipped", reason=NO_ELEMENTS)
     moved = [draw for draw in moved if draw.dtype == a.dtype and draw.shape == a.shape]
     if not is_float(a):
         return _exact(name, a, b, moved)

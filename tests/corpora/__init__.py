@@ -1,0 +1,1 @@
+"""Models made for tests: files that are bad, and files that are odd but good."""

@@ -1,0 +1,182 @@
+"""Makes single mistakes in graphopt's own source at random, and shows whether a test notices.
+
+    python tools/source_mutants.py --each 20
+    python tools/source_mutants.py graphopt/ir/graph.py --each 100 --seed 3
+    python tools/source_mutants.py graphopt/ir/graph.py --each 100 --seed 3 --only 17 --only 40
+
+Tried on a copy of the checkout in a temporary folder. One run of all quick tests shows which of them execute which
+line; a mutant meets those that execute its own, the quickest first, until one fails. It survives where none does.
+`timed out` is what makes a test run many times as long as it did: that is noticed too. Exits with 1 when fewer than
+`--least` percent are noticed.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import sys
+import tempfile
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import click
+from coverage import CoverageData
+from source_mutations import SourceMutant, source_mutants
+from weaken import Copy, copied
+
+CORE: Final = tuple(
+    f"graphopt/{folder}/{name}.py"
+    for folder, names in (
+        ("ir", "graph node ledger load save wire tensor encode validate dims infer versions"),
+        ("rewrite", "search matcher engine index pattern replacement worklist facts leaves constraints"),
+    )
+    for name in names.split()
+)
+"""What a mistake in harms most: the graph, how it is read and written, and what finds and replaces."""
+
+_TESTS: Final = ("tests/unit", "tests/property/test_matching.py")
+_OTHERS: Final = (
+    *("verify", "quantize", "bench", "runtime", "zoo", "targets", "cuda", "docs", "kernels_page", "check_rule"),
+    *("errors", "fixpoint", "mutations", "scale"),
+)
+"""Tests in these folders that are of something else, or slow."""
+
+_ALL: Final = 1800.0
+_SECONDS: Final = 20.0
+"""What the tests of one mutant may take where none fails."""
+_LIMIT: Final = 30.0, 8.0
+"""A run has not ended after so many seconds, and so many times as long as without a mistake."""
+_RUN: Final = re.compile(r"^\s*([\d.]+)s call +(.+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Lines:
+    """Which tests execute which line of a file, and how many seconds each test takes."""
+
+    tests: dict[tuple[str, int], frozenset[str]]
+    seconds: dict[str, float]
+
+    def of(self, file: str, mutant: SourceMutant) -> list[str]:
+        """The tests that execute a mutant, the quickest first; those of the whole file where it runs on import."""
+        lines = range(mutant.line, mutant.last + 1)
+        found = {test for line in lines for test in self.tests.get((file, line), ())}
+        if "" in found:
+            found = {test for (name, _), tests in self.tests.items() if name == file for test in tests}
+        chosen, total = [], 0.0
+        for test in sorted(found - {""}, key=lambda test: (self.seconds.get(test, 0.0), test)):
+            total += self.seconds.get(test, 0.0)
+            if total <= _SECONDS:
+                chosen.append(test)
+        return chosen
+
+
+def executed(copy: Copy, tests: Sequence[str]) -> Lines:
+    """Runs all tests once. Raises: ClickException where one fails without any mistake."""
+    shutil.copy(Path(__file__).with_name("executed_lines.py"), copy.folder)
+    status, output = copy.test(tests, "-p", "executed_lines", "--durations=0", "-vv", seconds=_ALL)
+    if status:
+        raise click.ClickException(f"the tests fail as it is:\n{output[-3000:]}")
+    found: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
+    coverage = CoverageData(str(copy.folder / ".coverage"))
+    coverage.read()
+    for path in coverage.measured_files():
+        for line, contexts in coverage.contexts_by_lineno(path).items():
+            found[str(Path(path).relative_to(copy.folder)), line].update(contexts)
+    seconds = {test: float(time) for time, test in _RUN.findall(output)}
+    return Lines({place: frozenset(tests) for place, tests in found.items()}, seconds)
+
+
+def quick_tests(folder: Path) -> list[str]:
+    """The files of tests that mutants meet."""
+    files = [path for place in _TESTS for path in ([folder / place] if place.endswith(".py") else _in(folder / place))]
+    return [str(path.relative_to(folder)) for path in files]
+
+
+def _in(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.glob("test_*.py")):
+        if path.stem == "test_ir_mutations" or not any(word in path.stem for word in _OTHERS):
+            yield path
+
+
+@contextmanager
+def _with(path: Path, text: str) -> Iterator[None]:
+    before = path.read_text()
+    path.write_text(text)
+    try:
+        yield
+    finally:
+        path.write_text(before)
+
+
+def verdict(copy: Copy, file: str, mutant: SourceMutant, lines: Lines) -> str:
+    """`killed`, `timed out`, `survived`, or `unseen` where no test executes it."""
+    tests = lines.of(file, mutant)
+    if not tests:
+        return "unseen"
+    path = copy.folder / file
+    chosen = copy.folder / "chosen.txt"
+    chosen.write_text("\n".join(tests))
+    floor, times = _LIMIT
+    with _with(path, mutant.applied(path.read_text())):
+        seconds = floor + times * sum(lines.seconds.get(test, 0.0) for test in tests)
+        status, output = copy.test([f"@{chosen}"], "-x", "--no-header", "--tb=no", seconds=seconds)
+    if status == 1 and not output:
+        return "timed out"
+    return "survived" if status == 0 else "killed"
+
+
+@click.command()
+@click.argument("files", nargs=-1)
+@click.option("--each", default=20, show_default=True, help="Mutants of each file.")
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "--only", type=int, multiple=True, metavar="N", help="Only this mutant of those; may be given several times."
+)
+@click.option("--least", default=0.0, show_default=True, help="Percent that must be noticed.")
+def main(files: tuple[str, ...], each: int, seed: int, only: tuple[int, ...], least: float) -> None:
+    """Prints each survivor as a difference, then a table of all."""
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = copied(Path(folder))
+        copy.check_own()
+        lines = executed(copy, quick_tests(copy.folder))
+        drawn = [
+            (file, mutant) for file in files or CORE for mutant in _drawn(copy.folder / file, each, f"{seed} {file}")
+        ]
+        for place, (file, mutant) in enumerate(drawn, 1):
+            if only and place not in only:
+                continue
+            said = verdict(copy, file, mutant, lines)
+            found[file][said] += 1
+            if said in ("survived", "unseen"):
+                lost = mutant.diff((copy.folder / file).read_text())
+                click.echo(f"{place}: {file}:{mutant.line} {mutant.kind} {said}\n{lost}\n")
+    share = _table(found)
+    sys.exit(share < least)
+
+
+def _drawn(path: Path, each: int, seed: str) -> list[SourceMutant]:
+    every = source_mutants(path.read_text())
+    return sorted(random.Random(seed).sample(every, min(each, len(every))), key=lambda one: one.start)
+
+
+def _table(found: dict[str, Counter[str]]) -> float:
+    """Prints the figures; returns the percentage that was noticed."""
+    columns = ("killed", "timed out", "survived", "unseen")
+    click.echo(f"| file | mutants | {' | '.join(columns)} | noticed |\n|---|{'---|' * (len(columns) + 2)}")
+    whole: Counter[str] = Counter()
+    for file, counts in [*found.items(), ("all", whole)]:
+        whole += counts if file != "all" else Counter()
+        noticed = 100 * (counts["killed"] + counts["timed out"]) / max(counts.total(), 1)
+        figures = " | ".join(str(counts[column]) for column in columns)
+        click.echo(f"| {file} | {counts.total()} | {figures} | {noticed:.1f} % |")
+    return 100 * (whole["killed"] + whole["timed out"]) / max(whole.total(), 1)
+
+
+if __name__ == "__main__":
+    main()
