@@ -83,6 +83,12 @@ class Tally:
             self.first.setdefault(finding.sign, command)
         return [finding for finding in outcome.findings if self.found[finding.sign] <= _KEPT]
 
+    def write(self) -> None:
+        """Writes the tally where findings are kept, once in a while."""
+        if self.keep is not None and sum(self.tried.values()) % 50 == 0:
+            self.keep.mkdir(parents=True, exist_ok=True)
+            (self.keep / "tally.txt").write_text("\n".join([*self.lines(), ""]))
+
     def lines(self) -> Iterator[str]:
         seconds = time.monotonic() - self.start
         for kind, count in self.tried.items():
@@ -147,13 +153,14 @@ def main(
         seeds = write_pool(pool or Path(scratch) / "pool", exports)
         where = f" --pool {pool}" if pool else ""
         try:
-            for number, kind in itertools.product(numbers, kinds):
+            for number, kind in ((number, kind) for number in numbers for kind in kinds):
                 if seconds is not None and time.monotonic() - tally.start > seconds:
                     break
                 case = made(kind, seed, number, seeds)
                 command = f"python tools/fuzz.py {kind} --seed {seed} --only {number}{where}"
                 if write is not None:
                     keep(write, Finding(""), case, command)
+                tally.write()
                 for finding in tally.add(kind, worker.try_case(case), command):
                     click.echo(f"{command}\n    {finding.sign}\n    {case.origin}", err=True)
                     if only is not None:

@@ -59,17 +59,16 @@ class Pool:
         return Seed(f"{path.parent.name}/{path.stem}", path.read_bytes(), feeds, files)
 
 
-def write_pool(folder: Path, exports: Iterable[Path] = ()) -> Pool:
+GROUPS = ("rules", "pairs", "exotic", "backend", "exports")
+
+
+def write_pool(folder: Path, exports: Iterable[Path] = (), groups: Iterable[str] = GROUPS) -> Pool:
     """The pool in `folder`, which is made where it is not there; `exports` are folders of models."""
     if not folder.exists():
-        for group, seeds in (
-            ("backend", _backend()),
-            ("rules", _rules()),
-            ("pairs", _pairs()),
-            ("exotic", _exotic()),
-            ("exports", _exports(exports)),
-        ):
-            _write(folder / group, seeds)
+        makers = (_rules(), _pairs(), _exotic(), _backend(), _exports(exports))
+        for group, seeds in zip(GROUPS, makers, strict=True):
+            if group in groups:
+                _write(folder / group, seeds)
     return Pool(folder)
 
 

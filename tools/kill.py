@@ -23,6 +23,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,10 @@ import click
 from kill_cases import CASES, Case, computed, fresh, litter, state
 
 from graphopt.cli import main as program
-from graphopt.cli.app import run as preloaded
 
+_IMPORTED = ("graphopt.cli.app", "graphopt.report.quantization", "graphopt.report.html", "graphopt.report.terminal")
 _SUBREAPER = 36
+_STATES = ("absent", "old", "new", "torn")
 _PATIENCE = 20.0
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 _CHANGES = ("os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.truncate", "os.chmod", "shutil.rmtree")
@@ -59,12 +61,16 @@ def main(points: int, seed: int, only: str) -> None:
     rng = random.Random(seed)
     cases = [case for case in CASES if only in case.name]
     with tempfile.TemporaryDirectory(prefix="kill-") as folder:
-        preloaded(["rules", "--quiet"])
+        for module in _IMPORTED:
+            import_module(module)
         gc.freeze()  # or each process would copy all memory when it counts
-        root = Path(folder) / "run"
-        rows = [_row(case, root, len(range(i, points, len(cases))), rng) for i, case in enumerate(cases)]
-    _print(rows)
-    sys.exit(any(row.broken for row in rows))
+        print(f"{'case':34}points{''.join(f'{one:>8}' for one in _STATES)}   wrong  left; left after the next run")
+        broken = False
+        for number, case in enumerate(cases):
+            row = _row(case, Path(folder) / "run", len(range(number, points, len(cases))), rng)
+            broken |= bool(row.broken)
+            _print(row)
+    sys.exit(broken)
 
 
 def _row(case: Case, root: Path, points: int, rng: random.Random) -> Row:
@@ -202,17 +208,12 @@ def _kind(path: str) -> str:
     return f"{folder}/{'.*.tmp' if hidden else name.split('-')[0]}"
 
 
-def _print(rows: list[Row]) -> None:
-    states = ("absent", "old", "new", "torn")
-    print(f"{'case':34}points{''.join(f'{one:>8}' for one in states)}   wrong  left; left after the next run")
-    for row in rows:
-        counts = "".join(f"{row.states[one]:>8}" for one in states)
-        print(
-            f"{row.name:34}{row.states.total():>6}{counts}{len(row.broken):>8}  {_said(row.litter)}; {_said(row.stays)}"
-        )
-    for row in rows:
-        for one in row.broken:
-            print(one, file=sys.stderr)
+def _print(row: Row) -> None:
+    counts = "".join(f"{row.states[one]:>8}" for one in _STATES)
+    left = f"{_said(row.litter)}; {_said(row.stays)}"
+    print(f"{row.name:34}{row.states.total():>6}{counts}{len(row.broken):>8}  {left}", flush=True)
+    for one in row.broken:
+        print(one, file=sys.stderr, flush=True)
 
 
 def _said(files: Counter[str]) -> str:

@@ -7,8 +7,9 @@ Each model of tests/corpora/exotic is written into a folder of its own and given
 may take 8 GB and 20 seconds. What comes out is judged here, the first that holds: the input files were changed; bytes
 went into the output that the model does not read; the tool crashed; hung; refused the model with an error; wrote
 nothing; the output computes something else (onnxruntime, its optimizer off); it lost something (inputs, outputs,
-metadata, training, functions that are needed, or it is no longer accepted by onnx.checker or onnxruntime, which took the
-original); else it is preserved or better. The bad files of tests/corpora/bad are to be refused, with nothing written.
+metadata, training, functions that are needed, or what took the original, onnx.checker or onnxruntime, takes it no
+more); else it is preserved or better. The files of tests/corpora/bad are to be refused, each with an error, and nothing
+is to be written.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from graphopt.runtime import Runner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
+from corpora.bad import BAD, MARKER, Bad, write
+from corpora.bad_run import snapshot
 from corpora.exotic import EXOTICS, Exotic, drawn
 from corpora.exotic.kept import differences
 
@@ -43,6 +46,16 @@ OUTCOMES = (
     "lost something",
     "wrote nothing",
     "refused",
+    "crashed",
+    "hung",
+    "leaked",
+    "changed its input",
+)
+BAD_OUTCOMES = (
+    "refused, nothing written",
+    "refused, something written",
+    "accepted",
+    "out of memory",
     "crashed",
     "hung",
     "leaked",
@@ -67,10 +80,33 @@ def judged(exotic: Exotic, bench: Bench, runner: Runner, folder: Path) -> tuple[
     if not output.exists():
         return "wrote nothing", ""
     lost = loss(exotic, source, output, runner)
-    wrong = [] if lost[:1] == [_NO_LOAD] else errors(exotic, source, output, runner)
-    if wrong:
-        return "silently wrong", wrong[0]
+    if lost[:1] != [_NO_LOAD] and exotic.runs and not exotic.random:
+        try:
+            wrong = differing(exotic, source, output, runner)
+        except GraphoptError as error:
+            lost.append(f"it does not run: {error.message}")
+        else:
+            if wrong:
+                return "silently wrong", f"'{wrong[0]}' differs"
     return ("lost something", "; ".join(lost)) if lost else ("preserved or better", "")
+
+
+def judged_bad(bad: Bad, bench: Bench, folder: Path) -> tuple[str, str]:
+    """(outcome, why) of one bad file."""
+    source = write(bad, folder / "models")
+    before = snapshot(folder)
+    ending = bench.run(source, folder / "models" / "out.onnx")
+    after = snapshot(folder)
+    new = [folder / name for name in after.keys() - before.keys()]
+    if any(after.get(name) != was for name, was in before.items() if name != source.parent.name):
+        return "changed its input", "files that were there"
+    if any(MARKER[:8] in path.read_bytes() for path in new if path.is_file()):
+        return "leaked", "bytes of another folder"
+    if any(word in ending.said for word in ("MemoryError", "bad_alloc", "cannot allocate")):
+        return "out of memory", ending.said
+    if ending.kind == "error":
+        return "refused, something written" if new else "refused, nothing written", ending.said
+    return ("accepted", "and written" if new else "but nothing written") if ending.kind == "done" else (ending.kind, "")
 
 
 _NO_LOAD = "onnxruntime does not load it"
@@ -96,22 +132,16 @@ def loss(exotic: Exotic, source: Path, output: Path, runner: Runner) -> list[str
     return found + differences(onnx.load(source, load_external_data=False), after)
 
 
-def errors(exotic: Exotic, source: Path, output: Path, runner: Runner) -> list[str]:
-    """How the outputs differ from those of the original."""
-    if not exotic.runs or exotic.random:
-        return []
+def differing(exotic: Exotic, source: Path, output: Path, runner: Runner) -> list[str]:
+    """The outputs that are not those of the original. Raises: GraphoptError where the model does not run."""
     made = exotic.make()
     feeds = dict(made.feeds) if made.feeds is not None else drawn(made.proto)
     with runner.load(source, optimize=False) as session:
         expected = session.run(feeds)
-    try:
-        with runner.load(output, optimize=False) as session:
-            fed = {port.name: feeds[port.name] for port in session.inputs if port.name in feeds}
-            found = session.run(fed)
-    except GraphoptError as error:
-        return [f"it does not run: {error.message}"]
+    with runner.load(output, optimize=False) as session:
+        found = session.run({port.name: feeds[port.name] for port in session.inputs if port.name in feeds})
     # One that is called otherwise is lost, which is told elsewhere.
-    return [f"'{name}' differs" for name in expected if name in found and not same(expected[name], found[name])]
+    return [name for name in expected if name in found and not same(expected[name], found[name])]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -147,6 +177,17 @@ def swept(tool: str, models: Sequence[Exotic]) -> Iterator[tuple[Exotic, str, st
                 shutil.rmtree(folder)
 
 
+def swept_bad(tool: str, files: Sequence[Bad]) -> Iterator[tuple[Bad, str, str]]:
+    """Each bad file with its outcome and why."""
+    with Bench(tool) as bench:
+        for bad in files:
+            folder = Path(tempfile.mkdtemp(prefix="preserved-"))
+            try:
+                yield bad, *judged_bad(bad, bench, folder)
+            finally:
+                shutil.rmtree(folder)
+
+
 @click.command(help=__doc__)
 @click.option("--tool", "tools", multiple=True, type=click.Choice(list(TOOLS)), help="only these")
 @click.option("--only", default="", help="models whose names contain this")
@@ -154,17 +195,23 @@ def swept(tool: str, models: Sequence[Exotic]) -> Iterator[tuple[Exotic, str, st
 def main(tools: tuple[str, ...], only: str, listed: bool) -> None:
     console = Console()
     models = [exotic for exotic in EXOTICS if only in exotic.name]
-    counts: dict[str, Counter[str]] = {}
-    for tool in tools or TOOLS:
-        counts[tool] = Counter()
-        for exotic, outcome, why in swept(tool, models):
-            counts[tool][outcome] += 1
-            if listed and outcome != OUTCOMES[0]:
-                console.print(f"{tool}: {exotic.name}: {outcome}: {why[:200]}", markup=False, highlight=False)
-    table = Table(f"{len(models)} exotic valid models", *counts)
-    for outcome in OUTCOMES:
-        table.add_row(outcome, *(str(found[outcome]) for found in counts.values()))
-    console.print(table)
+    files = [bad for bad in BAD if only in bad.name]
+    sweeps: list[tuple[str, int, tuple[str, ...], Callable[[str], Iterator[tuple[Exotic | Bad, str, str]]]]] = [
+        ("exotic valid models", len(models), OUTCOMES, lambda tool: swept(tool, models)),
+        ("bad files", len(files), BAD_OUTCOMES, lambda tool: swept_bad(tool, files)),
+    ]
+    for title, number, outcomes, sweep in sweeps:
+        counts: dict[str, Counter[str]] = {}
+        for tool in (tools or TOOLS) if number else ():
+            counts[tool] = Counter()
+            for case, outcome, why in sweep(tool):
+                counts[tool][outcome] += 1
+                if listed and outcome != outcomes[0]:
+                    console.print(f"{tool}: {case.name}: {outcome}: {why[:200]}", markup=False, highlight=False)
+        table = Table(f"{number} {title}", *counts)
+        for outcome in outcomes:
+            table.add_row(outcome, *(str(found[outcome]) for found in counts.values()))
+        console.print(table)
 
 
 if __name__ == "__main__":

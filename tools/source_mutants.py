@@ -12,6 +12,7 @@ line; a mutant meets those that execute its own, the quickest first, until one f
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import shutil
@@ -19,10 +20,9 @@ import sys
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 from coverage import CoverageData
@@ -47,10 +47,12 @@ _OTHERS: Final = (
 """Tests in these folders that are of something else, or slow."""
 
 _ALL: Final = 1800.0
-_SECONDS: Final = 20.0
+_SECONDS: Final = 5.0
 """What the tests of one mutant may take where none fails."""
-_LIMIT: Final = 30.0, 8.0
-"""A run has not ended after so many seconds, and so many times as long as without a mistake."""
+_LIMIT: Final = 5.0, 6.0
+"""A run does not end that takes so many seconds, and so many times as long as without a mistake."""
+_SLOW: Final = 4.0
+"""How many seconds one of the processor may take."""
 _RUN: Final = re.compile(r"^\s*([\d.]+)s call +(.+)$", re.MULTILINE)
 
 
@@ -73,6 +75,11 @@ class Lines:
             if total <= _SECONDS:
                 chosen.append(test)
         return chosen
+
+    def limit(self, tests: Sequence[str]) -> float:
+        """The seconds of a processor after which these tests do not end any more."""
+        floor, times = _LIMIT
+        return floor + times * sum(self.seconds.get(test, 0.0) for test in tests)
 
 
 def executed(copy: Copy, tests: Sequence[str]) -> Lines:
@@ -103,28 +110,53 @@ def _in(folder: Path) -> Iterator[Path]:
             yield path
 
 
-@contextmanager
-def _with(path: Path, text: str) -> Iterator[None]:
-    before = path.read_text()
-    path.write_text(text)
-    try:
-        yield
-    finally:
-        path.write_text(before)
+def verdicts(copy: Copy, drawn: Sequence[tuple[str, SourceMutant]], lines: Lines, tests: Sequence[str]) -> list[str]:
+    """`killed`, `timed out`, `survived`, or `unseen` where no test executes it, for each mutant.
+
+    Those in functions are made in the memory of a process that has collected all tests, those that run on import in
+    their file.
+    """
+    shutil.copy(Path(__file__).with_name("mutant_loop.py"), copy.folder)
+    seen = {place: lines.of(file, mutant) for place, (file, mutant) in enumerate(drawn)}
+    jobs = {
+        place: _job(copy.folder, *drawn[place], found, lines.limit(found))
+        for place, found in seen.items()
+        if found and drawn[place][1].function is not None
+    }
+    (copy.folder / "jobs.json").write_text(json.dumps(list(jobs.values())))
+    status, output = copy.test(tests, "-p", "mutant_loop", seconds=_ALL * len(drawn))
+    if status:
+        raise click.ClickException(f"the tests cannot be collected:\n{output[-3000:]}")
+    said = dict(zip(jobs, (copy.folder / "verdicts.txt").read_text().split("\n"), strict=False))
+    return [
+        _alone(copy, *one, seen[place], lines) if said.get(place, "unborn") == "unborn" else said[place]
+        for place, one in enumerate(drawn)
+    ]
 
 
-def verdict(copy: Copy, file: str, mutant: SourceMutant, lines: Lines) -> str:
-    """`killed`, `timed out`, `survived`, or `unseen` where no test executes it."""
-    tests = lines.of(file, mutant)
+def _job(folder: Path, file: str, mutant: SourceMutant, tests: Sequence[str], seconds: float) -> dict[str, Any]:
+    path = folder / file
+    return {
+        "module": file.removesuffix(".py").replace("/", "."),
+        "code": [str(path), *(mutant.function or ())],
+        "source": mutant.applied(path.read_text()),
+        "tests": tests,
+        "seconds": seconds,
+    }
+
+
+def _alone(copy: Copy, file: str, mutant: SourceMutant, tests: Sequence[str], lines: Lines) -> str:
+    """The verdict on a mutant that is written to its file."""
     if not tests:
         return "unseen"
-    path = copy.folder / file
-    chosen = copy.folder / "chosen.txt"
+    path, chosen = copy.folder / file, copy.folder / "chosen.txt"
     chosen.write_text("\n".join(tests))
-    floor, times = _LIMIT
-    with _with(path, mutant.applied(path.read_text())):
-        seconds = floor + times * sum(lines.seconds.get(test, 0.0) for test in tests)
-        status, output = copy.test([f"@{chosen}"], "-x", "--no-header", "--tb=no", seconds=seconds)
+    before = path.read_text()
+    path.write_text(mutant.applied(before))
+    try:
+        status, output = copy.test([f"@{chosen}"], "-x", "--no-header", "--tb=no", seconds=_SLOW * lines.limit(tests))
+    finally:
+        path.write_text(before)
     if status == 1 and not output:
         return "timed out"
     return "survived" if status == 0 else "killed"
@@ -144,18 +176,17 @@ def main(files: tuple[str, ...], each: int, seed: int, only: tuple[int, ...], le
     with tempfile.TemporaryDirectory() as folder:
         copy = copied(Path(folder))
         copy.check_own()
-        lines = executed(copy, quick_tests(copy.folder))
-        drawn = [
-            (file, mutant) for file in files or CORE for mutant in _drawn(copy.folder / file, each, f"{seed} {file}")
-        ]
-        for place, (file, mutant) in enumerate(drawn, 1):
-            if only and place not in only:
-                continue
-            said = verdict(copy, file, mutant, lines)
+        tests = quick_tests(copy.folder)
+        lines = executed(copy, tests)
+        drawn = [(file, one) for file in files or CORE for one in _drawn(copy.folder / file, each, f"{seed} {file}")]
+        numbered = {number: one for number, one in enumerate(drawn, 1) if not only or number in only}
+        for (number, (file, mutant)), said in zip(
+            numbered.items(), verdicts(copy, list(numbered.values()), lines, tests), strict=True
+        ):
             found[file][said] += 1
             if said in ("survived", "unseen"):
                 lost = mutant.diff((copy.folder / file).read_text())
-                click.echo(f"{place}: {file}:{mutant.line} {mutant.kind} {said}\n{lost}\n")
+                click.echo(f"{number}: {file}:{mutant.line} {mutant.kind} {said}\n{lost}\n")
     share = _table(found)
     sys.exit(share < least)
 

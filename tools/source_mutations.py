@@ -149,6 +149,8 @@ class SourceMutant:
     start: int
     end: int
     text: str
+    function: tuple[str, int] | None
+    """The outermost function it is in: qualified name, first line. None where it runs on import."""
 
     def applied(self, source: str) -> str:
         whole = source.encode()
@@ -169,14 +171,32 @@ def source_mutants(source: str) -> list[SourceMutant]:
     offsets = [0]
     for line in source.encode().splitlines(keepends=True):
         offsets.append(offsets[-1] + len(line))
-    found = []
-    for node in _meant(ast.parse(source)):
+    tree, found = ast.parse(source), []
+    spans = list(_functions(tree.body))
+    for node in _meant(tree):
         for change in CHANGES:
             for place, text in change(node):
                 last, column = place.end_lineno or place.lineno, place.end_col_offset or 0
                 start, end = offsets[place.lineno - 1] + place.col_offset, offsets[last - 1] + column
-                found.append(SourceMutant(change.__name__, place.lineno, last, start, end, text))
+                found.append(SourceMutant(change.__name__, place.lineno, last, start, end, text, _around(spans, place)))
     return sorted(found, key=lambda one: (one.start, one.end, one.kind, one.text))
+
+
+def _functions(body: list[ast.stmt], within: str = "") -> Iterator[tuple[str, int, int]]:
+    """Qualified name, first and last line of the functions that are in no other."""
+    for node in body:
+        match node:
+            case ast.ClassDef():
+                yield from _functions(node.body, f"{within}{node.name}.")
+            case ast.FunctionDef():
+                first = min([node.lineno, *(one.lineno for one in node.decorator_list)])
+                yield f"{within}{node.name}", first, node.end_lineno or node.lineno
+
+
+def _around(functions: list[tuple[str, int, int]], place: Place) -> tuple[str, int] | None:
+    # Defaults of arguments are not in the code of the function.
+    found = (one for one in functions if one[1] < place.lineno <= one[2])
+    return next(((name, first) for name, first, _ in found), None)
 
 
 def _meant(tree: ast.Module) -> Iterator[Place]:

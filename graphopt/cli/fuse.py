@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from graphopt.cli.beside import beside
 from graphopt.cli.options import checking, deciding, only, screen, writing
 from graphopt.cli.screen import Screen
 from graphopt.cli.signals import stoppable
@@ -25,16 +26,10 @@ def fuse(screen: Screen, model: str, output: str | None, dims: tuple[tuple[str, 
     from graphopt import pipeline
     from graphopt.report import schema, terminal
 
-    target = Path(output) if output else _beside(model)
+    target = Path(output) if output else beside(model, ".fused.onnx")
     screen.refuse_report_at(target)
     with stoppable(target):
         with screen.progress() as progress:
             result = pipeline.fuse(model, target, dims=dict(dims), progress=progress, **options)
         screen.show(schema.fusion(result), lambda: terminal.fusion(result, verbose=screen.verbose))
     return screen.fail(*result.errors)
-
-
-def _beside(model: str) -> Path | None:
-    """`model.fused.onnx` for `model.onnx`; None for what cannot be a file."""
-    path = Path(model)
-    return path.with_suffix(".fused.onnx") if path.name else None

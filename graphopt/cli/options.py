@@ -105,7 +105,9 @@ _timeout = click.option(
     show_default=True,
     help="Seconds for each request to the process that runs models.",
 )
-_memory = click.option("--memory", type=SIZE, help="Memory that the process that runs models may take.")
+_memory = click.option(
+    "--memory", type=SIZE, help="Memory that the process that runs models may take; default: all there is."
+)
 _providers = click.option(
     "--provider",
     "providers",

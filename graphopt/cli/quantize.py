@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from graphopt.cli.beside import beside
 from graphopt.cli.options import all_of, deciding, only, running, screen, writing
 from graphopt.cli.screen import Screen
 from graphopt.cli.signals import stoppable
@@ -116,7 +117,9 @@ def quantize(
     from graphopt.report import html, schema
     from graphopt.report.quantization import quantization
 
-    target = Path(output) if output else _beside(model, options["mode"])
+    target = (
+        Path(output) if output else beside(model, ".float16.onnx" if options["mode"] == "float16" else ".int8.onnx")
+    )
     screen.refuse_report_at(target)
     screen.refuse_page_at(report, target)
     page = Path(report) if report is not None else None
@@ -137,9 +140,3 @@ def quantize(
             html.write(found, report)
         screen.show(found, lambda: quantization(result, verbose=screen.verbose))
     return screen.fail(*result.errors)
-
-
-def _beside(model: str, mode: str) -> Path | None:
-    """`model.int8.onnx` for `model.onnx`, named after what it holds; None for what cannot be a file."""
-    path = Path(model)
-    return path.with_suffix(".float16.onnx" if mode == "float16" else ".int8.onnx") if path.name else None

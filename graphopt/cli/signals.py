@@ -72,8 +72,9 @@ def ignore() -> None:
     signal.setitimer(signal.ITIMER_REAL, 0)
     for number in _WORDS:
         if signal.getsignal(number) in (_leave, _stop):
-            # Not SIG_IGN: Python would complain of a signal that came already and was not yet seen to.
+            # In two steps: Python complains where one that came already is to be ignored.
             signal.signal(number, lambda *_: None)
+            signal.signal(number, signal.SIG_IGN)
 
 
 def stop_behind(error: BaseException | None) -> Stopped | None:

@@ -26,6 +26,15 @@ MOST_MEMORY: Final = 5_000_000_000
 
 _NODE, _CONSTANT, _INFO = 2500, 1000, 300
 
+_DAMAGED: Final = "the file is damaged, or its exporter has a bug: export the model again"
+_HINTS: Final = {
+    "GO031": "external data lies beside the model, in files",
+    "GO037": "external data is a file in the model's folder, and there a number of bytes at a number of bytes",
+    "GO042": "every value of a scope, and every function, has its own name",
+    "GO045": "no node may read, through others, what it writes",
+    "GO133": "functions may call each other, but not in a circle",
+}
+
 _ONE: Final = {
     AttributeProto.FLOAT: "f",
     AttributeProto.INT: "i",
@@ -175,7 +184,8 @@ class Admission:
 
     def error(self, code: str, message: str, place: str = "", hint: str = "") -> ModelError:
         """What is wrong at a place in the model."""
-        return ModelError(code, message, f"{self.where}: {place}" if place else self.where, hint)
+        where = f"{self.where}: {place}" if place else self.where
+        return ModelError(code, message, where, hint or _HINTS.get(code, _DAMAGED))
 
     def _typed(self, proto: AttributeProto, kind: int, place: str) -> None:
         filled = [name for name in _ONE.values() if proto.HasField(name)]

@@ -75,9 +75,12 @@ def type_proto(dtype: int, shape: Shape | None) -> onnx.TypeProto:
 
 
 def value_info(value: Value, name: str | None = None) -> onnx.ValueInfoProto:
-    """What the file said of `value`, else what is known of it."""
+    """What the file said of `value`, else what is known of it: no more than the name where that is no type."""
     if value.info is not None and name in (None, value.info.name):
         return value.info
+    if not value.dtype:
+        # onnxruntime infers a type that is not said, and refuses one that is said to be unknown.
+        return onnx.ValueInfoProto(name=name or value.name)
     return onnx.helper.make_value_info(name or value.name, type_proto(value.dtype, value.shape))
 
 

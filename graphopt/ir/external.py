@@ -25,6 +25,7 @@ KNOWN = ("location", "offset", "length", "checksum", "basepath")
 
 _NUMBER = re.compile(r"[0-9]{1,19}")
 _MOST = (1 << 63) - 1
+_SMALL = 1 << 16
 _COPY = "copy the weights into the model's folder: a model may not read files elsewhere"
 
 
@@ -93,11 +94,16 @@ def opened(base: Path, location: str, where: str) -> Iterator[tuple[int, int]]:
 
 
 def mapped(base: Path, at: Extent, where: str) -> memoryview:
-    """The bytes, mapped, not read. Raises: as `opened`, and ModelError GO031 when the file is too short."""
+    """The bytes, mapped where they are many: a mapping holds a descriptor.
+
+    Raises: as `opened`, and ModelError GO031 when the file is too short.
+    """
     with opened(base, at.location, where) as (file, size):
         check_size(at, size, where)
         if not at.length:
             return memoryview(b"")
+        if at.length <= _SMALL:
+            return memoryview(os.pread(file, at.length, at.offset))
         begin = at.offset - at.offset % mmap.ALLOCATIONGRANULARITY
         try:
             whole = mmap.mmap(file, at.offset + at.length - begin, access=mmap.ACCESS_READ, offset=begin)

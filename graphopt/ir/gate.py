@@ -45,6 +45,8 @@ _FORMATS: Final = (
     (0, b"version https://git-lfs", "a pointer of Git LFS", "fetch the file itself with 'git lfs pull'"),
 )
 _TOO_DEEP: Final = "the model is nested too deep"
+_DEEP: Final = f"protobuf, and with it every reader of ONNX, stops at {DEEPEST} messages in messages"
+_FILE: Final = "a model is a regular file that may be read"
 _WIDTHS: Final = (0, 8, 0, 0, 0, 4, 0, 0)
 _MOST_FIELDS: Final = 2 * MOST_MESSAGES
 _MODEL: Final = onnx.ModelProto.DESCRIPTOR
@@ -62,7 +64,7 @@ def read(path: Path) -> tuple[onnx.ModelProto, dict[int, wire.Region]]:
             data = wire.contents(file)
             stamp = wire.stamp(os.fstat(file.fileno()))
         except OSError as error:
-            raise ModelError("GO022", f"cannot be read: {error.strerror}", where) from error
+            raise ModelError("GO022", f"cannot be read: {error.strerror}", where, _FILE) from error
     try:
         kept, regions = wire.without_weights(data, path.resolve(), stamp)
     except DecodeError as error:
@@ -78,15 +80,17 @@ def _opened(path: Path) -> BinaryIO:
     try:
         file, status = open_regular(path, links=True)
     except FileNotFoundError as error:
-        raise ModelError("GO020", "no such file", where) from error
+        raise ModelError(
+            "GO020", "no such file", where, "look at the path: it is relative to the current folder"
+        ) from error
     except IsADirectoryError as error:
-        raise ModelError("GO021", "this is a directory, not a model", where) from error
+        raise ModelError("GO021", "this is a directory, not a model", where, "name the file in it") from error
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise ModelError("GO022", f"cannot be read: {reason}", where) from error
+        raise ModelError("GO022", f"cannot be read: {reason}", where, _FILE) from error
     if not status.st_size:
         os.close(file)
-        raise ModelError("GO023", "the file is empty", where)
+        raise ModelError("GO023", "the file is empty", where, "write, or download, the model again")
     return os.fdopen(file, "rb")
 
 
@@ -104,21 +108,23 @@ def parsed(data: bytes, where: str) -> onnx.ModelProto:
     except DecodeError as error:
         raise _why_not(data, where) from error
     except MemoryError as error:
-        raise ModelError("GO130", "the model takes more memory than there is", where) from error
-    for what in () if text else _no_text(proto):
-        raise ModelError("GO039", f"{what} is not UTF-8", where, "names and notes of a model are text")
+        raise ModelError("GO130", "the model takes more memory than there is", where, "split the model") from error
+    if not text:
+        _check_text(proto, where)
     return proto
 
 
-def check_text(proto: onnx.ModelProto, where: str) -> None:
-    """Raises ModelError GO039 when a string of a model in memory is not UTF-8, GO130 when it is nested too deep."""
+def check(proto: onnx.ModelProto, where: str) -> None:
+    """Looks at a model in memory as at one in a file. Raises: as `read`."""
     try:
-        text = _is_text(proto.SerializeToString())
-    except EncodeError as error:
-        if proto.ByteSize() < MOST_BYTES:
-            raise ModelError("GO130", _TOO_DEEP, where) from error
-        text = False
-    for what in () if text else _no_text(proto):
+        parsed(proto.SerializeToString(), where)
+    except EncodeError:
+        # More than protobuf writes: weights, as a rule, which may go to other files.
+        _check_text(proto, where)
+
+
+def _check_text(proto: onnx.ModelProto, where: str) -> None:
+    for what in _no_text(proto):
         raise ModelError("GO039", f"{what} is not UTF-8", where, "names and notes of a model are text")
 
 
@@ -129,8 +135,7 @@ def _why_not(data: bytes | memoryview, where: str) -> ModelError:
             return ModelError("GO023", f"not a readable ONNX protobuf but {what}", where, hint)
     reason = _scan(data)[1]
     if reason == _TOO_DEEP:
-        hint = f"protobuf, and with it every reader of ONNX, stops at {DEEPEST} messages in messages"
-        return ModelError("GO130", reason, where, hint)
+        return ModelError("GO130", reason, where, _DEEP)
     message = f"not a readable ONNX protobuf{': ' if reason else ''}{reason}"
     return ModelError("GO023", message, where, "the file may be truncated, or be something else than ONNX")
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import cast
 
 from graphopt.ir.attributes import Reference
-from graphopt.ir.dims import Shape, Unknowns
+from graphopt.ir.dims import Dim, Shape, Unknowns
 from graphopt.ir.graph import Graph
 from graphopt.ir.inference import (
     attention,
@@ -36,7 +36,7 @@ _TABLE: Table = {
     **reduction.TABLE,
     **shaping.TABLE,
 }
-_MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError)
+MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, RuntimeError)
 """What comes of a node that lacks operands, or whose attributes are of another type or out of range."""
 
 
@@ -74,9 +74,16 @@ def outputs_of(node: Node) -> Sequence[Out]:
     function = _TABLE.get((node.domain, node.op))
     try:
         outs = function(node) if function is not None else None
-    except _MALFORMED:
+        outs = fallback.infer(node) if outs is None else outs
+        return outs if all(map(_is_sound, outs)) else []
+    except MALFORMED:
         return []
-    return outs if outs is not None else fallback.infer(node)
+
+
+def _is_sound(out: Out) -> bool:
+    """Whether types and sizes are such: attributes may be of any kind in a malformed node."""
+    sizes = (*(out.shape or ()), *(out.content or ()))
+    return isinstance(out.dtype, int) and all(size is None or isinstance(size, (int, Dim)) for size in sizes)
 
 
 def _completed(shape: Partial | None, old: Shape | None, unknowns: Unknowns) -> Shape | None:
@@ -121,6 +128,6 @@ def _stale(graph: Graph, mark: int) -> Iterator[Node]:
 
 def _enter(holder: Node) -> Iterator[Node]:
     for graph in holder.subgraphs:
-        with suppress(*_MALFORMED):
+        with suppress(*MALFORMED):
             control.seed(graph)
         yield from graph.ops()

@@ -30,6 +30,8 @@ _log = logging.getLogger(__name__)
 _NO_REGIONS: Mapping[int, wire.Region] = MappingProxyType({})
 _NO_WEIGHTS: Mapping[str, Tensor] = MappingProxyType({})
 
+_FROM_ONE = "versions count from 1: set ir_version and opset_import to those that the model was written in"
+
 # onnxruntime registers this domain by itself and loads models that forget to import it.
 IMPORTED_BY_THE_RUNTIME = ("com.microsoft",)
 
@@ -55,7 +57,7 @@ def load(source: Source) -> Model:
     its parts are none; TypeError for anything else.
     """
     if isinstance(source, onnx.ModelProto):
-        gate.check_text(source, "model")
+        gate.check(source, "model")
         return model_from_proto(source)
     if isinstance(source, (str, os.PathLike)):
         path = Path(source)
@@ -122,15 +124,9 @@ def _add_function(model: Model, proto: onnx.FunctionProto, loader: _Loader) -> N
 
 def _opsets(proto: onnx.ModelProto, where: str) -> dict[str, int]:
     # Where a domain is imported twice the last one counts, as in onnxruntime.
-    opsets: dict[str, int] = {}
-    for entry in proto.opset_import:
-        domain, version = canonical_domain(entry.domain), entry.version
-        if opsets.setdefault(domain, version) != version:
-            message = "%s: the domain '%s' is imported as %d and as %d; the last one counts"
-            _log.warning(message, where, domain or "ai.onnx", opsets[domain], version)
-        opsets[domain] = version
+    opsets = {canonical_domain(entry.domain): entry.version for entry in proto.opset_import}
     if proto.ir_version < 0:
-        raise ModelError("GO040", f"there is no version {proto.ir_version} of the IR", where)
+        raise ModelError("GO040", f"there is no version {proto.ir_version} of the IR", where, _FROM_ONE)
     upgrade = f"onnx {onnx.__version__}, which is installed, knows {{}} up to {{}}: upgrade onnx"
     if proto.ir_version > onnx.IR_VERSION:
         hint = upgrade.format("versions of the IR", onnx.IR_VERSION)
@@ -139,11 +135,17 @@ def _opsets(proto: onnx.ModelProto, where: str) -> dict[str, int]:
         )
     for domain, version in opsets.items():
         if version < 1:
-            raise ModelError("GO040", f"the domain '{domain or 'ai.onnx'}' has no opset {version}", where)
+            message = f"the domain '{domain or 'ai.onnx'}' has no opset {version}"
+            raise ModelError("GO040", message, where, _FROM_ONE)
     newest = onnx.defs.onnx_opset_version()
     if opsets.get("", 0) > newest:
         hint = upgrade.format("opsets", newest)
         raise ModelError("GO041", f"opset {opsets['']} is newer than any this tool knows", where, hint)
+    for entry in proto.opset_import:
+        domain = canonical_domain(entry.domain)
+        if entry.version != opsets[domain]:
+            message = "%s: the domain '%s' is imported as %d and as %d; the last one counts"
+            _log.warning(message, where, domain or "ai.onnx", entry.version, opsets[domain])
     if proto.ir_version < 3:
         # Before IR 3 there was no opset_import; such files are opset 1.
         opsets.setdefault("", 1)
@@ -287,6 +289,9 @@ class _Loader:
             if proto.op_type == "Constant" and self._written_again(graph, proto, index):
                 continue
             node = self._node(graph, proto, index)
+            written = [value.name for value in node.outputs if value.name]
+            if len(written) > 1 and len(set(written)) < len(written):
+                raise self.error("GO042", "two outputs of one name", node.place)
             for value in node.outputs:
                 if value.name:
                     self._claim(graph, value.name, node)
@@ -353,7 +358,7 @@ class _Loader:
             raise self.error("GO134", "a value has no name", str(claimant))
         if name in graph.names:
             place = claimant if isinstance(claimant, str) else claimant.place
-            raise self.error("GO042", f"two values called '{name}'", place, "every value of a scope has its own name")
+            raise self.error("GO042", f"two values called '{name}'", place)
 
     def _lookup(self, graph: Graph, name: str, reader: Node) -> Value:
         """The value called `name` in this scope, else in the nearest outer one, captured."""

@@ -16,11 +16,12 @@ from graphopt.ir import dims, dtypes
 from graphopt.ir.dims import Size
 from graphopt.ir.fills import Fill, fills, is_indicator
 from graphopt.ir.inference.sizes import nonnegative
-from graphopt.ir.node import Value
+from graphopt.ir.node import Node, Value
 from graphopt.ir.operands import known_content, slices
 
 # Masks are made in a few dozen operations; a longer history is not looked at.
-_FAR = 48
+_NODES = 1000
+_MOST_BOUNDS = 64
 
 
 class Want(Enum):
@@ -52,12 +53,26 @@ class Region:
     columns: tuple[Size, ...]
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What is proved of values before those that are made of them."""
+
+    regions: dict[tuple[Value, Want], Region | None]
+    linear: dict[Value, Bound | None]
+
+
 def never_empty(mask: Value, denies: bool = False) -> bool:
     """Whether each row along the last dimension has an element that is allowed.
 
     Allowed is what is true, or false where the mask `denies`; of floats, what is ordinary (see `fills`).
     """
-    region = _region(mask, _TRUTH[not denies] if mask.dtype == dtypes.BOOL else Want.ORDINARY, _FAR)
+    known = _Known({}, {})
+    for node in _history(mask):
+        known.linear[node.output] = _followed(node.output, known)
+        rule = _RULES.get(node.op)
+        if rule is not None and node.output.shape is not None:
+            known.regions.update({(node.output, want): rule(node.output, want, known) for want in Want})
+    region = _region(mask, _TRUTH[not denies] if mask.dtype == dtypes.BOOL else Want.ORDINARY, known)
     return region is not None and any(_diagonal_fits(region, offset) for offset in _offsets(region))
 
 
@@ -80,14 +95,24 @@ def _diagonal_fits(region: Region, offset: Size) -> bool:
     )
 
 
-def _region(value: Value, want: Want, far: int) -> Region | None:
+def _region(value: Value, want: Want, known: _Known) -> Region | None:
     """Where `value` is as wanted; None where that is not known of any element."""
-    rule = _RULES.get(value.node.op)
-    if value.tensor is not None:
-        return _of_table(value, want)
-    if not far or rule is None or value.node.domain or value.shape is None:
-        return None
-    return rule(value, want, far - 1)
+    if value.tensor is not None and (value, want) not in known.regions:
+        known.regions[value, want] = _of_table(value, want)
+    return known.regions.get((value, want))
+
+
+def _history(value: Value) -> list[Node]:
+    """The operations with a rule that `value` is made by, in order; none where there are too many."""
+    found: set[Node] = set()
+    stack = [value.node]
+    while stack and len(found) <= _NODES:
+        node = stack.pop()
+        followed = node.op in _RULES or node.op in ("Range", "Sub")
+        if node not in found and not node.domain and followed and len(node.outputs) == 1:
+            found.add(node)
+            stack.extend(node.producers())
+    return sorted(found, key=lambda node: node.rank) if not stack else []
 
 
 def _sizes(value: Value) -> tuple[Size, Size]:
@@ -119,12 +144,12 @@ def _of_table(value: Value, want: Want) -> Region | None:
     return Region((Bound(-1, 1, -high), Bound(1, -1, low)), (rows,), (columns,))
 
 
-def _view(value: Value, want: Want, far: int) -> Region | None:
+def _view(value: Value, want: Want, known: _Known) -> Region | None:
     x = value.node.input(0)
     if x is None or x.shape is None or (x.dtype != value.dtype and not _survives_cast(x, value, want)):
         return None
     kept = all(before in (1, after) for before, after in zip(_sizes(x), _sizes(value), strict=True))
-    return _together(value, want, far, x) if kept else None
+    return _together(value, want, known, x) if kept else None
 
 
 def _survives_cast(x: Value, value: Value, want: Want) -> bool:
@@ -132,13 +157,13 @@ def _survives_cast(x: Value, value: Value, want: Want) -> bool:
     return want is Want.FALSE or (want is Want.TRUE and dtypes.BOOL in (x.dtype, value.dtype))
 
 
-def _together(value: Value, want: Want, far: int, *operands: Value | None) -> Region | None:
+def _together(value: Value, want: Want, known: _Known, *operands: Value | None) -> Region | None:
     """Where all `operands`, broadcast to `value`, are as wanted."""
     bounds: list[Bound] = []
     rows: list[Size] = [_sizes(value)[0]]
     columns: list[Size] = []
     for x in operands:
-        found = _region(x, want, far) if x is not None else None
+        found = _region(x, want, known) if x is not None else None
         if found is None or x is None:
             return None
         # What is broadcast is the same in each row, or column: that of number 0.
@@ -146,49 +171,51 @@ def _together(value: Value, want: Want, far: int, *operands: Value | None) -> Re
         bounds += [Bound(b.row * (not one_row), b.column * (not one_column), b.constant) for b in found.bounds]
         rows += found.rows if not one_row else ()
         columns += found.columns if not one_column else ()
-    return Region(tuple(bounds), tuple(rows), tuple(columns or [_sizes(value)[1]]))
+    if len(kept := dict.fromkeys(bounds)) > _MOST_BOUNDS:
+        return None
+    return Region(tuple(kept), tuple(dict.fromkeys(rows)), tuple(dict.fromkeys(columns or [_sizes(value)[1]])))
 
 
-def _either(value: Value, want: Want, far: int) -> Region | None:
-    found = (_together(value, want, far, x) for x in value.node.inputs)
+def _either(value: Value, want: Want, known: _Known) -> Region | None:
+    found = (_together(value, want, known, x) for x in value.node.inputs)
     return next((region for region in found if region is not None), None)
 
 
-def _and(value: Value, want: Want, far: int) -> Region | None:
-    return _together(value, want, far, *value.node.inputs) if want is Want.TRUE else _either(value, want, far)
+def _and(value: Value, want: Want, known: _Known) -> Region | None:
+    return _together(value, want, known, *value.node.inputs) if want is Want.TRUE else _either(value, want, known)
 
 
-def _bitwise_and(value: Value, want: Want, far: int) -> Region | None:
+def _bitwise_and(value: Value, want: Want, known: _Known) -> Region | None:
     """Of 0 and 1 only: 1 & 2 is 0."""
     bits = all(x is not None and is_indicator(x) for x in value.node.inputs)
-    return _and(value, want, far) if want is Want.FALSE or bits else None
+    return _and(value, want, known) if want is Want.FALSE or bits else None
 
 
-def _or(value: Value, want: Want, far: int) -> Region | None:
-    return _together(value, want, far, *value.node.inputs) if want is Want.FALSE else _either(value, want, far)
+def _or(value: Value, want: Want, known: _Known) -> Region | None:
+    return _together(value, want, known, *value.node.inputs) if want is Want.FALSE else _either(value, want, known)
 
 
-def _not(value: Value, want: Want, far: int) -> Region | None:
-    return _together(value, _TRUTH[want is Want.FALSE], far, value.node.input(0))
+def _not(value: Value, want: Want, known: _Known) -> Region | None:
+    return _together(value, _TRUTH[want is Want.FALSE], known, value.node.input(0))
 
 
-def _where(value: Value, want: Want, far: int) -> Region | None:
+def _where(value: Value, want: Want, known: _Known) -> Region | None:
     condition, *choices = value.node.inputs
     ordinary = [x is not None and fills(x) == Fill.ORDINARY for x in choices]
     if want is not Want.ORDINARY or not any(ordinary):
         return None
-    return _together(value, want, far) if all(ordinary) else _together(value, _TRUTH[ordinary[0]], far, condition)
+    return _together(value, want, known) if all(ordinary) else _together(value, _TRUTH[ordinary[0]], known, condition)
 
 
 _TRUTH = {True: Want.TRUE, False: Want.FALSE}
 
 
-def _add(value: Value, want: Want, far: int) -> Region | None:
-    return _together(value, want, far, *value.node.inputs) if want is Want.ORDINARY else None
+def _add(value: Value, want: Want, known: _Known) -> Region | None:
+    return _together(value, want, known, *value.node.inputs) if want is Want.ORDINARY else None
 
 
-def _compare(value: Value, want: Want, far: int) -> Region | None:
-    a, b = (_linear(x, far) if x is not None else None for x in value.node.inputs)
+def _compare(value: Value, want: Want, known: _Known) -> Region | None:
+    a, b = (_linear(x, known) if x is not None else None for x in value.node.inputs)
     if a is None or b is None or want is Want.ORDINARY:
         return None
     op = value.node.op if want is Want.TRUE else _OPPOSITE[value.node.op]
@@ -203,9 +230,9 @@ def _compare(value: Value, want: Want, far: int) -> Region | None:
 _OPPOSITE = {"Less": "GreaterOrEqual", "LessOrEqual": "Greater", "Greater": "LessOrEqual", "GreaterOrEqual": "Less"}
 
 
-def _slice(value: Value, want: Want, far: int) -> Region | None:
+def _slice(value: Value, want: Want, known: _Known) -> Region | None:
     x, ranges = value.node.input(0), slices(value.node)
-    region = _region(x, want, far) if x is not None and ranges is not None else None
+    region = _region(x, want, known) if x is not None and ranges is not None else None
     for one in ranges or ():
         if region is None or x is None or x.rank is None or one.step != 1 or not nonnegative(one.start):
             return None
@@ -231,7 +258,7 @@ def _cut(region: Region, along: int, start: Size, end: Size) -> Region:
     return Region(bounds, region.rows, cut(region.columns))
 
 
-def _triangle(value: Value, want: Want, far: int) -> Region | None:
+def _triangle(value: Value, want: Want, known: _Known) -> Region | None:
     """Trilu(x, k): nothing above (below, for `upper`) the diagonal j = i + k."""
     node = value.node
     x, k = node.input(0), node.input(1)
@@ -244,11 +271,11 @@ def _triangle(value: Value, want: Want, far: int) -> Region | None:
     rows, columns = _sizes(value)
     if want is not Want.TRUE:
         return Region((gone,), (rows,), (columns,))
-    found = _region(x, want, far)
+    found = _region(x, want, known)
     return None if found is None else Region((*found.bounds, kept), found.rows, found.columns)
 
 
-def _filled(value: Value, want: Want, far: int) -> Region | None:
+def _filled(value: Value, want: Want, known: _Known) -> Region | None:
     """ConstantOfShape."""
     tensor = value.node.attr("value")
     number = 0.0 if tensor is None else float(tensor.numpy().reshape(-1)[0])
@@ -257,22 +284,27 @@ def _filled(value: Value, want: Want, far: int) -> Region | None:
     return Region((), (rows,), (columns,)) if is_wanted else None
 
 
-def _linear(value: Value, far: int) -> Bound | None:
+def _linear(value: Value, known: _Known) -> Bound | None:
     """An integer tensor whose element (i, j) is row·i + column·j + constant."""
-    content, node = known_content(value), value.node
+    content = known_content(value)
     if content is not None and len(content) == 1:
         return Bound(0, 0, content[0])
-    if not far or node.domain or value.shape is None or value.dtype not in dtypes.INTEGERS:
+    return known.linear.get(value)
+
+
+def _followed(value: Value, known: _Known) -> Bound | None:
+    node = value.node
+    if value.shape is None or value.dtype not in dtypes.INTEGERS:
         return None
     x, y = node.input(0), node.input(1)
     if node.op == "Range":
         start, step = known_content(x), known_content(node.input(2))
         return Bound(0, 1, start[0]) if start is not None and len(start) == 1 and step == (1,) else None
-    a = _linear(x, far - 1) if x is not None else None
+    a = _linear(x, known) if x is not None else None
     if a is None or x is None or x.shape is None:
         return None
     if node.op in ("Add", "Sub") and y is not None:
-        b, sign = _linear(y, far - 1), 1 if node.op == "Add" else -1
+        b, sign = _linear(y, known), 1 if node.op == "Add" else -1
         if b is None:
             return None
         constant = dims.add(a.constant, dims.mul(b.constant, sign))
@@ -292,7 +324,7 @@ def _turned(a: Bound, x: Value, value: Value) -> Bound | None:
 
 
 _SAME_ORDER = ("Identity", "Reshape", "Unsqueeze", "Squeeze", "Cast")
-_RULES: dict[str, Callable[[Value, Want, int], Region | None]] = {
+_RULES: dict[str, Callable[[Value, Want, _Known], Region | None]] = {
     **dict.fromkeys((*_SAME_ORDER, "Expand"), _view),
     **dict.fromkeys(_OPPOSITE, _compare),
     "And": _and,

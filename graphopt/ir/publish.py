@@ -19,7 +19,7 @@ from pathlib import Path
 from graphopt.ir.copying import Sources
 from graphopt.ir.wire import Bytes, Later, Stored
 
-_HIDDEN = re.compile(r"\.graphopt-([0-9a-f]+)-[0-9a-f]{16}\.tmp")
+_HIDDEN = re.compile(r"\.graphopt-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]{16}\.tmp")
 # What a file system says that has no files without a name; EISDIR is an old kernel's word.
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 
@@ -70,9 +70,12 @@ class Draft:
         os.ftruncate(self._opened, os.lseek(self._opened, 0, os.SEEK_CUR))
         os.fsync(self._opened)
 
-    def announce(self, companion: int) -> None:
-        """Gives it a hidden name that says which file, by inode, is of no use without it; 0 for none."""
-        name = hidden_name(companion)
+    def announce(self, companion: int, witness: int = 0) -> None:
+        """Gives it a hidden name that says which file, by inode, goes with it, should the run die; 0 for none.
+
+        With a `witness` it goes only when that file has got a name which is not hidden.
+        """
+        name = hidden_name(companion, witness)
         before = self._names[-1:]
         self._names.append(name)
         if before:
@@ -139,7 +142,7 @@ class Draft:
 
     def _hidden(self) -> int:
         while True:
-            name = hidden_name(0)
+            name = hidden_name()
             file = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666, dir_fd=self._folder)
             # Between the two another run may have taken it for one that a dead run left.
             if _lock(file) is not False and inode_of(name, self._folder) == os.fstat(file).st_ino:
@@ -148,9 +151,9 @@ class Draft:
             os.close(file)
 
 
-def hidden_name(companion: int) -> str:
-    """A name for a file that is not finished; `companion` is the inode of one that goes with it."""
-    return f".graphopt-{companion:x}-{secrets.token_hex(8)}.tmp"
+def hidden_name(companion: int = 0, witness: int = 0) -> str:
+    """A name for a file that is not finished, with the inodes of others, as `Draft.announce` says."""
+    return f".graphopt-{companion:x}-{witness:x}-{secrets.token_hex(8)}.tmp"
 
 
 def status(name: str, folder: int) -> os.stat_result | None:
@@ -173,16 +176,20 @@ def sync(folder: int) -> None:
         os.fsync(folder)
 
 
-def left_behind(folder: int) -> Iterator[tuple[str, int]]:
-    """(hidden name, inode of its companion or 0) of each file that a dead run left; locked until the next is asked."""
-    found = [(name, match) for name in os.listdir(folder) if (match := _HIDDEN.fullmatch(name))]
-    for name, match in sorted(found):
+def left_behind(folder: int) -> Iterator[tuple[str, list[str]]]:
+    """(hidden name, names of what goes with it) of each file that a dead run left; locked until the next is asked."""
+    listed = sorted(os.listdir(folder))
+    hidden = [(name, match) for name in listed if (match := _HIDDEN.fullmatch(name))]
+    shown = {name: inode_of(name, folder) for name in listed if not _HIDDEN.fullmatch(name)} if hidden else {}
+    for name, match in hidden:
         with suppress(OSError):
             file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
             try:
                 there = os.fstat(file)
                 if stat.S_ISREG(there.st_mode) and there.st_uid == os.geteuid() and _lock(file):
-                    yield name, int(match[1], 16)
+                    companion, witness = (int(match[group], 16) for group in (1, 2))
+                    goes = not witness or witness in shown.values()
+                    yield name, [other for other, inode in shown.items() if goes and inode == companion]
             finally:
                 os.close(file)
 

@@ -267,7 +267,7 @@ def _stored(tensor: Tensor) -> wire.Stored | None:
 def _publish(writer: _Writer, target: Path, folder: int) -> list[Path]:
     """Writes the side file and the model without names or under hidden ones, names the first, and replaces the model.
 
-    Only then goes the side file of the model that was replaced.
+    Only then goes the side file of the model that was replaced; a hidden file says so to the next run, should this die.
     """
     side.remove_left_behind(folder, target.parent)
     old = status(target.name, folder)
@@ -277,30 +277,39 @@ def _publish(writer: _Writer, target: Path, folder: int) -> list[Path]:
     name = next(names)
     chunks = writer.chunks(name)
     with ExitStack() as stack:
-        model = stack.enter_context(closing(Draft(folder, old)))
-        beside = stack.enter_context(closing(Draft(folder, old))) if writer.side.size else None
+
+        def draft(like: os.stat_result | None = None) -> Draft:
+            return stack.enter_context(closing(Draft(folder, like)))
+
+        model, beside = draft(old), draft(old) if writer.side.size else None
+        notes: list[Draft] = []
+        unused: list[str] = []
         try:
             if beside is not None:
                 beside.write([*writer.side.chunks, side.MARK])
             model.write(chunks)
             model.announce(beside.inode if beside is not None else 0)
-            if beside is not None:
-                while not beside.publish(name):
-                    # Another run was quicker.
-                    name = next(names)
-                    model.write(writer.chunks(name))
-                sync(folder)
+            while beside is not None and not beside.publish(name):
+                # Another run was quicker.
+                name = next(names)
+                model.write(writer.chunks(name))
             now = status(target.name, folder)
             if now is not None and (old is None or wire.stamp(now) != wire.stamp(old)):
                 before |= _used_by(target)
+            unused = side.written_here(folder, target.name, before - {name} - writer.used - writer.input_files)
+            for file in unused:
+                notes.append(draft())
+                notes[-1].announce(inode_of(file, folder) or 0, witness=model.inode)
+            sync(folder)
             model.replace(target.name)
         finally:
-            if not model.is_at(target.name):
-                for draft in filter(None, (beside, model)):
-                    draft.discard()
-    sync(folder)
-    kept = {name, *writer.used, *writer.input_files}
-    side.remove_unused(folder, target.parent, target.name, sorted(before - kept))
+            if model.is_at(target.name):
+                sync(folder)
+                side.remove_unused(folder, target.parent, target.name, unused)
+            else:
+                notes += filter(None, [beside, model])
+            for one in notes:
+                one.discard()
     return [target.with_name(name), target] if beside is not None else [target]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from graphopt.errors import GraphoptError
 from graphopt.ir import gate
 from graphopt.ir.protos import tensors
-from graphopt.ir.publish import inode_of, left_behind
+from graphopt.ir.publish import left_behind
 
 # The last bytes of each side file, behind all weights.
 MARK = b"\nwritten by graphopt\n"
@@ -47,20 +47,23 @@ def locations(path: Path) -> frozenset[str] | None:
         return None
 
 
+def written_here(folder: int, model: str, names: Iterable[str]) -> list[str]:
+    """Those of these names that are side files of the model file of this name."""
+    form = re.compile(re.escape(_stem(model)) + r"(\.\d+)?\.data")
+    return sorted(name for name in names if form.fullmatch(name) and _is_ours(folder, name))
+
+
 def remove_unused(folder: int, path: Path, model: str, names: Iterable[str]) -> None:
     """Removes those of these side files of a model file that was replaced which nothing else in the folder uses."""
-    form = re.compile(re.escape(_stem(model)) + r"(\.\d+)?\.data")
     for name in names:
-        if form.fullmatch(name):
-            _remove(folder, path, name, but=model)
+        _remove(folder, path, name, but=model)
 
 
 def remove_left_behind(folder: int, path: Path) -> None:
     """Removes what runs left in the folder `path` that were killed."""
-    for hidden, companion in left_behind(folder):
-        for name in os.listdir(folder) if companion else ():
-            if name.endswith(".data") and inode_of(name, folder) == companion:
-                _remove(folder, path, name, but=hidden)
+    for hidden, companions in left_behind(folder):
+        for name in companions:
+            _remove(folder, path, name, but=hidden)
         with suppress(OSError):
             os.unlink(hidden, dir_fd=folder)
 
@@ -78,7 +81,10 @@ def _remove(folder: int, path: Path, name: str, but: str) -> None:
 
 
 def _is_ours(folder: int, name: str) -> bool:
-    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    except OSError:
+        return False
     try:
         there = os.fstat(file)
         regular = stat.S_ISREG(there.st_mode) and there.st_nlink == 1

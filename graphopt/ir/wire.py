@@ -7,6 +7,7 @@ pieces.
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import os
 from collections.abc import Callable, Iterator
@@ -81,10 +82,8 @@ class Region:
 
 
 class _Field(NamedTuple):
-    """One field: its number and wire type, where its key begins, where its value begins and ends."""
+    """One field: where its key begins, where its value begins and ends."""
 
-    number: int
-    wire: int
     begin: int
     value: int
     end: int
@@ -105,10 +104,7 @@ def without_weights(data: bytes | memoryview, path: Path, stamp: tuple[int, int]
     """
     if isinstance(data, bytes):
         return data, {}
-    graphs: list[_Field] = []
-    for field in _fields(data, 0, len(data)):
-        if field.number == _GRAPH and field.wire == _BYTES:
-            graphs.append(field)
+    graphs = list(itertools.islice(_fields(data, 0, len(data), _GRAPH), 2))
     if len(graphs) != 1:
         raise DecodeError("a model has one graph")
     kept, left = _without_weights(data, graphs[0])
@@ -121,23 +117,23 @@ def _without_weights(data: memoryview, graph: _Field) -> tuple[bytes, dict[int, 
     """The graph without raw data of large initializers, and where that lies, by index of the initializer."""
     kept: list[bytes | memoryview] = []
     left: dict[int, tuple[int, int]] = {}
-    begin, index = graph.value, 0
-    for field in _fields(data, graph.value, graph.end):
-        if field.number != _INITIALIZER or field.wire != _BYTES:
-            continue
+    begin = graph.value
+    for index, field in enumerate(_fields(data, graph.value, graph.end, _INITIALIZER)):
         if field.end - field.value > _SMALL_TENSOR:
-            raw = [f for f in _fields(data, field.value, field.end) if f.number == _RAW_DATA and f.wire == _BYTES]
+            raw = list(itertools.islice(_fields(data, field.value, field.end, _RAW_DATA), 2))
             if len(raw) == 1 and raw[0].end - raw[0].value > _SMALL_TENSOR:
                 rest = bytes(data[field.value : raw[0].begin]) + bytes(data[raw[0].end : field.end])
                 kept += [data[begin : field.begin], key(_INITIALIZER), varint(len(rest)), rest]
                 left[index] = raw[0].value, raw[0].end
                 begin = field.end
-        index += 1
     return b"".join([*kept, data[begin : graph.end]]), left
 
 
-def _fields(data: memoryview, begin: int, end: int) -> Iterator[_Field]:
-    """The fields of the message between `begin` and `end`. Raises: DecodeError, OverflowError."""
+def _fields(data: memoryview, begin: int, end: int, wanted: int) -> Iterator[_Field]:
+    """The fields of this number, and of bytes, of the message between `begin` and `end`.
+
+    Raises: DecodeError, OverflowError.
+    """
     count = 0
     while begin < end:
         count += 1
@@ -158,7 +154,8 @@ def _fields(data: memoryview, begin: int, end: int) -> Iterator[_Field]:
             raise DecodeError(f"wire type {wire}")
         if after > end:
             raise DecodeError("a field ends behind its message")
-        yield _Field(number, wire, begin, value, after)
+        if number == wanted and wire == _BYTES:
+            yield _Field(begin, value, after)
         begin = after
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from graphopt.ir import dtypes
 from graphopt.ir.graph import Graph
-from graphopt.ir.infer import outputs_of
+from graphopt.ir.infer import MALFORMED, outputs_of
 from graphopt.ir.model import Model
 from graphopt.ir.node import Node, Value
 from graphopt.ir.tensor import Tensor
@@ -72,7 +72,7 @@ def _computed(node: Node, budget: Budget) -> Tensor | None:
     try:
         with np.errstate(all="ignore"):
             result = evaluation(node, [None if tensor is None else tensor.numpy() for tensor in operands])
-    except (LookupError, TypeError, ValueError, ArithmeticError):
+    except MALFORMED:
         # Malformed: left for the runtime to reject.
         return None
     if result is None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import onnx
 
+from graphopt.ir.graph import Graph
 from graphopt.ir.model import Model
 from graphopt.ir.node import IR_DOMAIN
 
@@ -29,28 +30,41 @@ def hold_trained(model: Model) -> Iterator[None]:
     graph.inputs.extend(unlisted)
     slots = [graph.add_slot(graph.output, value) for value in held if not value.node.is_op("Input", IR_DOMAIN)]
     yield
-    for slot in reversed(slots):
-        graph.set_input(graph.output, slot, None)
-        graph.output.inputs.pop()
-        graph.output.arity -= 1
+    _drop_outputs(graph, slots)
     for node in unlisted:
         graph.inputs.remove(node)
     for node in weights:
         graph.set_op(node, "Constant", IR_DOMAIN, 0)
 
 
+def _drop_outputs(graph: Graph, slots: list[int]) -> None:
+    """Takes outputs away; others that were added behind them meanwhile stay."""
+    output = graph.output
+    behind = [value for slot, value in enumerate(output.inputs) if slots and slot > slots[-1]]
+    while slots and len(output.inputs) > slots[0]:
+        graph.set_input(output, len(output.inputs) - 1, None)
+        output.inputs.pop()
+    output.arity = len(output.inputs)
+    for value in behind:
+        graph.add_slot(output, value)
+
+
+def training_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """The nodes of what initializes and what updates the weights, those of their subgraphs included."""
+    waiting = [graph for training in model.training_info for graph in (training.initialization, training.algorithm)]
+    while waiting:
+        for node in waiting.pop().node:
+            yield node
+            waiting += [graph for attribute in node.attribute for graph in (attribute.g, *attribute.graphs)]
+
+
 def _named(model: onnx.ModelProto) -> set[str]:
     """Names of values, those of the training algorithm's own included."""
     names: set[str] = set()
-    graphs = []
     for training in model.training_info:
         names.update(entry.key for entry in (*training.initialization_binding, *training.update_binding))
-        graphs += [training.initialization, training.algorithm]
-    while graphs:
-        graph = graphs.pop()
-        names.update(entry.name for entry in (*graph.output, *graph.initializer))
-        for node in graph.node:
-            names.update(node.input, node.output)
-            for attribute in node.attribute:
-                graphs += [attribute.g, *attribute.graphs]
+        for graph in (training.initialization, training.algorithm):
+            names.update(entry.name for entry in (*graph.output, *graph.initializer))
+    for node in training_nodes(model):
+        names.update(node.input, node.output)
     return names - {""}

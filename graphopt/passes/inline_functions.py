@@ -6,12 +6,13 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final
 
 from graphopt.ir.attributes import decode_one
-from graphopt.ir.model import Function, FunctionKey, Model
+from graphopt.ir.model import Function, FunctionKey, Model, canonical_domain
 from graphopt.ir.node import Node, Value
 from graphopt.ir.schema import MICROSOFT, signature
 from graphopt.passes.expand import Body, expand
 from graphopt.passes.function_calls import Calls, affordable, calls_in, drawing, reachable, shown
 from graphopt.passes.function_opset import adapt, refusal
+from graphopt.passes.hold_trained import training_nodes
 from graphopt.rewrite import Trace
 from graphopt.rewrite.engine import SiteKey
 
@@ -94,10 +95,11 @@ def _fits(node: Node, function: Function) -> bool:
 
 def _remove_uncalled(model: Model, called: Mapping[FunctionKey, Calls]) -> None:
     """Removes the functions that nobody calls, and the imports that only they needed."""
-    kept = {*reachable(calls_in(model.graph, model), called)}
+    trained = {(canonical_domain(n.domain), n.op_type, n.overload) for n in training_nodes(model.proto)}
+    kept = {*reachable([*calls_in(model.graph, model), *(trained & called.keys())], called)}
     gone = [key for key in model.functions if key not in kept]
     for key in gone:
         del model.functions[key]
-    needed = {node.domain for graph in model.scopes() for node in graph.ops()}
+    needed = {node.domain for graph in model.scopes() for node in graph.ops()} | {domain for domain, *_ in trained}
     for domain in {key[0] for key in gone} - needed - {""}:
         model.opsets.pop(domain, None)

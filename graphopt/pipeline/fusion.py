@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Literal
 
 from graphopt.errors import UsageError, near
-from graphopt.ir import Model, Source, load, save
-from graphopt.ir.save import External, check_output
+from graphopt.ir import Model, Source, load
+from graphopt.ir.save import External, check_output, write
 from graphopt.pipeline.attempt import UNVERIFIED, attempted
 from graphopt.pipeline.meanings import count_ops
 from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimize, optimized
@@ -107,14 +107,14 @@ def fuse(
     with checker or nullcontext() as active:
         attempt = attempted(rewrite, active, witness, watch, progress, "" if allow_unverified else UNVERIFIED)
     attempt.trace.failures[:0] = chosen.failures
-    written = None
+    saved = None
     if output is not None and not dry_run and attempt.acceptable(allow_unverified):
         with watch("save"):
-            written = save(attempt.model, output, external=external, in_place=in_place)[-1]
+            saved = write(attempt.model, output, external=external, in_place=in_place)
     return Result(
         model=attempt.model,
         source=where,
-        output=written,
+        output=saved.files[-1] if saved is not None else None,
         target=runs_on.name,
         verdict=attempt.verdict,
         ops_before=ops_before,
@@ -126,6 +126,7 @@ def fuse(
         seconds=watch.seconds,
         assume=tuple(sorted(promises)),
         errors=(*filter(None, [attempt.error]), *(failure.error for failure in attempt.trace.failures)),
+        saved=saved,
     )
 
 

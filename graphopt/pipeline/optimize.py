@@ -93,7 +93,8 @@ def optimize(
     with hold_trained(model):
         inline_functions(model, trace, stays=stays, exclude=exclude)
         infer(model)
-        pinned = keep_opset or can_raise(model, target.opset) is not None
+        # What training computes is written in the model's opset and stays as it is.
+        pinned = keep_opset or bool(model.proto.training_info) or can_raise(model, target.opset) is not None
         context = Context(target, assume, keep_opset=pinned)
         # Clean rules run inside every stage: what one rule leaves is in the way of the next.
         engine = Engine(rules, context, Limits(new_bytes=max_new_weights), exclude, trace)

@@ -13,8 +13,8 @@ from typing import Any, Literal
 
 from graphopt.bench import Latency, size_of
 from graphopt.errors import GraphoptError, ModelError, UnequalError, UsageError, near
-from graphopt.ir import Model, Source, load, save
-from graphopt.ir.save import External, check_output
+from graphopt.ir import Model, Source, load
+from graphopt.ir.save import External, check_output, write
 from graphopt.ir.schema import is_random
 from graphopt.ir.versions import can_raise
 from graphopt.pipeline.attempt import UNVERIFIED, attempted
@@ -207,8 +207,8 @@ def quantize(
         if output is None or dry_run or errors:
             return result
         with watch("save"):
-            written = save(made.final.model, output, external=external, in_place=in_place)[-1]
-        return replace(result, output=written)
+            saved = write(made.final.model, output, external=external, in_place=in_place)
+        return replace(result, output=saved.files[-1], saved=saved)
 
 
 def _check(

@@ -9,6 +9,7 @@ from typing import Literal
 from graphopt.bench.paired import Ratio
 from graphopt.errors import GraphoptError
 from graphopt.ir import Model
+from graphopt.ir.save import Saved
 from graphopt.verify import Verdict, Verification
 
 Mode = Literal["auto", "dynamic", "static", "weight-only", "float16"]
@@ -107,6 +108,8 @@ class Quantized:
     observer: str = ""
     samples: dict[str, int] = field(default_factory=dict)
     """How many batches served what: `calibration`, `search`, `holdout`."""
+    saved: Saved | None = None
+    """The files that belong to `output`."""
 
     @property
     def integer_share(self) -> float:

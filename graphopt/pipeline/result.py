@@ -8,6 +8,7 @@ from pathlib import Path
 
 from graphopt.errors import GraphoptError
 from graphopt.ir import Model
+from graphopt.ir.save import Saved
 from graphopt.pipeline.meanings import count_meanings
 from graphopt.rewrite import Trace
 from graphopt.verify import Layer, Verdict, Verification
@@ -54,9 +55,10 @@ class Result:
     """A fused model and what is known of it.
 
     `verdict` says what the check found, `errors` what stands against the model and, after that, the rules that
-    failed, which stands against none. `output` is the file it was written to, if it was. `trace` holds what the
-    rules did, `blamed` the sites that were found guilty and taken back, `verification` the figures of the check,
-    `seconds` wall times by stage, `assume` the promises about inputs that were given.
+    failed, which stands against none. `output` is the file it was written to, if it was, and `saved` says what else
+    belongs to it. `trace` holds what the rules did, `blamed` the sites that were found guilty and taken back,
+    `verification` the figures of the check, `seconds` wall times by stage, `assume` the promises about inputs that were
+    given.
     """
 
     model: Model
@@ -73,6 +75,7 @@ class Result:
     seconds: dict[str, float]
     assume: tuple[str, ...]
     errors: tuple[GraphoptError, ...]
+    saved: Saved | None = None
 
     @property
     def error(self) -> GraphoptError | None:

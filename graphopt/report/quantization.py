@@ -13,7 +13,7 @@ from rich.text import Text
 from graphopt.bench import Ratio
 from graphopt.pipeline.quantized import Accuracy, Quantized, SiteResult
 from graphopt.report.sites import groups, unfused
-from graphopt.report.terminal import fact_grid, furthest, new_table, size, verdict_text
+from graphopt.report.terminal import fact_grid, furthest, new_table, size, verdict_text, written
 from graphopt.report.timing import difference
 from graphopt.report.words import cost, counted, kernel, mixed, percent, reading, shortened
 
@@ -53,7 +53,7 @@ def _facts(result: Quantized, verbose: bool) -> Iterator[tuple[str, RenderableTy
     yield "check", _check(result)
     yield "model", result.source
     yield "mode", f"{result.mode} for {result.target} on {result.cpu}"
-    yield "written", str(result.output) if result.output is not None else "nothing"
+    yield from written(result.saved)
     yield "time", ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
 
 

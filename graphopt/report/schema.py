@@ -6,14 +6,15 @@ import json
 import math
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from graphopt.bench import Ratio
-from graphopt.errors import GraphoptError, UsageError
+from graphopt.errors import GraphoptError
+from graphopt.ir.save import Saved
 from graphopt.pipeline import Explanation, Inspection, Result, page
 from graphopt.pipeline.quantized import Quantized
 from graphopt.report.sites import groups, unfused
+from graphopt.report.whole import write_whole
 from graphopt.rewrite import RuleSet
 from graphopt.verify import Verification
 
@@ -30,6 +31,7 @@ def fusion(result: Result) -> Report:
         "command": "fuse",
         "model": result.source,
         "output": str(result.output) if result.output is not None else None,
+        "files": _files(result.saved),
         "target": result.target,
         "assume": list(result.assume),
         "verdict": result.verdict,
@@ -70,6 +72,7 @@ def quantization(result: Quantized) -> Report:
         "command": "quantize",
         "model": result.source,
         "output": str(result.output) if result.output is not None else None,
+        "files": _files(result.saved),
         "target": result.target,
         "cpu": result.cpu,
         "mode": result.mode,
@@ -158,10 +161,7 @@ def write(report: Report, destination: str) -> None:
     if destination == "-":
         sys.stdout.write(text)
         return
-    try:
-        Path(destination).write_text(text)
-    except OSError as error:
-        raise UsageError("GO014", f"the report cannot be written: {error.strerror}", destination) from error
+    write_whole(destination, text)
 
 
 def finite(value: Any) -> Any:
@@ -189,6 +189,13 @@ def _verification(found: Verification) -> Report:
         "providers": [asdict(one) for one in found.providers],
         "seconds": round(found.seconds, 4),
     }
+
+
+def _files(saved: Saved | None) -> Report:
+    """The files that were written, the model last, and by location those with weights that the input uses, too."""
+    if saved is None:
+        return {"written": [], "shared": []}
+    return {"written": list(map(str, saved.files)), "shared": list(saved.shared)}
 
 
 def _error(error: GraphoptError | None) -> Report | None:

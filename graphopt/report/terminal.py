@@ -10,6 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from graphopt.ir.save import Saved
 from graphopt.pipeline import Inspection, Port, Result, count_meanings, parts
 from graphopt.rewrite import CompiledRule
 from graphopt.verify import Comparison, Verdict, Verification
@@ -18,6 +19,8 @@ from graphopt.verify.numbers.tolerance import K
 _STYLES: dict[Verdict, str] = {"equal": "green", "unequal": "bold red", "inconclusive": "yellow", "skipped": "yellow"}
 _FEW = 12
 """Rows of a table that nobody asked to see whole."""
+_SHARED = 3
+"""Files that are named before the rest is counted."""
 
 _NUMERIC = frozenset(
     {"count", "before", "after", "applied", "matched", "tried", "ms", "share"}
@@ -30,8 +33,20 @@ def fusion(result: Result, *, verbose: bool = False) -> RenderableType:
     facts = outcome(result)
     facts.add_row("model", result.source)
     facts.add_row("target", result.target)
-    facts.add_row("written", str(result.output) if result.output is not None else "nothing")
+    for name, text in written(result.saved):
+        facts.add_row(name, text)
     return Group(*changes(result, verbose), *_applied(result, verbose), facts, *_tests(result))
+
+
+def written(saved: Saved | None) -> Iterator[tuple[str, str]]:
+    """The files that a model was written to, and those that it needs as well: they are the input's."""
+    if saved is None:
+        yield "written", "nothing"
+        return
+    yield "written", ", ".join(map(str, reversed(saved.files)))
+    if saved.shared:
+        more = f" and {len(saved.shared) - _SHARED:,} more files" if len(saved.shared) > _SHARED else ""
+        yield "shared", f"weights stay in {', '.join(saved.shared[:_SHARED])}{more}, which the input uses, too"
 
 
 def inspection(found: Inspection) -> RenderableType:

@@ -20,6 +20,7 @@ from graphopt.rewrite.blame import Mistake, hint_of, said
 from graphopt.rewrite.build import Builder, Declined
 from graphopt.rewrite.explain import Explainer
 from graphopt.rewrite.index import RuleIndex
+from graphopt.rewrite.malformed import malformed
 from graphopt.rewrite.matcher import Match, Matcher
 from graphopt.rewrite.replacement import Rejected, adopt_type, escape, keeps_opset, operands_of, remove_unread, replaced
 from graphopt.rewrite.rule import STAGES, CompiledRule, Context, Stage
@@ -32,6 +33,8 @@ SiteKey = tuple[str, str]
 
 MODEL_BUDGET = "step budget of the model used up"
 
+_MALFORMED = (LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError)
+"""What comes of operands that are missing, and of attributes of another type or out of range."""
 _RAISED = "where returns the reason why not, rewrite returns None to decline: neither raises"
 
 
@@ -219,7 +222,12 @@ class Engine:
         except (NewWeightsLimit, ModelError):
             raise
         except (Exception, SystemExit) as error:  # a rule is foreign code: whatever it raises, the others go on
-            self._set_aside(rule, said(error), node.label, error)
+            # A rule may rely on what an operator allows: of a model that says something else nobody need make sense.
+            invalid = malformed(node, rule.pattern.depth) if isinstance(error, _MALFORMED) else ""
+            if invalid:
+                self._refuse(rule, node, node, invalid)
+            else:
+                self._set_aside(rule, said(error), node.label, error)
         finally:
             count.seconds += time.perf_counter() - start
             count.steps += matcher.steps

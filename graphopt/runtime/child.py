@@ -50,7 +50,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        return not self._expired and self._process.poll() is None
+        return not self._expired and not self._is_over(os.WNOHANG)
 
     def hello(self, timeout: float | None) -> Hello:
         """What the child said first. Raises Unavailable without onnxruntime, ChildDied if it did not start."""
@@ -80,8 +80,9 @@ class Child:
                 send(cast(Any, self._process.stdin), message)
             reply = receive(cast(Any, self._process.stdout))
         except (EOFError, BrokenPipeError):
-            self._process.wait()
+            self._is_over()
             self._kill_group()
+            self._process.wait()
             raise ChildDied(self._obituary(timeout), self._expired) from None
         except BaseException:
             self.kill()  # what is left of the reply must not be taken for the next one
@@ -96,10 +97,19 @@ class Child:
         self._expired = True
         self._kill_group()
 
+    def _is_over(self, how: int = 0) -> bool:
+        """Whether it ended, for which this waits unless `how` is WNOHANG. Until `_process.wait` its number stays its
+        own, and its group's."""
+        if self._process.returncode is not None:
+            return True
+        return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | how) is not None
+
     def _kill_group(self) -> None:
-        # Also when the child is dead: what it started would keep our end of the pipe from being closed.
-        with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        # Also when the child is dead: what it started would keep our end of the pipe from being closed. Once it was
+        # waited for, though, its number may be that of somebody else's group.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _obituary(self, timeout: float | None) -> str:
         if self._expired:

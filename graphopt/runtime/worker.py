@@ -96,9 +96,11 @@ def _limit(memory: int) -> None:
     with suppress(OSError):
         # Where memory ends, the system is to end this process, not the parent.
         Path("/proc/self/oom_score_adj").write_text("1000")
-    if memory:
+    # What takes more than the machine has would only swap.
+    most = memory or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(ValueError):  # a lower limit is set already
         # Not RLIMIT_AS: it would count weights mapped read-only and address space that is only reserved.
-        resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
 
 def _not_installed(error: ImportError) -> Unavailable:

@@ -6,10 +6,12 @@ from graphopt.rewrite import Builder, Expr, Ops, Reason, Rule, kernel
 class SoftplusToParts(Rule):
     """Softplus in vectorized passes, where its kernel goes element by element.
 
-    Why: five passes take a sixth of its time.
+    Why: nine vectorized passes take a third of its time, or half where they leave the caches.
     Before: Softplus(x)
-    After: max(x, log(1 + exp(min(x, 20))))
-    Safety: above 20 softplus is x in float32, below it is greater than x.
+    After: max(x, log(u) + (n − (u − 1)) / u) with n = exp(min(x, 20)), u = 1 + n
+    Safety: above 20 softplus is x in float32, below it is greater than x. The second term is what rounding took from
+    1 + n: without it all below −17 would be 0.
+    Source: Higham, Accuracy and Stability of Numerical Algorithms, 2002, on log(1 + x).
     """
 
     stage = "lower"
@@ -23,7 +25,10 @@ class SoftplusToParts(Rule):
 
     def rewrite(self, op: Builder, x: Value) -> Value:
         def formula(x: Value) -> Value:
+            one = op.const(1.0, like=x)
             n = op.Exp(op.Min(x, op.const(20.0, like=x)))
-            return op.Max(x, op.Log(op.Add(n, op.const(1.0, like=x))))
+            u = op.Add(n, one)
+            lost = op.Div(op.Sub(n, op.Sub(u, one)), u)
+            return op.Max(x, op.Add(op.Log(u), lost))
 
         return in_float32(op, x, formula)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from graphopt.ir import Shape, Value
+from graphopt.ir import Node, Shape, Value
 from graphopt.ir.lanes import MOVES, lanes
 from graphopt.ir.operands import axes
 from graphopt.rewrite import Builder, Reason, number_of
@@ -38,15 +38,30 @@ def _apart(x: np.ndarray, pairs: int) -> tuple[np.ndarray, np.ndarray]:
 
 def once(op: Builder, table: Value, pairs: int) -> Value:
     """One lane of each pair of `table`, cut out before what is computed from it."""
-    node, last = table.node, (table.rank or 1) - 1
+    above: list[Node] = []
+    while (inner := _computed_from(table.node, (table.rank or 1) - 1)) is not None:
+        above.append(table.node)
+        table = inner
+    lane = _lane(op, table, pairs)
+    for node in reversed(above):
+        if node.op == "Unsqueeze":
+            lane = op.Unsqueeze(lane, axes=axes(node))
+        else:
+            lane = getattr(op, node.op)(lane, *node.inputs[1:], **node.attrs)
+    return lane
+
+
+def _computed_from(node: Node, last: int) -> Value | None:
+    """What `node` computes lane by lane from, `last` being the axis of the lanes; None where it does not."""
     inner, *others = node.inputs or [None]
     numbers = all(value is not None and number_of(value) is not None for value in others)
-    if inner is not None and not node.domain and node.op in ("Cast", "Cos", "Mul", "Sin") and numbers:
-        make = getattr(op, node.op)
-        made: Value = make(once(op, inner, pairs), *others, **node.attrs)
-        return made
-    if inner is not None and node.is_op("Unsqueeze") and last not in (axes(node) or [last]):
-        return op.Unsqueeze(once(op, inner, pairs), axes=axes(node))
+    if not node.domain and node.op in ("Cast", "Cos", "Mul", "Sin") and numbers:
+        return inner
+    return inner if node.is_op("Unsqueeze") and last not in (axes(node) or [last]) else None
+
+
+def _lane(op: Builder, table: Value, pairs: int) -> Value:
+    last = (table.rank or 1) - 1
     assert table.shape is not None
     size = int(str(table.shape[-1]))
     if pairs == INTERLEAVED:

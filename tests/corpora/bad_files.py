@@ -17,7 +17,21 @@ import onnx
 from google.protobuf import json_format, text_format
 from onnx import helper, numpy_helper
 
-from .bad_parts import BRANCHES, CALL, GOOD, Case, Make, changed, field, good, model_of, of_bytes, replaced, save, varint
+from .bad_parts import (
+    BRANCHES,
+    CALL,
+    GOOD,
+    Case,
+    Make,
+    changed,
+    field,
+    good,
+    model_of,
+    of_bytes,
+    replaced,
+    save,
+    varint,
+)
 
 NOT_A_MODEL = "not a readable ONNX protobuf|not an ONNX model"
 
@@ -53,7 +67,9 @@ def _bind(folder: Path) -> None:
 
 
 def _truncated(part: float) -> Make:
-    data = helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"], f"n{i}") for i in range(40)], "g", [], []))
+    data = helper.make_model(
+        helper.make_graph([helper.make_node("Relu", ["x"], ["y"], f"n{i}") for i in range(40)], "g", [], [])
+    )
     whole = data.SerializeToString()
     return of_bytes(whole[: int(len(whole) * part)])
 
@@ -114,7 +130,11 @@ FILES: dict[str, Case] = {
     "TensorFlow Lite": (of_bytes(b"\x1c\0\0\0TFL3" + bytes(90)), "GO023", "TensorFlow Lite"),
     "onnxruntime's own format": (of_bytes(b"\x1c\0\0\0ORTM" + bytes(90)), "GO023", "onnxruntime's own"),
     "GGUF": (of_bytes(b"GGUF\3\0\0\0" + bytes(90)), "GO023", "GGUF"),
-    "a pointer of Git LFS": (of_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "GO023", "Git LFS"),
+    "a pointer of Git LFS": (
+        of_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+        "GO023",
+        "Git LFS",
+    ),
     "a web page": (of_bytes(b"<!DOCTYPE html><html><body>404</body></html>"), "GO023", NOT_A_MODEL),
     "a tensor": (of_bytes(numpy_helper.from_array(np.arange(9), "x").SerializeToString()), "GO023", NOT_A_MODEL),
     "a graph": (of_bytes(good().graph.SerializeToString()), "GO023", NOT_A_MODEL),
@@ -127,6 +147,11 @@ FILES: dict[str, Case] = {
     },
     "large and truncated": (
         of_bytes(model_of(field(5, field(9, bytes(20 << 20))))[:-3]),
+        "GO023",
+        "ends inside a number",
+    ),
+    "large and cut off in its weights": (
+        of_bytes(model_of(field(5, field(9, bytes(20 << 20))))[: 17 << 20]),
         "GO023",
         "ends behind what holds it",
     ),
@@ -191,5 +216,7 @@ def _dimension(model: onnx.ModelProto, name: str) -> None:
 def large(folder: Path) -> None:
     """A good model of 24 MB, whose weights are not read at once."""
     model = good()
-    model.graph.initializer[0].CopyFrom(onnx.TensorProto(name="w", data_type=1, dims=[6_000_000], raw_data=bytes(24_000_000)))
+    model.graph.initializer[0].CopyFrom(
+        onnx.TensorProto(name="w", data_type=1, dims=[6_000_000], raw_data=bytes(24_000_000))
+    )
     save(model, folder)

@@ -17,7 +17,7 @@ GOOD = f"{HEAD} g (float[N] x) => (float[N] y) <float[2] w = {{1, 2}}> {{ a = Ad
 BRANCHES = f"""{HEAD} g (bool c, float[N] x) => (float[N] y) {{
     y = If(c) <then_branch = a () => (float[N] t) {{ t = Neg(x) }}, else_branch = b () => (float[N] e) {{ e = Abs(x) }}>
 }}"""
-CALL = f"""{HEAD.replace(']>', ', "my" : 1]>')} g (float[N] x) => (float[N] y) {{ y = my.F(x) }}
+CALL = f"""{HEAD.replace("]>", ', "my" : 1]>')} g (float[N] x) => (float[N] y) {{ y = my.F(x) }}
 <domain: "my", opset_import: ["" : 20, "my" : 1]> F (a) => (b) {{ b = Neg(a) }}"""
 
 

@@ -36,7 +36,9 @@ def _in_training(model: onnx.ModelProto) -> None:
     model.training_info.add().algorithm.initializer.append(_SHORT)
 
 
-def _sparse(dims: list[int], indices: TensorProto | None = None, values: TensorProto | None = None) -> SparseTensorProto:
+def _sparse(
+    dims: list[int], indices: TensorProto | None = None, values: TensorProto | None = None
+) -> SparseTensorProto:
     return SparseTensorProto(
         values=values or TensorProto(name="s", data_type=1, dims=[2], float_data=[1.0, 2.0]),
         indices=indices or _indices([0, 3]),

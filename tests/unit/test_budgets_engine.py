@@ -6,7 +6,7 @@ import time
 
 from graphopt.ir import Model
 from graphopt.ir.text import parse
-from graphopt.rewrite import Builder, CompiledRule, Engine, Expr, Limits, Ops, Rule, Trace, Value
+from graphopt.rewrite import Attr, Builder, CompiledRule, Engine, Expr, Limits, Ops, Reason, Rule, Trace, Value
 
 
 class Grows(Rule):
@@ -33,6 +33,21 @@ class Explodes(Rule):
         for _ in range(50):
             x = op.Neg(x)
         return op.Exp(x)
+
+
+class CountsUp(Rule):
+    """LeakyRelu with a slope of n → with one of n + 1, up to 60."""
+
+    stage = "clean"
+
+    def pattern(self, op: Ops, x: Value, n: Attr) -> Expr:
+        return op.LeakyRelu(x, alpha=n)
+
+    def where(self, n: float) -> Reason:
+        return n < 60 or "large enough"
+
+    def rewrite(self, op: Builder, x: Value, n: float) -> Value:
+        return op.LeakyRelu(x, alpha=n + 1)
 
 
 class SinToCos(Rule):
@@ -119,13 +134,12 @@ def test_a_rule_that_feeds_itself_in_a_small_scope_of_a_large_model_ends_soon() 
     assert trace.counts["Grows"].applied < 4 * 40
 
 
-def test_a_rule_that_feeds_itself_in_every_scope_ends() -> None:
-    model = graph(f"{branches(30, 'p = Tan(x)')} y = Identity(s)")
-    trace = rewrite(model, Grows, spare=100, sites_per_node=1)
+def test_a_rule_that_goes_on_for_long_in_each_of_many_scopes_ends() -> None:
+    model = graph(f"{branches(30, 'p = LeakyRelu(x, alpha=1.0)')} y = Identity(s)")
+    trace = rewrite(model, CountsUp, sites_per_node=1, spare=100)
     (failure,) = trace.failures
-    assert failure.rule == "Grows"
-    nodes = 30 * 4 + 10
-    assert trace.counts["Grows"].applied <= nodes + 100 + 1
+    assert failure.rule == "CountsUp"
+    assert trace.counts["CountsUp"].applied < 30 * 60 / 4
 
 
 def test_a_rule_set_aside_leaves_a_valid_model() -> None:

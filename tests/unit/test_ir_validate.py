@@ -68,6 +68,29 @@ def new_domain(model: Model) -> None:
     node(model, "b").origin = -1
 
 
+def two_orders(model: Model) -> None:
+    """Ranks that grow along a list in which one is behind what it reads."""
+    a, b, c = node(model, "a"), node(model, "b"), node(model, "c")
+    a.previous, b.previous, a.next, b.next = b, None, c, a
+    model.graph._first, c.previous = b, a
+    a.rank, b.rank = b.rank, a.rank
+
+
+def hide(model: Model) -> None:
+    """An operation that no other is linked to, with links of its own."""
+    spare = model.graph.add_op("Relu", [value(model, "x")], before=node(model, "b"))
+    assert spare.previous is not None
+    assert spare.next is not None
+    spare.previous.next, spare.next.previous = spare.next, spare.previous
+
+
+def recapture(model: Model) -> None:
+    captures = branch(model).captures
+    (slot, first), *_ = captures.items()
+    captures[slot] = branch(model).add_source("Capture", "another", register=False)
+    captures[slot].slot, captures[slot].output.dtype = slot, first.output.dtype
+
+
 # What breaks it, the node that is blamed, words of the invariant.
 BROKEN: dict[str, tuple[Callable[[Model], object], str, str]] = {
     "slot without edge": (lambda m: node(m, "b").inputs.__setitem__(1, value(m, "w")), "node 'b'", "an edge for each"),
@@ -118,6 +141,42 @@ BROKEN: dict[str, tuple[Callable[[Model], object], str, str]] = {
         "captures are paired with slots (slot 4)",
     ),
     "capture of another slot": (lambda m: setattr(captured(m), "slot", 9), "node 'c'", "a captured slot has its Capt"),
+    "output in another place": (
+        lambda m: setattr(value(m, "a"), "index", 1),
+        "node 'b'",
+        "an input is an output of its node (slot 0)",
+    ),
+    "output that knows another place": (
+        lambda m: setattr(node(m, "y").output, "node", node(m, "b")),
+        "the graph's outputs",
+        "an edge for each slot and a slot for each edge",
+    ),
+    "name that was never used": (lambda m: m.ledger.names.discard("a"), "node 'a'", "'a' is a name that was used"),
+    "first of the order": (lambda m: setattr(m.graph, "_first", node(m, "b")), "node 'a'", "the order begins and ends"),
+    "order against the edges": (two_orders, "node 'b'", "the order is topological (after node 'a'"),
+    "operation outside the order": (hide, "", "the order"),
+    "source with inputs": (lambda m: setattr(node(m, "w"), "inputs", [None]), "node 'w'", "a source has no inputs"),
+    "source in the order": (
+        lambda m: setattr(node(m, "w"), "next", node(m, "a")),
+        "node 'w'",
+        "a source stands before the order",
+    ),
+    "capture of another node": (recapture, "", "a Capture is paired with a slot of the holder"),
+    "input that is none": (
+        lambda m: m.graph.inputs.append(node(m, "a")),
+        "the graph's outputs",
+        "a graph input is a source of its graph ('a')",
+    ),
+    "input of another graph": (
+        lambda m: m.graph.inputs.append(captured(m)),
+        "the graph's outputs",
+        "a graph input is a source of its graph",
+    ),
+    "shape of a constant": (
+        lambda m: setattr(value(m, "w"), "shape", (2,)),
+        "node 'w'",
+        "a Constant has the type of its data",
+    ),
     "holder": (lambda m: setattr(branch(m), "holder", node(m, "y")), "node 'c'", "a subgraph knows its holder"),
 }
 
@@ -166,3 +225,27 @@ def test_a_function_keeps_its_outputs() -> None:
     function.graph.set_input(function.graph.output, 1, function.graph.names["a"])
     with pytest.raises(ValidationError, match=r"keep their names \('c'\)"):
         validate(model)
+
+
+def test_a_function_captures_nothing() -> None:
+    model = load(
+        onnx.parser.parse_model(
+            '<ir_version: 10, opset_import: ["" : 20, "f" : 1]> g (float[N] x) => (float[N] y) { y = f.F(x) }'
+            '<domain: "f", opset_import: ["" : 20]> F (a) => (b) { b = Relu(a) }'
+        )
+    )
+    (function,) = model.functions.values()
+    function.graph.captures[1] = function.graph.names["a"].node
+    with pytest.raises(ValidationError, match="a function body captures nothing"):
+        validate(model)
+
+
+def test_a_neighbour_with_many_readers_is_not_looked_at() -> None:
+    """What all read would make the checks of many sites quadratic; its own check finds what is wrong with it."""
+    model = load(PROTO)
+    w = value(model, "w")
+    readers = [model.graph.add_op("Neg", [w]) for _ in range(80)]
+    w.uses += 1
+    validate_site(readers[:1])
+    with pytest.raises(ValidationError, match="uses of 'w' are counted"):
+        validate_site([w.node])

@@ -264,10 +264,10 @@ def zipped(path: Path) -> None:
 
 
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str, str, bool]] = {
-    "missing": (lambda path: None, "GO020", "no such file", False),
-    "directory": (lambda path: path.mkdir(), "GO021", "a directory", False),
-    "pipe": (lambda path: os.mkfifo(path), "GO022", "not a regular file", False),
-    "empty": (lambda path: path.write_bytes(b""), "GO023", "empty", False),
+    "missing": (lambda path: None, "GO020", "no such file", True),
+    "directory": (lambda path: path.mkdir(), "GO021", "a directory", True),
+    "pipe": (lambda path: os.mkfifo(path), "GO022", "not a regular file", True),
+    "empty": (lambda path: path.write_bytes(b""), "GO023", "empty", True),
     "truncated": (lambda path: path.write_bytes(truncated()), "GO023", "not a readable ONNX protobuf", True),
     "garbage": (lambda path: path.write_bytes(bytes(range(255, 0, -1))), "GO023", "not a readable", True),
     "text": (lambda path: path.write_text("import torch\nmodel = None\n" * 10), "GO023", "not a", True),

@@ -125,6 +125,27 @@ def test_what_the_child_started_ends_with_it(wreck: Path, monkeypatch: pytest.Mo
         assert eventually(lambda: gone(int(wreck.read_text())))
 
 
+def test_nobody_is_killed_by_the_number_of_a_child_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Once it was waited for, its number may be given to somebody else, and that of its group.
+    kill = os.killpg
+
+    def watched(group: int, number: int) -> None:
+        assert Path(f"/proc/{group}").exists(), "nobody, or a stranger"
+        kill(group, number)
+
+    monkeypatch.setattr(os, "killpg", watched)
+    with Runner(timeout=60) as runner:
+        session = runner.load(model(SEGFAULT), optimize=False)
+        with pytest.raises(RuntimeCrash):
+            session.run({"x": np.ones((2, 4, 8), np.float32), "w": np.ones((8, 24), np.float32)})
+    with Runner(timeout=60) as runner:
+        runner.version()
+        assert runner._child is not None
+        os.kill(runner._child._process.pid, signal.SIGKILL)
+        assert eventually(lambda: runner._child is not None and not runner._child.alive)
+        assert runner.version()
+
+
 def test_large_outputs_pass() -> None:
     with (
         Runner(timeout=60) as runner,

@@ -19,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from graphopt.errors import GraphoptError, ModelError, UsageError
 from graphopt.ir import Model, Tensor, load, model_to_proto, save, validate
 from graphopt.ir.side import MARK
+from graphopt.ir.text import parse
 
 W = np.arange(2000, dtype=np.float32)
 
@@ -354,3 +355,12 @@ def test_a_file_gets_the_user_s_permissions(tmp_path: Path) -> None:
     (tmp_path / "plain").touch()
     assert (tmp_path / "out.onnx").stat().st_mode == (tmp_path / "plain").stat().st_mode
     assert onnx.load(tmp_path / "out.onnx") == model_to_proto(load(with_weights())) == with_weights()
+
+
+def test_a_type_that_nobody_knows_is_not_said(tmp_path: Path) -> None:
+    """onnxruntime infers it."""
+    save(parse("(x: float32[N, 4]) -> (y) { y = Relu(x) }"), tmp_path / "out.onnx")
+    ort = pytest.importorskip("onnxruntime")
+    session = ort.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
+    assert session.get_outputs()[0].type == "tensor(float)"
+    assert load(tmp_path / "out.onnx").graph.outputs[0].dtype == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import subprocess
@@ -15,9 +16,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import graphopt
 from graphopt.errors import ModelError
 from graphopt.ir import Model, Tensor, load, save, wire
 from graphopt.ir.copying import Sources, copy_range
+from graphopt.report import schema, terminal
 
 GB = 1 << 30
 
@@ -92,7 +95,7 @@ print([line.split()[1] for line in open("/proc/self/status") if line.startswith(
     assert (after.st_ino, after.st_mtime_ns, after.st_blocks) == (before.st_ino, before.st_mtime_ns, before.st_blocks)
     assert sum(on_disk(file) for file in out.parent.glob("out.onnx*")) < 1e6
     numbers = load(out).graph.names["w"].tensor.numpy()
-    assert numbers[0, 1] == 2 and numbers[-1, -1] == 4
+    assert (numbers[0, 1], numbers[-1, -1]) == (2, 4)
 
 
 def regions(folder: Path, *sizes: int) -> Model:
@@ -135,8 +138,6 @@ def test_less_stays_in_one_file_and_is_not_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("external", ["auto", "never", "always"])
 def test_what_is_no_weight_may_be_too_much(tmp_path: Path, external: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A constant node that holds more than a file can."""
-    import importlib
-
     monkeypatch.setattr(importlib.import_module("graphopt.ir.save"), "_PROTO_END", 4000)
     proto = model_with(numpy_helper.from_array(np.ones(3, np.float32), "w"))
     proto.graph.node.add(op_type="Constant", output=["c"]).attribute.append(
@@ -204,9 +205,7 @@ def refusing(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 @pytest.mark.parametrize("way", ["kernel", "sendfile", "memory"])
 @pytest.mark.parametrize(("offset", "length"), [(0, 300_000), (1, 299_999), (4097, 8192), (70_000, 4096), (299_999, 1)])
-def test_a_range_is_copied(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, offset: int, length: int
-) -> None:
+def test_a_range_is_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str, offset: int, length: int) -> None:
     """Data, a hole of 128 KiB, data; between file systems; and where the kernel has no such call."""
     if way == "sendfile":
         refusing(monkeypatch, "copy_file_range")
@@ -230,3 +229,21 @@ def test_a_source_that_is_too_short(tmp_path: Path) -> None:
     with Sources() as sources, pytest.raises(ModelError, match="became shorter") as caught:
         sources.copy(wire.Stored(tmp_path / "a", 0, 6), -1)
     assert caught.value.code == "GO031"
+
+
+def test_the_report_says_where_weights_stay(tmp_path: Path) -> None:
+    """Who moves the model has to know what belongs to it."""
+    path = sparse(tmp_path, 1 << 20)
+    (tmp_path / "other").mkdir()
+    beside = graphopt.fuse(path, tmp_path / "out.onnx", verify="off")
+    elsewhere = graphopt.fuse(path, tmp_path / "other" / "out.onnx", verify="off")
+    nowhere = graphopt.fuse(path, verify="off")
+    said = [[" ".join(line) for line in terminal.written(result.saved)] for result in (beside, elsewhere, nowhere)]
+    assert said == [
+        [f"written {tmp_path}/out.onnx", "shared weights stay in weights.bin, which the input uses, too"],
+        [f"written {tmp_path}/other/out.onnx, {tmp_path}/other/out.onnx.data"],
+        ["written nothing"],
+    ]
+    files = [schema.fusion(result)["files"] for result in (beside, elsewhere, nowhere)]
+    assert [len(found["written"]) for found in files] == [1, 2, 0]
+    assert [found["shared"] for found in files] == [["weights.bin"], [], []]

@@ -36,7 +36,7 @@ def infer(node: Node) -> list[Out]:
     """What onnx says of the outputs; nothing where it has no schema, no rule, or refuses the node."""
     try:
         return _inferred(node)
-    except (*_REFUSALS, RuntimeError, ValueError, TypeError, KeyError):
+    except (*_REFUSALS, RuntimeError, ValueError, TypeError, LookupError):
         return []
 
 
@@ -46,7 +46,7 @@ def refusal(node: Node) -> str:
         _inferred(node)
     except _REFUSALS as error:
         return str(error).strip().splitlines()[-1]
-    except (RuntimeError, ValueError, TypeError, KeyError):
+    except (RuntimeError, ValueError, TypeError, LookupError):
         return ""
     return ""
 

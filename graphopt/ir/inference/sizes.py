@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from graphopt.ir import dims
-from graphopt.ir.dims import Size
+from graphopt.ir.dims import Dim, Size
 
 Part = Size | None
 Partial = tuple[Part, ...]
@@ -26,10 +26,11 @@ def is_plain(a: Part) -> bool:
 
     So do products of products, and numbers beyond 64 bits, which no runtime has.
     """
-    if a is None:
-        return False
     if isinstance(a, int):
         return abs(a) <= _LARGEST
+    if not isinstance(a, Dim):
+        # Not known; or what a malformed node has for a size.
+        return False
     return len(a.terms) <= _MOST_TERMS and all(
         abs(factor) <= _LARGEST and len(names) <= _MOST_FACTORS and all(len(name) <= _LONGEST_NAME for name in names)
         for names, factor in a.terms

@@ -12,11 +12,11 @@ from string import Template
 from typing import Final
 
 from graphopt import __version__
-from graphopt.errors import UsageError
 from graphopt.report.html.markup import join
 from graphopt.report.html.sections import colophon, decisions, errors, figures, header, search, unfused
 from graphopt.report.html.sites import sites
 from graphopt.report.schema import Report, finite
+from graphopt.report.whole import write_whole
 
 _SECTIONS: Final = (header, errors, figures, decisions, unfused, search, sites, colophon)
 
@@ -38,10 +38,7 @@ def page(report: Report) -> str:
 
 def write(report: Report, path: str) -> None:
     """Writes the page of a report. Raises: UsageError GO014 when the file cannot be written."""
-    try:
-        Path(path).write_text(page(report), encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise UsageError("GO014", f"the report cannot be written: {error.strerror}", path) from error
+    write_whole(path, page(report))
 
 
 @cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -101,6 +102,8 @@ _RECIPES: Final[Mapping[str, _Recipe]] = {
 }
 _CHOOSING: Final = {"MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Max", "Min", "Clip", "Relu"}
 CAUTION: Final = 3
+_MOST_ELEMENTS: Final = 1 << 28
+"""Of one input; several feeds are there at a time."""
 _CAUTIOUS: Final = (
     (floats.NORMAL, integers.PLAIN),
     (floats.POSITIVE, integers.PLAIN),
@@ -217,7 +220,7 @@ class Feeder:
         try:
             return self._array(value, meaning, recipe, binding, number, rng), _described(meaning, recipe, binding)
         except MemoryError as error:
-            message, hint = f"the input '{value.name}' does not fit into memory", "bind a smaller size with --dim"
+            message, hint = f"the input '{value.name}' is too large to be fed", "bind a smaller size with --dim"
             raise InconclusiveError("GO017", message, str(self._model.path or "model"), hint) from error
 
     def _array(
@@ -263,6 +266,8 @@ class Feeder:
         shape = shape_under(value.shape, binding)
         if shape is None:
             raise self._unknown(f"the input '{value.name}' would have a negative size")
+        if math.prod(shape) > _MOST_ELEMENTS:
+            raise MemoryError
         return shape
 
     def _contained(self, value: Value, binding: Binding, number: int, rng: np.random.Generator) -> Any:

@@ -14,6 +14,7 @@ from corpora.exotic import (
     metadata,
     narrow,
     opsets,
+    tempting,
     training,
 )
 from corpora.exotic.base import Exotic, Feeds, Made, drawn
@@ -31,6 +32,7 @@ EXOTICS: tuple[Exotic, ...] = tuple(
         classic,
         opsets,
         training,
+        tempting,
         external,
     )
     for model in theme.exotic.models

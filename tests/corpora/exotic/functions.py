@@ -92,7 +92,7 @@ def attribute_in_a_branch() -> onnx.ModelProto:
     )
 
 
-@exotic()
+@exotic(runs=False)
 def shadows_a_standard_operator() -> onnx.ModelProto:
     """A function called as an operator of the standard domain, in that domain."""
     return text(

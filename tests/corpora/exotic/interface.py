@@ -265,6 +265,14 @@ def import_twice() -> onnx.ModelProto:
 
 
 @exotic()
+def import_in_two_versions() -> onnx.ModelProto:
+    """The standard domain imported twice, in two versions: the last counts, in onnxruntime as well."""
+    model = text("g (float[2] x) => (float[2] y) { h = Neg(x) y = Exp(h) }")
+    model.opset_import.add(domain="ai.onnx", version=17)
+    return model
+
+
+@exotic()
 def unused_imports() -> onnx.ModelProto:
     """Imports of domains that nobody uses."""
     return text("g (float[2] x) => (float[2] y) { h = Neg(x) y = Exp(h) }", ai_onnx_ml=3, com_microsoft=1, own_thing=42)

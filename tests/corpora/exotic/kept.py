@@ -91,10 +91,16 @@ def _training(before: onnx.ModelProto, after: onnx.ModelProto) -> Iterator[str]:
             called = (node.domain, node.op_type)
             if called in {(f.domain, f.name) for f in before.functions} - functions:
                 yield f"the function {node.op_type}, which training calls"
+    if before.training_info and _opsets(before) != {d: v for d, v in _opsets(after).items() if d in _opsets(before)}:
+        yield "the opset that training is written in"
     weights = {t.name: t for t in before.graph.initializer}
     for tensor in after.graph.initializer:
         if before.training_info and tensor.name in weights and weights[tensor.name].dims != tensor.dims:
             yield f"the shape of the weight '{tensor.name}'"
+
+
+def _opsets(model: onnx.ModelProto) -> dict[str, int]:
+    return {entry.domain: entry.version for entry in model.opset_import}
 
 
 def _nodes(before: onnx.GraphProto, after: onnx.GraphProto) -> Iterator[str]:

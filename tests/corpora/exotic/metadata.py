@@ -134,6 +134,40 @@ def training_reads_a_function() -> onnx.ModelProto:
 
 
 @exotic()
+def training_shares_a_function() -> onnx.ModelProto:
+    """A function that the graph and the training algorithm call: in place of its call, it is still needed."""
+    model = text(
+        """g (float[2] x) => (float[2] y) <float[2] w = {1, 2}> { h = f.Step(x) y = Mul(h, w) }
+        <domain: "f", opset_import: ["" : 20]> Step (a) => (b) { b = Neg(a) }""",
+        f=1,
+    )
+    training = model.training_info.add()
+    training.algorithm.name = "step"
+    training.algorithm.node.append(helper.make_node("Step", ["w"], ["w_new"], domain="f"))
+    training.algorithm.output.append(info("w_new", [2]))
+    training.update_binding.add(key="w", value="w_new")
+    return model
+
+
+@exotic()
+def training_in_an_old_opset() -> onnx.ModelProto:
+    """A training algorithm written in opset 11, while the graph has what a newer one would write better."""
+    model = text(
+        """g (float[2, 4] x) => (float[2, 4] y) <float[4] w = {1, 2, 3, 4}, float r = {1.4142135}, float one = {1},
+            float half = {0.5}> {
+            b = Add(x, w) d = Div(b, r) e = Erf(d) a = Add(e, one) m = Mul(b, a) y = Mul(m, half) }""",
+        opset=11,
+        ir=7,
+    )
+    training = model.training_info.add()
+    training.algorithm.name = "step"
+    training.algorithm.node.append(helper.make_node("ReduceSum", ["x"], ["w_new"], axes=[0], keepdims=0))
+    training.algorithm.output.append(info("w_new", [4]))
+    training.update_binding.add(key="w", value="w_new")
+    return model
+
+
+@exotic()
 def training_reads_an_inner_value() -> onnx.ModelProto:
     """A training algorithm that reads a value inside the graph."""
     model = text(

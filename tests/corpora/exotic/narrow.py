@@ -160,7 +160,8 @@ def quantize_to_float8() -> onnx.ModelProto:
 def int4_at_the_border() -> onnx.ModelProto:
     """An int4 input that goes through, and an output of uint4."""
     return text(
-        "g (int4[5] x, float[3] f) => (int4[5] y, uint4[3] z) { h = Cast<to = 3>(x) y = Cast<to = 22>(h) z = Cast<to = 21>(f) }",
+        "g (int4[5] x, float[3] f) => (int4[5] y, uint4[3] z) "
+        "{ h = Cast<to = 3>(x) y = Cast<to = 22>(h) z = Cast<to = 21>(f) }",
         opset=21,
     )
 
