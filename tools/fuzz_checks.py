@@ -19,6 +19,9 @@ from typing import Any, Self
 
 from fuzz_case import Case, Feeds, Finding, Outcome
 from fuzz_numbers import difference, fed, is_garbage, nudged
+from fuzz_protos import graphs
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
 
 from graphopt.cli.app import run
 from graphopt.errors import GraphoptError, RuntimeCrash
@@ -33,6 +36,7 @@ MOST_GROWN = 2 << 20
 CANARY = b"what stands outside of the model's folder stays there"
 _RENEWED = 200
 """Cases after which the child is another one: what it keeps of sessions that were not closed adds up."""
+_RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli")
 _CLEAR = (1, 2, 3, 4, 5)
 _PLACE = re.compile(r'File "[^"]*/((?:graphopt|patterns|kernels)/[^"]+)", line \d+, in (\w+)')
 
@@ -138,7 +142,11 @@ class _Trial:
     # ---- what the model computes -------------------------------------------------------------------------------------
 
     def raw(self) -> tuple[Feeds, Feeds] | None:
-        """Feeds and what onnxruntime gives on them, with its optimizer off; None where it does not run the model."""
+        """Feeds and what onnxruntime gives on them, with its optimizer off; None where it does not run the model, or
+        draws random numbers."""
+        if _is_random(self.case.model):
+            self.facts.append("random")
+            return None
         try:
             with self.runner.load(self.model, optimize=False) as session:
                 return fed(session, self.case.feeds, self.seed)
@@ -247,7 +255,7 @@ class _Trial:
         self.facts.append(f"verified: exit {code}")
         if wrong:
             self.facts.append("wrong, and verified")
-        if code == 1:
+        if code == 1 and raw is not None:
             self.find("unequal, and nobody is to blame", said)
         if code == 0:
             if what := self.differs(raw, checked) if raw is not None else "":
@@ -300,6 +308,17 @@ class _Trial:
 
 
 _FIRST_SIZE = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def _is_random(model: bytes) -> bool:
+    """Whether a model draws random numbers: two runs of it differ."""
+    try:
+        proto = ModelProto.FromString(model)
+    except DecodeError:
+        return False
+    nodes = [node for graph in graphs(proto) for node in graph.node]
+    nodes += [node for function in proto.functions for node in function.node]
+    return any(node.op_type in _RANDOM or (node.op_type == "Dropout" and len(node.input) > 2) for node in nodes)
 
 
 def place(trace: str) -> str:

@@ -32,7 +32,7 @@ def mutated(data: bytes, rng: Random) -> tuple[bytes, dict[str, bytes], str]:
         mutation = rng.choice(MUTATIONS)
         try:
             mutation(proto, rng)
-        except (IndexError, ValueError, TypeError, OverflowError):
+        except (IndexError, ValueError, TypeError, OverflowError, onnx.checker.ValidationError):
             continue  # nothing of the kind to mutate
         done.append(mutation.__name__.strip("_"))
     if rng.random() < 0.06:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,9 +136,13 @@ def _is_whole(report: Path) -> bool:
 
 
 def litter(root: Path, known: Mapping[str, str]) -> list[str]:
-    """What lies in the folders of a run and in that for temporary files, that is not of `known`."""
-    found = (str(path.relative_to(root)) for path in root.rglob("*") if not path.is_dir() or path.parent.name == "tmp")
-    return sorted(set(found) - known.keys())
+    """What lies in the folders of a run and in that for temporary files, that is not of `known`.
+
+    A side file may have a number in its name; of two, one is of no use.
+    """
+    paths = (path for path in root.rglob("*") if not path.is_dir() or path.parent.name == "tmp")
+    found = Counter(re.sub(r"\.\d+\.data$", ".data", str(path.relative_to(root))) for path in paths)
+    return sorted((found - Counter(known.keys())).elements())
 
 
 def fresh(root: Path, make: Callable[[Path], None]) -> Path:

@@ -78,7 +78,7 @@ TOOLS: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
     "onnxslim": ("onnxslim", by_onnxslim),
     "onnxscript": ("onnxscript.optimizer", by_onnxscript),
     "onnxruntime": ("onnxruntime", by_onnxruntime),
-    "graphopt": ("graphopt", by_graphopt),
+    "graphopt": ("graphopt.pipeline", by_graphopt),
 }
 
 

@@ -42,14 +42,14 @@ CORE: Final = tuple(
 _TESTS: Final = ("tests/unit", "tests/property/test_matching.py")
 _OTHERS: Final = (
     *("verify", "quantize", "bench", "runtime", "zoo", "targets", "cuda", "docs", "kernels_page", "check_rule"),
-    *("errors", "fixpoint", "mutations", "scale"),
+    *("errors", "exotic", "fixpoint", "mutations", "scale", "budgets_verify"),
 )
 """Tests in these folders that are of something else, or slow."""
 
 _ALL: Final = 1800.0
 _SECONDS: Final = 5.0
 """What the tests of one mutant may take where none fails."""
-_LIMIT: Final = 5.0, 6.0
+_LIMIT: Final = 5.0, 3.0
 """A run does not end that takes so many seconds, and so many times as long as without a mistake."""
 _SLOW: Final = 4.0
 """How many seconds one of the processor may take."""

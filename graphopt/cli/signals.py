@@ -79,9 +79,12 @@ def ignore() -> None:
 
 def stop_behind(error: BaseException | None) -> Stopped | None:
     """The Stopped that `error` came of: what is implemented in C may have made another exception of it."""
-    while error is not None and not isinstance(error, Stopped):
+    seen: list[BaseException] = []
+    # An exception may be among its own causes.
+    while error is not None and not isinstance(error, Stopped) and error not in seen:
+        seen.append(error)
         error = error.__cause__ or error.__context__
-    return error
+    return error if isinstance(error, Stopped) else None
 
 
 def _version(path: Path) -> tuple[int, ...]:

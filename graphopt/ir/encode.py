@@ -105,15 +105,15 @@ def declared_for(node: Node) -> dict[str, onnx.ValueInfoProto]:
 
 
 def _write_opsets(entries: Any, opsets: Mapping[str, int]) -> None:
-    written = set()
+    # Where a domain is imported twice the last one counts; both stay as long as that does.
+    counts = {canonical_domain(entry.domain): entry.version for entry in entries}
     for index in reversed(range(len(entries))):
         domain = canonical_domain(entries[index].domain)
-        written.add(domain)
         if domain not in opsets:
             del entries[index]
-        elif entries[index].version != opsets[domain]:
+        elif counts[domain] != opsets[domain]:
             entries[index].version = opsets[domain]
-    entries.extend(onnx.helper.make_opsetid(domain, opsets[domain]) for domain in opsets if domain not in written)
+    entries.extend(onnx.helper.make_opsetid(domain, opsets[domain]) for domain in opsets if domain not in counts)
 
 
 def _write_scopes(pending: _Pending) -> None:

@@ -259,7 +259,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         if value.dtype != dtype or value.shape != shape:
             self.ledger.log(self.set_type, value, value.dtype, value.shape)
             self.ledger.changes.append(value.node)
-            value.dtype, value.shape = dtype, shape
+            value.dtype, value.shape = dtype, shape if shape is None else self.ledger.shared(shape)
 
     def set_content(self, value: Value, content: tuple[Size, ...] | None) -> None:
         """Says what is known of a value's elements."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from graphopt.ir.dims import Unknowns
+from graphopt.ir.dims import Shape, Unknowns
 
 if TYPE_CHECKING:
     from graphopt.ir.node import Node
@@ -31,6 +31,7 @@ class Ledger:
         self.changes: list[Node] = []
         self.inferred = -1
         self._next: dict[str, int] = {}
+        self._shapes: dict[Shape, Shape] = {}
         self._serial = -1 << 62
 
     def serial(self) -> int:
@@ -46,6 +47,10 @@ class Ledger:
             name = f"{stem}_{number}"
         self.names.add(name)
         return name
+
+    def shared(self, shape: Shape) -> Shape:
+        """An equal shape, always the same object: a hundred thousand values have few different ones."""
+        return self._shapes.setdefault(shape, shape)
 
     def log(self, undo: Callable[..., None], *args: Any) -> None:
         if self.journal is not None:

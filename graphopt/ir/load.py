@@ -199,11 +199,11 @@ class _Loader:
 
     def build_function(self, graph: Graph, proto: onnx.FunctionProto) -> None:
         self.admission.room(len(proto.node), len(proto.input), len(proto.value_info))
-        self.admission.kept(
-            g for _, gs in self.admission.attributes(proto.attribute_proto, f"function '{proto.name}'") for g in gs
-        )
+        place = f"function '{proto.name}'"
+        for _, defaults in self.admission.attributes(proto.attribute_proto, place):
+            self.admission.kept(defaults)
         for name in proto.input:
-            self._claim(graph, name, f"function '{proto.name}'")
+            self._claim(graph, name, place)
             graph.add_input(name)
         inner = self._nodes(graph, proto.node, {info.name: info for info in proto.value_info})
         self._outputs(graph, proto.output)

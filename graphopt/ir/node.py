@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 IR_DOMAIN = "ir"
 
+# Shared by all nodes without attributes; nobody changes what `attrs` gives.
+_NO_ATTRIBUTES: dict[str, Any] = {}
+
 
 def qualified(domain: str, op: str) -> str:
     """`Op` in the standard domain, else `domain.Op`."""
@@ -172,7 +175,7 @@ class Node:
                     decoded.pop(name, None)
                 else:
                     decoded[name] = value
-            self._decoded = decoded
+            self._decoded = decoded or _NO_ATTRIBUTES
         return self._decoded
 
     def attr(self, name: str, default: Any = None) -> Any:

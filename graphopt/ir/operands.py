@@ -94,11 +94,11 @@ def _default_axes(node: Node) -> list[int] | None:
 
 
 def perm(node: Node) -> list[int] | None:
-    """The permutation of a Transpose."""
-    written = node.attr("perm")
+    """The permutation of a Transpose; None where it is not known, or is none of so many axes."""
+    written, value = node.attr("perm"), node.input(0)
     if written is not None:
-        return list(written)
-    value = node.input(0)
+        rank = value.rank if value is not None and value.rank is not None else len(written)
+        return list(written) if sorted(written) == list(range(rank)) else None
     return list(reversed(range(value.rank))) if value is not None and value.rank is not None else None
 
 

@@ -89,14 +89,17 @@ def _edge_problems(node: Node) -> Iterator[str]:
         slot = min(slot for slot, _ in edges ^ reads)
         yield f"an edge for each slot and a slot for each edge (slot {slot})"
         return
-    for reader in graph._succ[node]:
-        if node not in reader.producers():
-            yield f"whom an edge leads to reads its node ({reader.place})"
     for slot, value in enumerate(node.inputs):
         if value is not None and value.node.outputs[value.index : value.index + 1] != (value,):
             yield f"an input is an output of its node (slot {slot})"
     if not 0 <= node.arity <= len(node.inputs):
         yield "the arity lies within the slots"
+
+
+def _reader_problems(node: Node) -> Iterator[str]:
+    for reader in node.graph._succ[node]:
+        if node not in reader.producers():
+            yield f"whom an edge leads to reads its node ({reader.place})"
 
 
 def _counter_problems(node: Node) -> Iterator[str]:
@@ -191,6 +194,7 @@ def _capture_problems(node: Node) -> Iterator[str]:
 # Edges first: a producer could only say that some reader of it is wrong.
 _CHECKS = (
     _edge_problems,
+    _reader_problems,
     _counter_problems,
     _name_problems,
     _order_problems,

@@ -181,8 +181,9 @@ def _softmax_along_one_axis(node: Node) -> None:
     shape = graph.add_op("Shape", [x], before=node).output
     if x.shape is not None:
         split = axis + len(x.shape) if axis < 0 else axis
-        merged, fresh = [sizes.product(part) for part in (x.shape[:split], x.shape[split:])], graph.ledger.unknowns.fresh
-        graph.set_type(flat, x.dtype, tuple(fresh() if size is None else size for size in merged))
+        merged = [sizes.product(part) for part in (x.shape[:split], x.shape[split:])]
+        unknown = graph.ledger.unknowns.fresh
+        graph.set_type(flat, x.dtype, tuple(unknown() if size is None else size for size in merged))
         graph.set_type(shape, dtypes.INT64, (len(x.shape),))
     graph.set_input(node, 0, flat)
     shaped = graph.add_op("Reshape", [y, shape], before=node.next).output

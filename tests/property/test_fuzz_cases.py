@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 import graphopt
@@ -23,7 +21,25 @@ def test_no_rule_is_blamed_for_a_permutation_that_is_none(perm: str) -> None:
     assert not result.trace.failures
 
 
-def test_inputs_of_any_size_are_declared(tmp_path: Path) -> None:
+def test_inputs_of_any_size_are_declared() -> None:
     result = fused("(x: int64[9223372036854775807, 4]) -> (y) { y = Identity(Neg(Neg(x))) }")
     assert isinstance(result.error, InconclusiveError)
     assert "too large to be fed" in result.error.message
+
+
+def test_an_error_is_not_its_own_cause() -> None:
+    """What walks along the causes of an error comes to an end."""
+    result = fused("(x: float32[3, 4], z: float32[3, 4]) -> (y) { y = Identity(MatMul(x, Neg(Neg(z)))) }")
+    error: BaseException | None = result.error
+    causes = []
+    while error is not None:
+        assert error not in causes
+        causes.append(error)
+        error = error.__cause__
+    assert causes
+
+
+def test_softplus_of_one_low_number() -> None:
+    result = fused("(x: float32[1]) -> (y) { y = Tanh(Softplus(x)) }")
+    assert result.verdict == "equal"
+    assert not result.rolled_back

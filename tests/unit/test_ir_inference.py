@@ -398,3 +398,15 @@ def test_why_onnx_refuses_a_node() -> None:
     assert fallback.refusal(node_of("MaxPool", (B, 3, 8, 8), outputs=1, kernel_shape=[2, 2])) == ""
     assert fallback.refusal(node_of("NoSuchOperator", (B,))) == ""
     assert fallback.refusal(node_of("MaxPool", (B, 3, 8, 8), outputs=1, kernel_shape=object())) == ""
+
+
+def test_a_shape_of_another_rank_takes_nothing_from_what_was_known() -> None:
+    graph = Model.empty(20).graph
+    x = graph.add_input("x", dtypes.FLOAT, (S, 4))
+    node = graph.add_op("NonZero", [x])
+    graph.set_type(node.output, dtypes.INT64, (2, T, 7))
+    infer_node(node)
+    assert shown(node.output) == (2, None)
+    graph.set_type(node.output, dtypes.INT64, (2, T))
+    infer_node(node)
+    assert node.output.shape == (2, T), "where the rank is the same, names that were known stay"

@@ -94,8 +94,17 @@ def recapture(model: Model) -> None:
 # What breaks it, the node that is blamed, words of the invariant.
 BROKEN: dict[str, tuple[Callable[[Model], object], str, str]] = {
     "slot without edge": (lambda m: node(m, "b").inputs.__setitem__(1, value(m, "w")), "node 'b'", "an edge for each"),
-    "edge without slot": (lambda m: node(m, "b").inputs.__setitem__(1, None), "node 'b'", "an edge for each slot"),
-    "edge to no slot": (lambda m: m.graph.add_edge(node(m, "w"), node(m, "b"), 7), "node 'b'", "an edge for each slot"),
+    "edge without slot": (lambda m: node(m, "b").inputs.__setitem__(1, None), "node 'x'", "reads its node (node 'b'"),
+    "edge to no slot": (
+        lambda m: m.graph.add_edge(node(m, "w"), node(m, "b"), 7),
+        "node 'w'",
+        "whom an edge leads to reads its node (node 'b'",
+    ),
+    "edge to another slot of a reader": (
+        lambda m: m.graph.add_edge(node(m, "a"), node(m, "b"), 7),
+        "node 'b'",
+        "an edge for each slot and a slot for each edge (slot 7)",
+    ),
     "value of another scope": (foreign_value, "node 'b'", "no edge from another scope"),
     "counter": (lambda m: setattr(value(m, "a"), "uses", 5), "node 'a'", "uses of 'a' are counted"),
     "counter of a constant": (lambda m: setattr(value(m, "w"), "uses", 0), "node 'w'", "uses of 'w' are counted"),
@@ -249,3 +258,10 @@ def test_a_neighbour_with_many_readers_is_not_looked_at() -> None:
     validate_site(readers[:1])
     with pytest.raises(ValidationError, match="uses of 'w' are counted"):
         validate_site([w.node])
+
+
+def test_graph_outputs_are_no_captures() -> None:
+    model = load(PROTO)
+    model.graph.output.arity = 1
+    with pytest.raises(ValidationError, match="every graph output is there"):
+        validate(model)

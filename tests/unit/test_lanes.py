@@ -67,10 +67,21 @@ def test_what_moves_lanes(body: str, wanted: list[int]) -> None:
         "y = Transpose(x, perm=[0, 2, 1])",
         "y = Reshape(x, [-1, 4])",
         "y = MatMul(x, float32[4, 4] random(1))",
+        "y = Gather(x, ids, axis=-1)",
+        "y = Gather(x, 1, axis=-1)",
+        "y = Slice(x, ids, ids, [2])",
+        "y = Slice(x, [3], [0], [2], [-1])",
+        "y, z = Split(x, k, axis=-1)",
+        "y = Transpose(Reshape(x, [0, 0, 2, 2]), perm=[0, 2, 1, 3])",
+        "y = Concat(x, given, axis=-1)",
+        "y = Reshape(x, sizes)",
+        "y = Expand(x, sizes)",
+        "y = Slice(x, k, [2], [1])",
     ],
 )
 def test_what_makes_other_lanes(body: str) -> None:
-    x, y = found(f"{X}", body, "x", "y")
+    more = "ids: int64[2], k: int64[1], sizes: int64[3], given: float32[B, S, D]"
+    x, y = found(f"{X}, {more}", body, "x", "y")
     assert x == [1, 2, 3, 4]
     assert y is None or not {abs(lane) for lane in y} & set(x)
 

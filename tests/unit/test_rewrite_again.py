@@ -400,6 +400,21 @@ def test_a_subgraph_that_went_with_its_node_is_left_alone() -> None:
     assert not runs.trace.failures
 
 
+def test_a_constant_that_lost_a_reader_is_looked_at_again() -> None:
+    class OfItsOwn(Finds):
+        def pattern(self, op: Ops, x: Value, w: Annotated[Value, const()]) -> Expr:
+            return op.MatMul(x, w)
+
+        def where(self, w: Value) -> Reason:
+            return w.uses == 1 or "shared"
+
+    model = graph("w = float32[4, 4] random(1) a = MatMul(x, w) b = MatMul(y, w) z = Exp(a)")
+    runs = engine(OfItsOwn)
+    assert runs.run(model) == 0
+    model.graph.remove(node(model, "b"))
+    assert runs.run(model) == 1
+
+
 def test_the_budget_of_a_model_is_that_of_one_run() -> None:
     class Never(Finds):
         def pattern(self, op: Ops, a: Value, b: Value, c: Value, d: Value) -> Expr:
@@ -444,6 +459,11 @@ def weights(op: Ops, x: Value, w: Annotated[Value, const()]) -> Expr:
     return op.MatMul(x, w)
 
 
+INNER = """(x: float32[N, 4], b: bool[]) -> (z) {{
+  {c}
+  z = If(b, then_branch=() -> (t) {{ t = {t} }}, else_branch=() -> (e) {{ e = Tanh(x) }})
+}}"""
+
 # Patterns as functions of x, and graphs where they stand.
 STAND = {
     "behind a copy": (lambda op, x: op.Exp(op.Relu(x)), "z = Exp(Identity(Dropout(Relu(x))))"),
@@ -484,6 +504,19 @@ STAND = {
     "a difference as a sum with a branch": (
         lambda op, x: op.sum(op.Relu(x), op.Neg(op.Exp(x)) | op.Abs(x)),
         "z = Sub(Relu(x), Exp(x))",
+    ),
+    "a long sum with a difference": (
+        lambda op, x: op.sum(op.Relu(x), op.Exp(x), op.Abs(x), op.Tanh(x), op.Neg(op.Erf(x))),
+        "z = Sub(Add(Add(Add(Relu(x), Exp(x)), Abs(x)), Tanh(x)), Erf(x))",
+    ),
+    "a sum of a sum of one": (
+        lambda op, x: op.sum(op.Relu(x), op.Exp(x), op.Abs(x)),
+        "z = Add(Abs(x), Sum(Add(Relu(x), Exp(x))))",
+    ),
+    "a captured number": (lambda op, x: op.Mul(x, 0.5), INNER.format(c="c = Identity(0.5)", t="Mul(x, c)")),
+    "captured weights": (
+        weights,
+        INNER.format(c="c = float32[4, 4] random(1)", t="MatMul(x, c)"),
     ),
     "an attribute before an operand": (lambda op, x: op.Clip(x, 6.0, min=0.0), "z = Clip(x, 0.0, 6.0)"),
     "an attribute as an input": (lambda op, x: op.ReduceMean(op.Relu(x), axes=[-1]), "z = ReduceMean(Relu(x), [-1])"),

@@ -197,6 +197,13 @@ def test_what_cannot_be_carried_over_is_a_reason(text: str, reason: str | None) 
     assert model_to_proto(model) == before
 
 
+def test_a_reason_names_the_node() -> None:
+    model = parse("opset 11 (x: float32[4]) -> (y, m) { y, m = Dropout(x) }")
+    assert str(can_raise(model, 24)).startswith("node 'y' (Dropout): ")
+    model.graph.names["y"].node.name = "drop"
+    assert str(can_raise(model, 24)).startswith("node 'drop' (Dropout): ")
+
+
 def test_the_import_of_a_function_is_raised_with_the_model() -> None:
     model = load(model_to_proto(parse(MODELS["function"])))
     raise_opset(model, 24)
@@ -294,3 +301,14 @@ def _carries_over(old: OpSchema, new: OpSchema) -> bool:
         for name, attribute in old.attributes.items()
     )
     return same_defaults and not fewer and OpSchema.FormalParameterOption.Single not in added
+
+
+def test_a_model_without_standard_operators_imports_them() -> None:
+    """And does not when that is taken back."""
+    model = parse("opset 20, own 1\n(x: float32[N]) -> (y) { y = own.Any(x) }")
+    del model.opsets[""]
+    with model.ledger.transaction() as transaction:
+        raise_opset(model, 24)
+        assert model.opsets == {"": 24, "own": 1}
+        transaction.rollback()
+    assert model.opsets == {"own": 1}

@@ -16,7 +16,6 @@ INFINITY = (1 << 31) - 1
 MOST_AXES = 1024
 """Tensors of a higher rank are not followed."""
 _MOST_TERMS = 16
-_MOST_FACTORS = 16
 _LONGEST_NAME = 96
 _LARGEST = 2**63 - 1
 
@@ -24,7 +23,7 @@ _LARGEST = 2**63 - 1
 def is_plain(a: Part) -> bool:
     """Whether `a` is known and small enough to go on with: minima of minima grow without end along a deep model.
 
-    So do products of products, and numbers beyond 64 bits, which no runtime has.
+    So do numbers, of which no runtime has more than 64 bits.
     """
     if isinstance(a, int):
         return abs(a) <= _LARGEST
@@ -32,8 +31,7 @@ def is_plain(a: Part) -> bool:
         # Not known; or what a malformed node has for a size.
         return False
     return len(a.terms) <= _MOST_TERMS and all(
-        abs(factor) <= _LARGEST and len(names) <= _MOST_FACTORS and all(len(name) <= _LONGEST_NAME for name in names)
-        for names, factor in a.terms
+        abs(factor) <= _LARGEST and all(len(name) <= _LONGEST_NAME for name in names) for names, factor in a.terms
     )
 
 

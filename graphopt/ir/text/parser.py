@@ -29,7 +29,11 @@ def parse(text: str, *, opset: int = 20, where: str = "text", line: int = 1) -> 
     Types of inner values are not inferred. Errors call the text `where` and its first line `line`.
     Raises: ModelError GO046 with line, column and what stands there.
     """
-    return _Parser(text, opset, where, line).read()
+    parser = _Parser(text, opset, where, line)
+    try:
+        return parser.read()
+    except RecursionError:
+        raise parser.wrong("less nesting") from None
 
 
 class _Parser(Tokens):

@@ -18,9 +18,17 @@ from graphopt.quantize.observe.statistics import Statistics
 
 
 def cache_folder() -> Path:
-    """Where programs of this user keep what can be made again: $XDG_CACHE_HOME or ~/.cache, and `graphopt` in it."""
+    """Where programs of this user keep what can be made again: $XDG_CACHE_HOME or ~/.cache, and `graphopt` in it.
+
+    Of a user who has no home it is a folder that cannot be.
+    """
     home = os.environ.get("XDG_CACHE_HOME", "")
-    return (Path(home) if os.path.isabs(home) else Path.home() / ".cache") / "graphopt"
+    if os.path.isabs(home):
+        return Path(home) / "graphopt"
+    try:
+        return Path.home() / ".cache" / "graphopt"
+    except RuntimeError:
+        return Path(os.devnull) / "graphopt"
 
 
 @dataclass(frozen=True)

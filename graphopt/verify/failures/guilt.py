@@ -70,13 +70,12 @@ class Search:
         """
         if self.verification.verdict != "unequal":
             return []
-        failing = self.verification.failing
-        if not failing:
-            # The regions are equal: what says that the model is not is the whole of it.
+        failing, figures = self.verification.failing, {one.name: one for one in self.verification.regions}
+        if not any(figures[region.output].verdict == "unequal" for region in failing):
+            # No region says it: what says that the model is not equal is the whole of it.
             figure = Comparison("", "unequal", reason=self.verification.reason)
             found_in_all = self._found_among(self.trace.sites, None, figure)
             return [replace(one, layer=self.verification.decided_by) for one in found_in_all]
-        figures = {one.name: one for one in self.verification.regions}
         crashes = {crash.name: crash for crash in self.verification.crashes}
         regions = [*failing, *self.verification.unrun]
         rules = {site.rule for site in self.known}

@@ -68,7 +68,8 @@ class Chooser:
                 first = first or error
         assert first is not None
         _raise_crash(first)
-        raise self._asked(first) from first
+        asked = self._asked(first)
+        raise asked from (first if asked is not first else first.__cause__)
 
     def _attempt(self, session: Runnable, binding: Binding) -> RunError | None:
         """Why the model does not run with these sizes. What speaks of its data alone is tried with more caution."""

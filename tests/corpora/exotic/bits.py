@@ -112,10 +112,16 @@ def looks_big_endian() -> onnx.ModelProto:
     return _passed(tensor("c", TensorProto.INT32, [3], bytes([0, 0, 0, 1, 1, 0, 0, 0, 0, 1, 0, 0])))
 
 
+def _typed(name: str, dtype: int, field: str, values: list[float]) -> TensorProto:
+    made = TensorProto(name=name, data_type=dtype, dims=[2])
+    getattr(made, field).extend(values)
+    return made
+
+
 @exotic()
 def typed_fields() -> onnx.ModelProto:
     """Each element type in its own field instead of raw bytes, small types in int32_data."""
-    kinds = {
+    kinds: dict[str, tuple[int, str, list[float]]] = {
         "f": (TensorProto.FLOAT, "float_data", [1.5, -0.0]),
         "d": (TensorProto.DOUBLE, "double_data", [1e300, 5e-324]),
         "l": (TensorProto.INT64, "int64_data", [2**62, -1]),
@@ -128,7 +134,7 @@ def typed_fields() -> onnx.ModelProto:
         "e": (TensorProto.FLOAT16, "int32_data", [0x3C00, 0x8000]),
         "I": (TensorProto.UINT32, "uint64_data", [2**32 - 1, 7]),
     }
-    made = [TensorProto(name=n, data_type=t, dims=[2], **{field: v}) for n, (t, field, v) in kinds.items()]
+    made = [_typed(name, *kind) for name, kind in kinds.items()]
     nodes = [helper.make_node("Identity", [n], [f"{n}_out"]) for n in kinds]
     nodes.append(helper.make_node("Add", ["x", "f"], ["y"]))
     outputs = [info(f"{n}_out", [2], kinds[n][0]) for n in kinds]

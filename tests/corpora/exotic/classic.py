@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper
@@ -10,8 +12,8 @@ from corpora.exotic.base import Made, Theme, array, built, info, text
 
 exotic = Theme("classic")
 
-_ML = {"ai_onnx_ml": 3}
-_TREE = {
+_ML: dict[str, Any] = {"ai_onnx_ml": 3}
+_TREE: dict[str, Any] = {
     "nodes_treeids": [0, 0, 0, 1, 1, 1],
     "nodes_nodeids": [0, 1, 2, 0, 1, 2],
     "nodes_featureids": [1, 0, 0, 2, 0, 0],
@@ -234,7 +236,7 @@ def array_feature_extractor() -> onnx.ModelProto:
         ir=8,
         **_ML,
     )
-    classes = helper.make_tensor("classes", TensorProto.STRING, [2], ["no", "yes"])
+    classes = TensorProto(name="classes", data_type=TensorProto.STRING, dims=[2], string_data=[b"no", b"yes"])
     model.graph.initializer.extend([array("columns", [3, 0], np.int64), classes, array("shape", [-1], np.int64)])
     return model
 

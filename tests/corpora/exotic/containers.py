@@ -124,7 +124,8 @@ def cast_map() -> Made:
 @exotic()
 def string_constants() -> onnx.ModelProto:
     """Strings that are no ASCII, empty, or no UTF-8, as constants at the output."""
-    tensor = helper.make_tensor("s", TensorProto.STRING, [4], ["a", "", "näïve ☃", "x" * 300])
+    strings = [each.encode() for each in ("a", "", "näïve ☃", "x" * 300)]
+    tensor = TensorProto(name="s", data_type=TensorProto.STRING, dims=[4], string_data=strings)
     return built(
         [helper.make_node("Identity", ["s"], ["y"]), helper.make_node("Neg", ["x"], ["z"])],
         [info("x", [2])],
