@@ -78,6 +78,8 @@ class Tally:
         """Counts an outcome; returns the findings that were not yet kept often enough."""
         self.tried[kind] += 1
         self.facts.update((kind, fact) for fact in outcome.facts)
+        for fact in outcome.facts:
+            self.first.setdefault(fact, command)
         for finding in outcome.findings:
             self.found[finding.sign] += 1
             self.first.setdefault(finding.sign, command)
@@ -97,6 +99,8 @@ class Tally:
         rules = {fact for _, fact in self.facts if fact.startswith("rule ")}
         tried = sum(self.tried.values())
         yield f"{tried} inputs in {seconds:.0f} s, {len(rules)} rules fired, {len(self.found)} kinds of findings"
+        refused = sorted({fact for _, fact in self.facts if fact.startswith("refused though")})
+        yield from (f"  {fact}, as {self.first[fact]}" for fact in refused)
         for sign, count in self.found.most_common():
             yield f"  {count:5} × {sign}\n          {self.first[sign]}"
 

@@ -263,7 +263,7 @@ class _Trial:
                     f"verified, a model computes something else{_refusal(what)}: {', '.join(_rules(report))}", what
                 )
             for rule in _rules(report, "rolled_back"):
-                self.find(f"the verifier takes {rule} back", _blame(report))
+                self.find(f"the verifier takes {rule} back" + ("" if wrong else ", needlessly"), _blame(report))
 
     def quantize(self, raw: tuple[Feeds, Feeds] | None) -> None:
         small = self.out / "small.onnx"

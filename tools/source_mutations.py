@@ -81,7 +81,7 @@ def choice(node: ast.AST) -> Iterator[Change]:
 
 def exchanged(node: ast.AST) -> Iterator[Change]:
     """Two arguments in each other's place."""
-    if isinstance(node, ast.Call) and ast.unparse(node.func) != "isinstance":
+    if isinstance(node, ast.Call) and not ast.unparse(node.func).endswith(("isinstance", *_SPEAKING)):
         for place in range(len(node.args) - 1):
             a, b = node.args[place : place + 2]
             if ast.dump(a) != ast.dump(b) and not any(isinstance(one, ast.Starred) for one in (a, b)):
@@ -223,7 +223,7 @@ def _inner(node: ast.AST) -> Sequence[ast.AST]:
             return _body(node.body)
         case ast.If(test=ast.Name(id="TYPE_CHECKING")):
             return []
-        case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name.endswith(_SPEAKING):
+        case ast.Call(func=function) if ast.unparse(function).endswith(_SPEAKING):
             return [one for one in node.args if not _is_word(one)]
         case ast.Call(func=ast.Name(id="cast" | "TypeVar")):
             return node.args[1:]

@@ -67,7 +67,7 @@ only = click.option("--only", metavar="RULE", multiple=True, help="Apply this ru
 _disable = click.option(
     "--disable", metavar="RULE", multiple=True, callback=_disabled, help="Leave a rule out; repeatable."
 )
-_rules = click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add rules; repeatable.")
+_rules = click.option("--rules", metavar="FILE|MODULE", multiple=True, help="Add rules, code that runs; repeatable.")
 _keep_opset = click.option(
     "--keep-opset", is_flag=True, help="Do not raise the opset, even where that lets a fused op be written."
 )

@@ -135,3 +135,24 @@ def test_the_house_is_listed_in_the_order_of_the_import_contract() -> None:
     heights = [next(height for height, layer in enumerate(layers) if name in layer) for name in listed]
     assert heights == sorted(heights)
     assert set(listed) == (packages - {"patterns", "kernels"}) | {"errors", "settings"}
+
+
+def test_each_promise_is_held_by_tests_that_are_there() -> None:
+    promises = {promise: held for promise, held in re.findall(r"^\| (.+) \| (`tests/.+`) \|$", _safety(), re.MULTILINE)}
+    assert len(promises) > 15
+    for promise, held in promises.items():
+        for path, name in re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", held):
+            assert f"\ndef {name}(" in (ROOT / path).read_text(), f"'{promise}' is held by {name}, which is not there"
+        assert held.count("::") == held.count("`") / 2
+
+
+def test_the_readme_promises_what_the_page_holds() -> None:
+    readme = (ROOT / "README.md").read_text()
+    promises = re.findall(r"^- (\*\*.+?)(?=\n- |\n\n)", readme.split("## What is promised")[1], re.MULTILINE | re.DOTALL)
+    assert len(promises) >= 5
+    for promise in promises:
+        assert f"| {' '.join(promise.split())} | `tests/" in _safety()
+
+
+def _safety() -> str:
+    return (ROOT / "docs" / "safety.md").read_text()

@@ -433,6 +433,24 @@ def test_the_budget_of_a_model_is_that_of_one_run() -> None:
     assert not runs.trace.stopped
 
 
+def test_what_was_tried_matched_refused_and_applied_is_counted() -> None:
+    class OfFour(Finds):
+        def pattern(self, op: Ops, x: Value) -> Expr:
+            return op.Sin(op.Abs(x) | op.Neg(x))
+
+        def where(self, x: Value) -> Reason:
+            return x.shape == (4,) or "another size"
+
+    runs = engine(OfFour)
+    text = (
+        "(x: float32[4], y: float32[5]) -> (a, b, c, d) { a = Sin(Neg(x)) b = Sin(Abs(y)) c = Sin(Abs(x)) d = Sin(y) }"
+    )
+    assert runs.run(graph(text)) == 2
+    count = runs.trace.counts["OfFour"]
+    assert (count.matched, count.applied, count.declined, count.rolled_back) == (3, 2, 0, 0)
+    assert count.reasons == {"another size": 1}
+
+
 def test_sites_are_taken_in_the_order_of_the_graph() -> None:
     model = graph("(x: float32[4]) -> (a, b, d) { a = Sin(x) b = Sin(Neg(x)) d = Sin(Exp(x)) }")
     runs = engine(Sine)
