@@ -16,7 +16,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-
 _LONGEST = 2000
 
 
@@ -75,7 +74,7 @@ class RuleError(GraphoptError):
 
 
 def _one_line(text: str) -> str:
-    """`text` as a terminal may show it: what a model calls its nodes may hold line breaks, escape sequences, anything."""
+    """`text` as a terminal may show it: what a model calls its nodes may hold line breaks, escape sequences."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
     if text.isprintable():

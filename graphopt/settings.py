@@ -12,6 +12,7 @@ from graphopt.errors import UsageError
 
 OWN_FILE = "graphopt.toml"
 _SHARED_FILE = "pyproject.toml"
+_LONGEST = 1 << 20
 _FILES = (".py", ".json", ".npz")
 """What a path ends with: a relative one begins at the file that it stands in, wherever graphopt is run."""
 
@@ -39,18 +40,29 @@ def find_settings(folder: Path) -> Settings:
     # Not Path.is_file: a folder above that may not be entered has no settings.
     for place in (folder, *folder.parents):
         if os.path.isfile(place / OWN_FILE):
-            return Settings(place / OWN_FILE, _with_paths(_read(place / OWN_FILE), place))
+            return Settings(place / OWN_FILE, _read(place / OWN_FILE))
         if os.path.isfile(place / _SHARED_FILE):
-            table = _read(place / _SHARED_FILE).get("tool", {}).get("graphopt")
+            table = _read(place / _SHARED_FILE, "tool", "graphopt")
             if table is not None:
-                return Settings(place / _SHARED_FILE, _with_paths(table, place))
+                return Settings(place / _SHARED_FILE, table)
     return Settings()
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path, *keys: str) -> Any:
+    """The table under these keys; None where there is none."""
     try:
-        return tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        with path.open("rb") as file:
+            text = file.read(_LONGEST + 1)
+        if len(text) > _LONGEST:
+            raise ValueError(f"it has more than {_LONGEST:,} bytes")
+        table: Any = tomllib.loads(text.decode())
+        for key in keys:
+            if (table := table.get(key)) is None:
+                return None
+            if not isinstance(table, dict):
+                raise ValueError(f"'{key}' is no table")
+        return _with_paths(table, path.parent)
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError("GO027", f"it cannot be read: {error}", str(path), "--no-config does without it") from error
 
 

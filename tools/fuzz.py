@@ -43,8 +43,8 @@ _SHRINKING = 90.0
 """Seconds."""
 
 
-def made(kind: str, seed: int, number: int, pool: Pool) -> Case:
-    """The input of that number, the same on every machine that has the same seeds."""
+def made(kind: str, seed: int, number: int, pool: Pool, verified: float = 0.5) -> Case:
+    """The input of that number, the same on every machine that has the same seeds; a share is `verified` as well."""
     rng = Random(f"{kind}/{seed}/{number}")
     if kind == "graphs":
         case = random_graph(rng, pool)
@@ -60,7 +60,7 @@ def made(kind: str, seed: int, number: int, pool: Pool) -> Case:
         if rng.random() < 0.08:
             flags.append(flag)
     also = [name for name, share in (("quantize", 0.03), ("explain", 0.05), ("verify", 0.05)) if rng.random() < share]
-    return replace(case, flags=tuple(flags), also=tuple(also), verified=rng.random() < 0.5)
+    return replace(case, flags=tuple(flags), also=tuple(also), verified=rng.random() < verified)
 
 
 class Tally:
@@ -132,6 +132,7 @@ def shown(worker: Worker, case: Case, finding: Finding) -> Case:
 @click.option("--count", type=int, help="How many inputs.")
 @click.option("--begin", default=0, help="The number of the first input.")
 @click.option("--only", type=int, help="One input, by its number.")
+@click.option("--verified", default=0.5, help="The share of inputs that are fused with the verifier on as well.")
 @click.option("--keep", "folder", type=click.Path(path_type=Path), help="Where findings are kept.")
 @click.option("--write", type=click.Path(path_type=Path), help="Where the inputs themselves are written.")
 @click.option("--pool", type=click.Path(path_type=Path), help="The folder of models to begin with, made if needed.")
@@ -143,6 +144,7 @@ def main(
     count: int | None,
     begin: int,
     only: int | None,
+    verified: float,
     folder: Path | None,
     write: Path | None,
     pool: Path | None,
@@ -160,7 +162,7 @@ def main(
             for number, kind in ((number, kind) for number in numbers for kind in kinds):
                 if seconds is not None and time.monotonic() - tally.start > seconds:
                     break
-                case = made(kind, seed, number, seeds)
+                case = made(kind, seed, number, seeds, verified)
                 command = f"python tools/fuzz.py {kind} --seed {seed} --only {number}{where}"
                 if write is not None:
                     keep(write, Finding(""), case, command)

@@ -411,8 +411,7 @@ def _layer_norm(s: Sketch) -> None:
     square = s.like("Pow", again, s.number(s.near(2.0))) if s.rng.random() < 0.5 else s.like("Mul", again, centred)
     variance = s.reduced("ReduceMean", square, axes if s.rng.random() < 0.9 else [-1])
     root = s.like("Sqrt", s.swapped("Add", variance, s.number(s.rng.choice((1e-5, 1e-3, 1e-12, 1.0)))))
-    y = s.like("Div", centred, root) if s.rng.random() < 0.7 else s.swapped("Mul", centred, s.like("Reciprocal", root))
-    _gain(s, y, bias=True)
+    _gain(s, _over(s, centred, root), bias=True)
 
 
 def _rms_norm(s: Sketch) -> None:
@@ -420,8 +419,17 @@ def _rms_norm(s: Sketch) -> None:
     square = s.like("Pow", x, s.number(2.0)) if s.rng.random() < 0.5 else s.like("Mul", x, x)
     mean = s.reduced("ReduceMean", square, s.rng.choice(([-1], [-1], [-2])))
     root = s.like("Sqrt", s.swapped("Add", mean, s.number(s.rng.choice((1e-6, 1e-3)))))
-    y = s.swapped("Mul", x, s.like("Reciprocal", root)) if s.rng.random() < 0.5 else s.like("Div", x, root)
-    _gain(s, y, bias=False)
+    _gain(s, _over(s, x, root), bias=False)
+
+
+def _over(s: Sketch, x: Wire, root: Wire) -> Wire:
+    """x / root, in three spellings; in the last one with a gain inside."""
+    choice = s.rng.randrange(5)
+    if choice < 2:
+        return s.like("Div", x, root)
+    if choice < 4:
+        return s.swapped("Mul", x, s.like("Reciprocal", root))
+    return s.swapped("Mul", x, s.like("Div", s.normal(x.shape[-1]), root))
 
 
 def _gain(s: Sketch, y: Wire, bias: bool) -> None:

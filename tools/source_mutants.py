@@ -48,7 +48,7 @@ _OTHERS: Final = (
 
 _ALL: Final = 1800.0
 """Seconds in which all tests have to end."""
-_SECONDS: Final = 20.0
+_SECONDS: Final = 8.0
 """What the tests of one mutant may take of a processor where none fails: the quickest are chosen."""
 _LIMIT: Final = 5.0, 3.0
 """A run does not end that takes so many seconds, and so many times as long as without a mistake."""

@@ -93,7 +93,7 @@ def argument(node: ast.AST) -> Iterator[Change]:
     """A named argument left out."""
     if isinstance(node, ast.Call):
         for place, one in enumerate(node.keywords):
-            if one.arg:
+            if one.arg not in (None, "strict"):
                 left = [*node.keywords[:place], *node.keywords[place + 1 :]]
                 yield _changed(node, ast.Call(node.func, node.args, left))
 
@@ -165,8 +165,8 @@ class SourceMutant:
 def source_mutants(source: str) -> list[SourceMutant]:
     """All mutants of a module, in the order of its lines.
 
-    Left alone: types, docstrings, assertions (they tell a type checker what holds), words of errors and logs, and what
-    stands in an f-string, whose places Python 3.11 does not tell.
+    Left alone: types, docstrings, what only checks (assertions, `strict`), words of errors and logs, and what stands in
+    an f-string, whose places Python 3.11 does not tell.
     """
     offsets = [0]
     for line in source.encode().splitlines(keepends=True):
@@ -225,6 +225,8 @@ def _inner(node: ast.AST) -> Sequence[ast.AST]:
             return []
         case ast.Call(func=function) if ast.unparse(function).endswith(_SPEAKING):
             return [one for one in node.args if not _is_word(one)]
+        case ast.keyword(arg="strict"):
+            return []
         case ast.Call(func=ast.Name(id="cast" | "TypeVar")):
             return node.args[1:]
     return list(ast.iter_child_nodes(node))

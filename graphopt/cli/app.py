@@ -26,7 +26,10 @@ from graphopt.errors import GraphoptError, ModelError
 
 _HERE = str(Path(__file__).parents[1])
 _INTERRUPTED = 130
-_REFUSED = {"EACCES", "EDQUOT", "EFBIG", "EIO", "EMFILE", "ENFILE", "ENOMEM", "ENOSPC", "EPERM", "EROFS", "ESTALE"}
+_REFUSED = {
+    *("EACCES", "EDQUOT", "EFBIG", "EIO", "ELOOP", "EMFILE", "ENAMETOOLONG", "ENFILE", "ENOMEM", "ENOSPC", "EPERM"),
+    *("EROFS", "ESTALE"),
+}
 """What the system says of files that no program can help."""
 _NOBODY_READS = 141
 _EXIT_CODES = (

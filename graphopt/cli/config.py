@@ -93,5 +93,6 @@ def _converted(settings: Settings, context: click.Context, key: str, option: cli
         raise UsageError("GO027", f"'{key}' is {value!r}, not {kind}", str(settings.path))
     try:
         return option.type_cast_value(context, value)
-    except click.BadParameter as error:
-        raise UsageError("GO027", f"'{key}' cannot be {value!r}: {error.message}", str(settings.path)) from error
+    except (click.BadParameter, TypeError) as error:
+        reason = error.message if isinstance(error, click.BadParameter) else error
+        raise UsageError("GO027", f"'{key}' cannot be {value!r}: {reason}", str(settings.path)) from error

@@ -26,7 +26,7 @@ def fuse(screen: Screen, model: str, output: str | None, dims: tuple[tuple[str, 
     from graphopt import pipeline
     from graphopt.report import schema, terminal
 
-    target = Path(output) if output else beside(model, ".fused.onnx")
+    target = Path(output) if output is not None else beside(model, ".fused.onnx")
     screen.refuse_report_at(target)
     with stoppable(target):
         with screen.progress() as progress:

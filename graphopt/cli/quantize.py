@@ -117,9 +117,8 @@ def quantize(
     from graphopt.report import html, schema
     from graphopt.report.quantization import quantization
 
-    target = (
-        Path(output) if output else beside(model, ".float16.onnx" if options["mode"] == "float16" else ".int8.onnx")
-    )
+    suffix = ".float16.onnx" if options["mode"] == "float16" else ".int8.onnx"
+    target = Path(output) if output is not None else beside(model, suffix)
     screen.refuse_report_at(target)
     screen.refuse_page_at(report, target)
     page = Path(report) if report is not None else None
@@ -137,6 +136,7 @@ def quantize(
             )
         found = schema.quantization(result)
         if report is not None:
+            screen.refuse_page_at(report, target)
             html.write(found, report)
         screen.show(found, lambda: quantization(result, verbose=screen.verbose))
     return screen.fail(*result.errors)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Timer
@@ -23,6 +24,7 @@ _PATIENCE = 1.0
 """Seconds of work before a progress bar shows."""
 _HEAD = 128
 """Bytes that tell a report of ours from other files."""
+_REPORT = b'"schema": "graphopt/'
 _PAGE = b'name="generator" content="graphopt '
 
 
@@ -38,7 +40,7 @@ class Screen:
 
     def __post_init__(self) -> None:
         if self.json is not None and self.json != "-":
-            _refuse_to_write(self.json, b'"schema"')
+            _refuse_to_write(self.json, _REPORT)
 
     @property
     def files(self) -> list[Path]:
@@ -47,7 +49,7 @@ class Screen:
 
     def refuse_report_at(self, path: Path | None, what: str = "the model") -> None:
         """Raises UsageError GO014 where the report would overwrite `path`, which the command writes as well."""
-        if path is not None and self.json is not None and Path(self.json).resolve() == path.resolve():
+        if path is not None and self.json is not None and _same(Path(self.json), path):
             raise UsageError("GO014", f"the report would overwrite {what}", self.json)
 
     def refuse_page_at(self, page: str | None, model: Path | None) -> None:
@@ -57,7 +59,7 @@ class Screen:
             return
         _refuse_to_write(page, _PAGE)
         self.refuse_report_at(Path(page), "the page")
-        if model is not None and model.resolve() == Path(page).resolve():
+        if model is not None and _same(model, Path(page)):
             raise UsageError("GO014", "the report would overwrite the model", page)
 
     def show(self, report: dict[str, Any], text: Callable[[], RenderableType]) -> None:
@@ -65,6 +67,9 @@ class Screen:
         if self.json is not None:
             from graphopt.report.schema import write
 
+            if self.json != "-":
+                # The command may have written a file there meanwhile: weights, a case.
+                _refuse_to_write(self.json, _REPORT)
             write(report | {"config": str(self.config) if self.config is not None else None}, self.json)
         if self.json != "-" and not self.quiet:
             self._console(stderr=False).print(text())
@@ -111,10 +116,20 @@ def _refuse_to_write(report: str, mark: bytes) -> None:
     """Raises UsageError GO014 for a folder, a path in none, and a file that does not begin with `mark` as our reports
     do."""
     path = Path(report)
+    try:
+        with suppress(FileNotFoundError):
+            path.stat()
+    except OSError as error:
+        raise UsageError("GO014", f"the report cannot be written: {error.strerror}", report) from error
     if path.is_dir() or not path.absolute().parent.is_dir():
         raise UsageError("GO014", "the report cannot be written: no such folder", report)
     if path.is_file() and not _may_be_report(path, mark):
         raise UsageError("GO014", "the report would overwrite a file that is no report", report)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one place, be there a file or not."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def _may_be_report(path: Path, mark: bytes) -> bool:

@@ -20,10 +20,10 @@ _BUFFER = 1 << 20
 
 
 class Sources:
-    """The files that are copied from, each opened once."""
+    """The files that are copied from. One is open at a time: a model may have its weights in thousands."""
 
     def __init__(self) -> None:
-        self._files: dict[Path, int] = {}
+        self._path: Path | None = None
         self._stack = ExitStack()
 
     def __enter__(self) -> Sources:
@@ -41,17 +41,17 @@ class Sources:
     def _opened(self, stored: Stored) -> int:
         """The file that holds `stored`, whose bytes are there."""
         try:
-            if stored.path not in self._files:
-                file, _ = open_regular(stored.path)
-                self._stack.callback(os.close, file)
-                self._files[stored.path] = file
-            file = self._files[stored.path]
-            available = os.fstat(file).st_size
+            if stored.path != self._path:
+                self._stack.close()
+                self._file, _ = open_regular(stored.path)
+                self._stack.callback(os.close, self._file)
+                self._path = stored.path
+            available = os.fstat(self._file).st_size
         except OSError as error:
             raise ModelError("GO031", f"'{stored.path}' cannot be read: {error.strerror}") from error
         if available < stored.offset + stored.length:
             raise ModelError("GO031", f"'{stored.path}' became shorter while it was copied")
-        return file
+        return self._file
 
 
 def copy_range(source: int, offset: int, length: int, target: int) -> None:
@@ -64,6 +64,9 @@ def copy_range(source: int, offset: int, length: int, target: int) -> None:
 
 def _extents(file: int, begin: int, end: int) -> Iterator[tuple[int, int]]:
     """The parts of a range that are not holes."""
+    if not hasattr(os, "SEEK_DATA"):
+        yield begin, end
+        return
     while begin < end:
         try:
             begin = os.lseek(file, begin, os.SEEK_DATA)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import itertools
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 
 Monomial = tuple[str, ...]
@@ -177,7 +178,10 @@ def parse(text: str) -> Size:
     if text.isidentifier() or len(text) > _LONGEST_TEXT:
         return symbol(text)
     try:
-        size = _from_ast(ast.parse(text, mode="eval").body)
+        with warnings.catch_warnings():
+            # Python has its doubts about `1if N`; a name may be anything.
+            warnings.simplefilter("ignore")
+            size = _from_ast(ast.parse(text, mode="eval").body)
     except (SyntaxError, ValueError, ArithmeticError, RecursionError, MemoryError):
         return symbol(text)
     return symbol(text) if isinstance(size, int) and not 0 <= size <= _LARGEST else size

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import onnx
@@ -16,6 +17,7 @@ from graphopt.ir.node import Node, Value
 from graphopt.ir.protos import copy_fields
 from graphopt.ir.tensor import Tensor
 
+_SLICE = 4096
 _Pending = list[tuple[Graph, onnx.GraphProto]]
 # Fields of a graph that are written from the IR.
 _REWRITTEN = ("node", "input", "output", "initializer", "sparse_initializer", "value_info", "quantization_annotation")
@@ -30,13 +32,29 @@ def model_to_proto(model: Model) -> onnx.ModelProto:
 
 def model_without_weights(model: Model) -> onnx.ModelProto:
     """The ModelProto of `model` without the initializers of its main graph."""
+    proto = model_without_nodes(model)
+    _write_scopes(_write_nodes(model.graph.ops(), proto.graph.node.add))
+    return proto
+
+
+def model_without_nodes(model: Model) -> onnx.ModelProto:
+    """The ModelProto of `model` without the nodes and initializers of its main graph."""
     proto = onnx.ModelProto()
     proto.CopyFrom(model.proto)
     _write_opsets(proto.opset_import, model.opsets)
-    _write_scopes(_write_scope(model.graph, proto.graph))
+    _write_surroundings(model.graph, proto.graph)
     for function in model.functions.values():
         _write_function(function.proto, function.graph, proto.functions.add())
     return proto
+
+
+def nodes_in_slices(graph: Graph) -> Iterator[onnx.GraphProto]:
+    """The nodes of a scope in GraphProtos of some thousand each: as protos all of them take much memory."""
+    nodes = graph.ops()
+    while some := list(islice(nodes, _SLICE)):
+        proto = onnx.GraphProto()
+        _write_scopes(_write_nodes(some, proto.node.add))
+        yield proto
 
 
 def node_to_proto(node: Node) -> onnx.NodeProto:
@@ -126,6 +144,12 @@ def _write_scopes(pending: _Pending) -> None:
 
 def _write_scope(graph: Graph, proto: onnx.GraphProto) -> _Pending:
     """Writes one scope but for its initializers; returns its subgraphs with the protos that wait for them."""
+    _write_surroundings(graph, proto)
+    return _write_nodes(graph.ops(), proto.node.add)
+
+
+def _write_surroundings(graph: Graph, proto: onnx.GraphProto) -> None:
+    """Writes one scope but for its nodes and initializers."""
     original = graph.proto
     if original is not None:
         copy_fields(original, proto, *_REWRITTEN)
@@ -151,7 +175,6 @@ def _write_scope(graph: Graph, proto: onnx.GraphProto) -> _Pending:
             written = proto.sparse_initializer.add()
             written.CopyFrom(sparse)
             written.values.name = node.output.name
-    return _write_nodes(graph, proto.node.add)
 
 
 def _says(info: onnx.ValueInfoProto, value: Value) -> bool:
@@ -177,12 +200,12 @@ def _write_function(original: onnx.FunctionProto, graph: Graph, proto: onnx.Func
     # A function body has no initializers: its constants are nodes.
     for name, tensor in initializers(graph):
         proto.node.append(onnx.helper.make_node("Constant", [], [name], value=tensor.to_proto(name)))
-    _write_scopes(_write_nodes(graph, proto.node.add))
+    _write_scopes(_write_nodes(graph.ops(), proto.node.add))
 
 
-def _write_nodes(graph: Graph, new: Callable[[], onnx.NodeProto]) -> _Pending:
+def _write_nodes(nodes: Iterable[Node], new: Callable[[], onnx.NodeProto]) -> _Pending:
     waiting: _Pending = []
-    for node in graph.ops():
+    for node in nodes:
         waiting.extend(_write_node(node, new()))
     return waiting
 

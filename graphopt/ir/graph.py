@@ -134,7 +134,8 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
 
     def is_output(self, value: Value) -> bool:
         """Whether `value` is an output of this graph."""
-        return value.uses > 0 and self.output in self._succ[value.node] and value in self.output.inputs
+        slots = self._succ[value.node].get(self.output, _NO_SLOTS) if value.uses else _NO_SLOTS
+        return any(self.output.inputs[slot] is value for slot in slots)
 
     def needs_identity(self, old: Value, new: Value) -> bool:
         """Whether `new` can stand for `old` only behind an Identity, which gives a graph output its name."""

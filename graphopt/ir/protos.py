@@ -38,6 +38,11 @@ def tensors(model: onnx.ModelProto) -> Iterator[TensorProto]:
     for function in model.functions:
         yield from _in_attributes(function.attribute_proto, graphs)
         yield from _in_nodes(function.node, graphs)
+    yield from tensors_in(graphs)
+
+
+def tensors_in(graphs: list[onnx.GraphProto]) -> Iterator[TensorProto]:
+    """Every tensor of these graphs, which are taken from the list, and of those inside them."""
     while graphs:
         graph = graphs.pop()
         yield from graph.initializer

@@ -15,6 +15,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO
 
 from graphopt.ir.copying import Sources
 from graphopt.ir.wire import Bytes, Later, Stored
@@ -22,6 +23,16 @@ from graphopt.ir.wire import Bytes, Later, Stored
 _HIDDEN = re.compile(r"\.graphopt-([0-9a-f]+)-([0-9a-f]+)-[0-9a-f]{16}\.tmp")
 # What a file system says that has no files without a name; EISDIR is an old kernel's word.
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
+_FAILING = (errno.EIO, errno.ENOSPC, errno.EDQUOT)
+
+
+def behind_links(path: Path) -> Path:
+    """The file that `path` stands for, which need not be there. Raises: OSError for a link that leads to itself."""
+    if not path.is_symlink():
+        return path
+    with suppress(FileNotFoundError):
+        path.stat()
+    return path.resolve()
 
 
 @contextmanager
@@ -57,15 +68,21 @@ class Draft:
 
     def write(self, chunks: Iterable[Bytes]) -> None:
         """Makes these bytes, and no others, what the file holds, on the disk."""
-        os.ftruncate(self._opened, 0)
-        os.lseek(self._opened, 0, os.SEEK_SET)
-        with open(self._opened, "wb", closefd=False) as file, Sources() as sources:
+        with self.empty() as file, Sources() as sources:
             for chunk in chunks:
                 if isinstance(chunk, Stored):
                     file.flush()
                     sources.copy(chunk, self._opened)
                 else:
                     file.write((chunk.read() or b"") if isinstance(chunk, Later) else chunk)
+
+    @contextmanager
+    def empty(self) -> Iterator[IO[bytes]]:
+        """The file with nothing in it, to be written to up to where it ends; then that is on the disk."""
+        os.ftruncate(self._opened, 0)
+        os.lseek(self._opened, 0, os.SEEK_SET)
+        with open(self._opened, "wb", closefd=False) as file:
+            yield file
         # The end may be a hole.
         os.ftruncate(self._opened, os.lseek(self._opened, 0, os.SEEK_CUR))
         os.fsync(self._opened)
@@ -171,9 +188,12 @@ def inode_of(name: str, folder: int) -> int | None:
 
 
 def sync(folder: int) -> None:
-    """Brings the names of a folder to the disk, where it can do that."""
-    with suppress(OSError):
+    """Brings the names of a folder to the disk, where it can do that. Raises: OSError for a disk that fails."""
+    try:
         os.fsync(folder)
+    except OSError as error:
+        if error.errno in _FAILING:
+            raise
 
 
 def left_behind(folder: int) -> Iterator[tuple[str, list[str]]]:

@@ -18,11 +18,19 @@ from onnx import TensorProto
 
 from graphopt.errors import GraphoptError, ModelError, UsageError
 from graphopt.ir import dtypes, side, wire
-from graphopt.ir.encode import initializers, model_to_proto, model_without_weights, type_proto, value_info, written_name
+from graphopt.ir.encode import (
+    initializers,
+    model_to_proto,
+    model_without_nodes,
+    nodes_in_slices,
+    type_proto,
+    value_info,
+    written_name,
+)
 from graphopt.ir.model import Model
 from graphopt.ir.node import IR_DOMAIN
-from graphopt.ir.protos import copy_fields, tensors
-from graphopt.ir.publish import Draft, folder_at, inode_of, status, sync
+from graphopt.ir.protos import copy_fields, tensors, tensors_in
+from graphopt.ir.publish import Draft, behind_links, folder_at, inode_of, status, sync
 from graphopt.ir.tensor import Tensor
 
 External = Literal["never", "auto", "always"]
@@ -69,8 +77,11 @@ def write(model: Model, path: str | os.PathLike[str], *, external: External = "a
     """What `save` does, and what it did."""
     check_output(model, path, in_place=in_place)
     _refuse_internal(model)
-    target = _behind_links(Path(path))
+    target = behind_links(Path(path))
     writer = _Writer(model, target, external)
+    if target.parent.resolve() != Path(path).parent.resolve() and (writer.side.size or writer.used):
+        message = "the output is a link to another folder, and who reads it as that would not find its weights"
+        raise UsageError("GO011", message, str(Path(path)), f"name what it leads to, {target}, or another output")
     try:
         with folder_at(target.parent) as folder:
             files = _publish(writer, target, folder)
@@ -87,7 +98,7 @@ def check_output(model: Model, path: str | os.PathLike[str], *, in_place: bool =
     """
     target = Path(path)
     try:
-        target = _behind_links(target)
+        target = behind_links(target)
         if target.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if target.exists():
@@ -105,10 +116,18 @@ def check_output(model: Model, path: str | os.PathLike[str], *, in_place: bool =
     if in_place:
         return
     hint = "choose another output, or allow it with --in-place"
-    if model.path is not None and target.resolve() == model.path.resolve():
+    if model.path is not None and _same(target, model.path):
         raise UsageError("GO011", "the output is the input", str(Path(path)), hint)
-    if target.resolve() in model.data_files.values():
+    if any(_same(target, file) for file in model.data_files.values()):
         raise UsageError("GO011", "the output is a file that the input's weights live in", str(Path(path)), hint)
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths lead to one file: links, folders that are mounted twice and letter case make many of one."""
+    try:
+        return os.path.samefile(one, other)
+    except OSError:
+        return one.resolve() == other.resolve()
 
 
 def _refuse_internal(model: Model) -> None:
@@ -120,15 +139,6 @@ def _refuse_internal(model: Model) -> None:
 
 def _cannot_write(error: OSError, target: Path) -> ModelError:
     return ModelError("GO032", f"cannot write: {error.strerror}", str(target))
-
-
-def _behind_links(path: Path) -> Path:
-    """The file that `path` stands for. Raises: OSError for a link that leads to itself."""
-    if not path.is_symlink():
-        return path
-    with suppress(FileNotFoundError):
-        path.stat()
-    return path.resolve()
 
 
 @dataclass
@@ -154,7 +164,8 @@ class _SideFile:
 class _Writer:
     """Decides for each tensor whether it stays in its file, goes to the side file, or into the model.
 
-    `used` are the locations of data files that the model goes on to share with its input.
+    `used` are the locations of data files that the model goes on to share with its input. `nodes` are kept where they
+    may hold external data, and else made as they are written.
     """
 
     def __init__(self, model: Model, target: Path, external: External) -> None:
@@ -169,13 +180,15 @@ class _Writer:
         self.used: set[str] = set()
         self.new_go_out = external == "auto" and bool(model.data_files)
         self.all_go_out = external == "always" or (external == "auto" and inside > _PROTO_LIMIT)
-        proto = model_without_weights(model)
+        proto = model_without_nodes(model)
         self.graph = proto.graph
+        self.nodes: list[onnx.GraphProto] | None = None
         self.head = copy_fields(proto, onnx.ModelProto(), "graph")
         if model.data_files:
             for name in ("functions", "training_info"):
                 proto.ClearField(name)
-            self._move_others(chain(tensors(self.head), tensors(proto)))
+            self.nodes = list(nodes_in_slices(model.graph))
+            self._move_others(chain(tensors(self.head), tensors(proto), tensors_in([*self.nodes])))
         self.parts = [self._part(name, tensor) for name, tensor in weights]
         self._expect_used()
 
@@ -193,7 +206,8 @@ class _Writer:
         too_much = ModelError("GO033", "protobuf cannot hold more than 2 GB", str(self.target), hint)
         pieces = [[part.SerializeToString()] if raw is None else wire.tensor(part, raw) for part, raw in self.parts]
         try:
-            chunks = list(wire.model(self.head, self.graph, pieces))
+            nodes = nodes_in_slices(self.model.graph) if self.nodes is None else self.nodes
+            chunks = list(wire.model(self.head, chain(nodes, [self.graph]), pieces))
         except EncodeError as error:
             raise too_much from error
         if sum(map(len, chunks)) >= _PROTO_END:
@@ -304,7 +318,9 @@ def _publish(writer: _Writer, target: Path, folder: int) -> list[Path]:
             model.replace(target.name)
         finally:
             if model.is_at(target.name):
-                sync(folder)
+                # It is there, whatever else fails.
+                with suppress(OSError):
+                    sync(folder)
                 side.remove_unused(folder, target.parent, target.name, unused)
             else:
                 notes += filter(None, [beside, model])

@@ -69,14 +69,17 @@ def remove_left_behind(folder: int, path: Path) -> None:
 
 
 def _stem(model: str) -> str:
-    return os.fsdecode(os.fsencode(model)[:_LONGEST])
+    # A location is UTF-8 and has no backslash.
+    return model.encode(errors="replace")[:_LONGEST].decode(errors="ignore").replace("\\", "_")
 
 
 def _remove(folder: int, path: Path, name: str, but: str) -> None:
-    """Removes a side file unless a model other than `but` may use it."""
+    """Removes a side file unless a model other than `but`, here or in a folder above, may use it."""
     with suppress(OSError):
-        others = [entry.name for entry in os.scandir(folder) if entry.name not in (name, but) and entry.is_file()]
-        if _is_ours(folder, name) and not any(_may_use(path / other, name) for other in others):
+        here = [entry.name for entry in os.scandir(folder) if entry.name not in (name, but) and entry.is_file()]
+        others = [path / other for other in here]
+        others += [file for above in path.resolve().parents for file in above.glob("*.onnx") if file.is_file()]
+        if _is_ours(folder, name) and not any(_may_use(other, name) for other in others):
             os.unlink(name, dir_fd=folder)
 
 
@@ -102,4 +105,4 @@ def _may_use(path: Path, name: str) -> bool:
             file.seek(0)
             return os.fsencode(name) in file.read()
     found = locations(path)
-    return found is None or name in found
+    return found is None or any(Path(location).name == name for location in found)

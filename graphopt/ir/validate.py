@@ -97,8 +97,9 @@ def _edge_problems(node: Node) -> Iterator[str]:
 
 
 def _reader_problems(node: Node) -> Iterator[str]:
-    for reader in node.graph._succ[node]:
-        if node not in reader.producers():
+    for reader, slots in node.graph._succ[node].items():
+        read = (reader.inputs[slot] for slot in slots if slot < len(reader.inputs))
+        if not any(value is not None and value.node is node for value in read):
             yield f"whom an edge leads to reads its node ({reader.place})"
 
 

@@ -7,11 +7,11 @@ pieces.
 
 from __future__ import annotations
 
-import itertools
 import mmap
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -104,9 +104,10 @@ def without_weights(data: bytes | memoryview, path: Path, stamp: tuple[int, int]
     """
     if isinstance(data, bytes):
         return data, {}
-    graphs = list(itertools.islice(_fields(data, 0, len(data), _GRAPH), 2))
+    graphs = list(islice(_fields(data, 0, len(data), _GRAPH), 2))
     if len(graphs) != 1:
-        raise DecodeError("a model has one graph")
+        # The parts of a message add up, and protobuf knows how.
+        return bytes(data), {}
     kept, left = _without_weights(data, graphs[0])
     head, tail = data[: graphs[0].begin], data[graphs[0].end :]
     whole = b"".join([head, key(_GRAPH), varint(len(kept)), kept, tail])
@@ -120,7 +121,7 @@ def _without_weights(data: memoryview, graph: _Field) -> tuple[bytes, dict[int, 
     begin = graph.value
     for index, field in enumerate(_fields(data, graph.value, graph.end, _INITIALIZER)):
         if field.end - field.value > _SMALL_TENSOR:
-            raw = list(itertools.islice(_fields(data, field.value, field.end, _RAW_DATA), 2))
+            raw = list(islice(_fields(data, field.value, field.end, _RAW_DATA), 2))
             if len(raw) == 1 and raw[0].end - raw[0].value > _SMALL_TENSOR:
                 rest = bytes(data[field.value : raw[0].begin]) + bytes(data[raw[0].end : field.end])
                 kept += [data[begin : field.begin], key(_INITIALIZER), varint(len(rest)), rest]
@@ -211,15 +212,16 @@ def tensor(header: TensorProto, raw: Bytes) -> list[Bytes]:
     return [header.SerializeToString(), key(_RAW_DATA), varint(len(raw)), raw]
 
 
-def model(head: onnx.ModelProto, graph: onnx.GraphProto, initializers: list[list[Bytes]]) -> Iterator[Bytes]:
-    """A ModelProto in pieces: `head`, which has no graph, its graph, and more initializers of that, each in pieces.
+def model(head: onnx.ModelProto, graph: Iterable[onnx.GraphProto], initializers: list[list[Bytes]]) -> Iterator[Bytes]:
+    """A ModelProto in pieces: `head`, which has no graph, its graph in parts, and more initializers, each in pieces.
 
     Raises: EncodeError when a part is more than protobuf can hold.
     """
-    body = graph.SerializeToString()
+    bodies = [part.SerializeToString() for part in graph]
     heads = [key(_INITIALIZER) + varint(sum(map(len, pieces))) for pieces in initializers]
-    total = len(body) + sum(map(len, heads)) + sum(len(piece) for pieces in initializers for piece in pieces)
-    yield head.SerializeToString() + key(_GRAPH) + varint(total) + body
+    sizes = map(len, chain(bodies, heads, chain.from_iterable(initializers)))
+    yield head.SerializeToString() + key(_GRAPH) + varint(sum(sizes))
+    yield from bodies
     for start, pieces in zip(heads, initializers, strict=True):
         yield start
         yield from pieces

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable
+from hashlib import blake2b
 from typing import Any
 
 from google.protobuf.message import Message
@@ -111,7 +112,7 @@ def _tensor(tensor: Tensor) -> Hashable:
         return tensor.dtype, tensor.shape, tensor.base, *tensor.extent()
     if tensor.dtype == dtypes.STRING or tensor.nbytes > _BY_VALUE:
         return tensor
-    return tensor.dtype, tensor.shape, tensor.numpy().tobytes()
+    return tensor.dtype, tensor.shape, blake2b(tensor.numpy().tobytes()).digest()
 
 
 def _attribute(value: Any) -> Hashable:

@@ -16,7 +16,7 @@ from graphopt.pipeline.attempt import UNVERIFIED, attempted
 from graphopt.pipeline.meanings import count_ops
 from graphopt.pipeline.optimize import ASSUMPTIONS, Progress, optimize, optimized
 from graphopt.pipeline.result import Result
-from graphopt.pipeline.verification import Inputs, arrays, libraries
+from graphopt.pipeline.verification import Inputs, arrays, libraries, refuse_to_overwrite
 from graphopt.pipeline.watch import Watch
 from graphopt.pipeline.witness import Witness
 from graphopt.rewrite import Limits, find_rules
@@ -65,6 +65,7 @@ def fuse(
     model or data that is bad.
     """
     watch = Watch()
+    rules, custom_ops = tuple(rules), tuple(custom_ops)
     chosen = find_rules(rules).select(only, disable)
     runs_on = target_for(target, emit_functions)
     promises = promises_named(assume)
@@ -81,6 +82,7 @@ def fuse(
         original = load(source)
     if output is not None:
         check_output(original, output, in_place=in_place)
+        refuse_to_overwrite(output, inputs, target, *rules, *custom_ops)
     ops_before, where = count_ops(original), str(original.path or "model")
     level: Literal["sites", "full"] = "full" if verify == "full" else "sites"
     kept = folder_for_cases(Path(keep)) if keep is not None else None

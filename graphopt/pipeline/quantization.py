@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 from graphopt.bench import Latency, size_of
@@ -25,7 +24,7 @@ from graphopt.pipeline.integers import Request, integers
 from graphopt.pipeline.optimize import Progress, optimized
 from graphopt.pipeline.quantized import Accuracy, Mode, Quantized
 from graphopt.pipeline.samples import Samples, samples_for
-from graphopt.pipeline.verification import libraries
+from graphopt.pipeline.verification import libraries, refuse_to_overwrite
 from graphopt.pipeline.watch import Watch
 from graphopt.pipeline.workspace import METADATA, Outcome, Workspace, nothing
 from graphopt.quantize.cpu import CPUS, Cpu, detected
@@ -105,6 +104,7 @@ def quantize(
     """
     _check(mode, weight_bits, block, smooth, max_drop, require_integer)
     watch = Watch()
+    rules, custom_ops = tuple(rules), tuple(custom_ops)
     chosen = find_rules(rules).select(only, disable)
     runs_on = target_for(target, emit_functions)
     promises = promises_named(assume)
@@ -120,11 +120,8 @@ def quantize(
         raise UsageError("GO145", "static quantization needs calibration data", "", hint)
     if output is not None:
         check_output(original, output, in_place=in_place)
-        _refuse_to_overwrite(
-            output,
-            str(calib) if isinstance(calib, str | Path) else "",
-            metric.rpartition(":")[0] if isinstance(metric, str) else "",
-        )
+        measured = metric.rpartition(":")[0] if isinstance(metric, str) else ""
+        refuse_to_overwrite(output, calib, measured, target, *rules, *custom_ops)
     rewriting = partial(
         optimized,
         partial(load, source),
@@ -253,13 +250,6 @@ def _refuse_quantized(model: Model) -> None:
             hint = "quantize the float model that it was made from"
             message = f"the model is quantized already, by graphopt ({entry.value})"
             raise ModelError("GO140", message, str(model.path or "model"), hint)
-
-
-def _refuse_to_overwrite(output: str | os.PathLike[str], *read: str) -> None:
-    """Raises UsageError GO011 where `output` is one of the files that are read besides the model."""
-    for path in read:
-        if path and Path(path).resolve() == Path(output).resolve():
-            raise UsageError("GO011", "the output would overwrite what is read", str(path), "choose another output")
 
 
 def _unplaced(made: Outcome, rules: RuleSet, old: str | None) -> list[GraphoptError]:

@@ -58,6 +58,17 @@ def libraries(paths: Iterable[str | os.PathLike[str]]) -> tuple[Path, ...]:
     return found
 
 
+def refuse_to_overwrite(output: str | os.PathLike[str], *read: object) -> None:
+    """Raises UsageError GO011 where `output` is one of the files, or in one of the folders, that are read besides the
+    model; what is no path is none of them."""
+    place = os.path.realpath(output)
+    for path in read:
+        if isinstance(path, str | os.PathLike) and os.fspath(path):
+            held = os.path.isdir(path) and os.path.exists(place) and os.path.dirname(place) == os.path.realpath(path)
+            if held or os.path.realpath(path) == place:
+                raise UsageError("GO011", "the output would overwrite what is read", str(path), "choose another output")
+
+
 def arrays(inputs: Inputs | None) -> Path | Mapping[str, Any] | None:
     """`inputs` as a verifier takes them."""
     return Path(inputs) if isinstance(inputs, (str, os.PathLike)) else inputs

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -14,6 +15,7 @@ from graphopt.errors import UsageError
 from graphopt.pipeline import Bench, Series
 from graphopt.report.terminal import size
 from graphopt.report.timing import short_names, unit_of
+from graphopt.report.whole import put_whole
 from graphopt.report.words import counted
 
 if TYPE_CHECKING:
@@ -46,8 +48,16 @@ def check_picture(path: Path) -> None:
         raise UsageError("GO113", "the picture cannot be written: no such folder", str(path))
     if path.exists() and not os.access(path, os.W_OK):
         raise UsageError("GO113", "the picture cannot be written: permission denied", str(path))
+    if path.is_file() and not _may_be_picture(path):
+        raise UsageError("GO113", "the picture would overwrite a file that is none", str(path))
     if find_spec("matplotlib") is None:
         raise UsageError("GO112", "a picture needs matplotlib", str(path), "pip install graphopt[plot]")
+
+
+def _may_be_picture(path: Path) -> bool:
+    """Whether a file is empty, or begins as pictures do."""
+    with path.open("rb") as file:
+        return file.read(5) in (b"", b"\x89PNG\r", b"<?xml", b"<svg ")
 
 
 def draw(found: Bench, path: Path) -> None:
@@ -60,11 +70,12 @@ def draw(found: Bench, path: Path) -> None:
 
     # The same bench gives the same file, and text in an SVG stays text.
     with matplotlib.rc_context({"svg.hashsalt": "graphopt", "svg.fonttype": "none", "font.size": 10}):
-        figure = _figure(found)
-        try:
-            figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-        except OSError as error:
-            raise UsageError("GO113", f"the picture cannot be written: {error.strerror}", str(path)) from error
+        kind, drawn = path.suffix.lower()[1:], BytesIO()
+        _figure(found).savefig(drawn, format=kind, dpi=150, metadata={"Date": None} if kind == "svg" else None)
+    try:
+        put_whole(path, drawn.getvalue())
+    except OSError as error:
+        raise UsageError("GO113", f"the picture cannot be written: {error.strerror}", str(path)) from error
 
 
 def _figure(found: Bench) -> Figure:

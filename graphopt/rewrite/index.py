@@ -38,8 +38,8 @@ dtype) for a constant number; `_CONSTANT`; `_ANY`, an input of the scope; None f
 _ANY = "any"
 _CONSTANT = "constant"
 _CUT = "cut"
-_LEVELS = 4
-"""How far behind a node is looked at first; twice and three times as far while many rules are left."""
+_LEVELS = (1, 4, 8, 12)
+"""How far behind a node is looked: no farther where no rule is left, or after the second look at most `_MANY`."""
 _MANY = 8
 _FEW = 4
 """Sums and products of more operands are read roughly."""
@@ -70,13 +70,13 @@ class RuleIndex:
         """The rules that may match with their first root at `node`."""
         root = (node.domain, node.op)
         found, depth = self.roots[root], self.reach[root]
-        for levels in range(_LEVELS, 4 * _LEVELS, _LEVELS):
+        for look, levels in enumerate(_LEVELS):
             key = _key_of(node, min(levels, depth))
             known = self._known.get(key)
             if known is None:
                 known = self._known[key] = tuple(rule for rule in found if _may_root(rule.pattern.roots[0], key))
             found = known
-            if levels >= depth or len(found) <= _MANY:
+            if levels >= depth or len(found) <= (_MANY if look else 0):
                 break
         return found
 

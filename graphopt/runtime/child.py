@@ -102,6 +102,9 @@ class Child:
         own, and its group's."""
         if self._process.returncode is not None:
             return True
+        if not hasattr(os, "waitid"):
+            # macOS before Python 3.13.
+            return (self._process.poll() if how else self._process.wait()) is not None
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT | how) is not None
 
     def _kill_group(self) -> None:

@@ -231,7 +231,9 @@ class Session:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self.close()
+        # Who wants the program to end does not wait for the child, which is ended with the Runner.
+        if kind is None or issubclass(kind, Exception):
+            self.close()
 
     def run(self, feeds: Mapping[str, Any], outputs: Sequence[str] | None = None) -> dict[str, Any]:
         """Run once; `outputs` by name (None: all).

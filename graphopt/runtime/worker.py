@@ -93,6 +93,10 @@ def _watch_parent(pipe: int, scratch: Path) -> threading.Thread:
 def _limit(memory: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_WRITTEN, MOST_WRITTEN))
+    with suppress(ValueError, OSError):
+        # Each weight that is mapped holds a descriptor, and the usual limit is 1024.
+        most_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     with suppress(OSError):
         # Where memory ends, the system is to end this process, not the parent.
         Path("/proc/self/oom_score_adj").write_text("1000")

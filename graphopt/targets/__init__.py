@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from graphopt.errors import UsageError, near
+from graphopt.files import open_regular
 from graphopt.ir.fused import DOMAIN, fused_ops
 
 _TABLES = Path(__file__).parent / "tables"
@@ -130,11 +132,16 @@ def _built_in(name: str) -> Target:
 
 def _read(path: Path) -> Target:
     try:
-        table: dict[str, Any] = json.loads(path.read_text())
+        file, _ = open_regular(path, links=True)
+        with os.fdopen(file, encoding="utf-8") as stream:
+            table: dict[str, Any] = json.load(stream)
         entries = [KernelEntry(**row) for row in table["kernels"]]
+        for key, kind in (("name", str), ("opset", int), ("provider", str)):
+            if type(table[key]) is not kind:
+                raise ValueError(f"its {key} is {table[key]!r}")
         return Target(table["name"], table["opset"], table["provider"], {(e.domain, e.op): e for e in entries})
     except OSError as error:
         raise UsageError("GO013", f"the target table cannot be read: {error.strerror}", str(path)) from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         hint = "see docs/targets.md for the form of a table"
         raise UsageError("GO013", f"not a target table: {error}", str(path), hint) from error

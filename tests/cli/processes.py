@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -58,6 +59,22 @@ for line in sys.stdin:
 """
 """Reads numbers; for each runs the program, which is killed before so many operations that change files."""
 
+AT_ONCE = """
+import json, os, sys
+import graphopt.quantize.observe, graphopt.report.quantization, graphopt.report.terminal
+from graphopt.cli import main
+
+for lines in json.loads(sys.argv[1]):
+    children = []
+    for line in lines:
+        if not (child := os.fork()):
+            sys.argv = ["graphopt", *line]
+            main()
+        children.append(child)
+    print(*(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children), flush=True)
+"""
+"""Runs command lines at once, those of the next list when all have ended; says how each ended."""
+
 
 class Ended(NamedTuple):
     code: int
@@ -88,6 +105,13 @@ def finished(command: list[str], environment: Mapping[str, str], **options: Any)
     """Runs a command to its end."""
     done = subprocess.run(command, env=dict(environment), capture_output=True, text=True, timeout=60, **options)
     return Ended(done.returncode, done.stderr)
+
+
+def at_once(root: Path, scratch: Path, rounds: list[list[list[str]]]) -> list[list[int]]:
+    """Runs the command lines of each round at once; returns their exit codes."""
+    command = [sys.executable, "-c", AT_ONCE, json.dumps(rounds)]
+    done = subprocess.run(command, env=environment(root, scratch), stdout=subprocess.PIPE, text=True, timeout=120)
+    return [[int(code) for code in line.split()] for line in done.stdout.splitlines()]
 
 
 def workers(scratch: Path) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
 from dataclasses import replace
@@ -12,6 +14,7 @@ import pytest
 from onnx import parser
 
 from graphopt import pipeline
+from graphopt.errors import UsageError
 from graphopt.pipeline import Bench
 from graphopt.report.picture import draw
 
@@ -63,6 +66,19 @@ def test_the_same_bench_gives_the_same_picture(found: Bench, tmp_path: Path) -> 
     assert (tmp_path / "a.svg").read_bytes() == (tmp_path / "b.svg").read_bytes()
 
 
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(
+    found: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "bench.svg").write_text("old")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UsageError, match="the picture cannot be written: No space left on device"):
+        draw(found, tmp_path / "bench.svg")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("bench.svg", "old")]
+
+
 def test_models_that_cannot_be_compared_are_shown_by_latency_alone(found: Bench, tmp_path: Path) -> None:
     series = tuple(replace(one, cosines=(1.0, None)) for one in found.series)
     draw(replace(found, series=series), tmp_path / "bench.svg")
@@ -97,3 +113,12 @@ def test_where_there_can_be_no_picture_nothing_runs(cli: Cli, tmp_path: Path, na
     assert (done.code, done.out) == (2, "")
     assert done.err.startswith("error[GO113]: ")
     assert name in done.err
+
+
+def test_a_picture_takes_the_place_of_none_but_pictures(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"\x08\x0a a model")
+    (tmp_path / "bench.svg").symlink_to("model.onnx")
+    done = cli("bench", tmp_path / "model.onnx", "--plot", tmp_path / "bench.svg")
+    assert done.code == 2
+    assert done.err.startswith("error[GO113]: the picture would overwrite a file that is none\n")
+    assert (tmp_path / "model.onnx").read_bytes() == b"\x08\x0a a model"

@@ -93,6 +93,12 @@ def test_a_table_of_one_command_goes_first(cli: Cli, project: Path) -> None:
         ('memory = "lots"', "'memory' cannot be 'lots'|"),
         ('verify = "of"', "'verify' cannot be 'of'|"),
         ("target", "it cannot be read|--no-config"),
+        ("a = " + "[" * 9000, "it cannot be read: maximum recursion depth|--no-config"),
+        ("a" + ".a" * 5000 + " = 1", "it cannot be read: maximum recursion depth|--no-config"),
+        ("timeout = " + "9" * 5000, "it cannot be read: Exceeds the limit|--no-config"),
+        ("timeout = 2000-01-01", "'timeout' cannot be datetime.date|"),
+        ("[fuse.timeout]\na = 1", "'timeout' cannot be {'a': 1}|"),
+        ("#" * (1 << 20) + "#", "it has more than 1,048,576 bytes|--no-config"),
     ],
 )
 def test_a_wrong_setting_is_one_error_with_the_file(cli: Cli, project: Path, text: str, said: str) -> None:
@@ -104,6 +110,14 @@ def test_a_wrong_setting_is_one_error_with_the_file(cli: Cli, project: Path, tex
     assert message in done.err
     assert f"--> {project / 'graphopt.toml'}" in done.err
     assert hint in done.err
+
+
+@pytest.mark.parametrize("text", ["tool = 3", "[[tool]]", "[tool]\ngraphopt = 3", "[[tool.graphopt]]\nquiet = true"])
+def test_a_table_that_is_none(cli: Cli, project: Path, text: str) -> None:
+    Path("pyproject.toml").write_text(text)
+    done = cli("fuse", "model.onnx")
+    assert done.code == 2
+    assert re.match(r"error\[GO027\]: it cannot be read: '(tool|graphopt)' is no table\n", done.err), done.err
 
 
 def test_a_name_that_no_rule_has_is_told(cli: Cli, project: Path) -> None:

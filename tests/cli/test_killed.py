@@ -13,8 +13,10 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from graphopt.quantize.observe import shards
+
 from .conftest import gelu_layer, snapshot
-from .processes import GRAPHOPT, WAITING, environment, finished, killed_at, nothing_goes_on, workers
+from .processes import GRAPHOPT, WAITING, at_once, environment, finished, killed_at, nothing_goes_on, workers
 
 X = np.linspace(-2, 2, 48, dtype=np.float32).reshape(3, 16)
 
@@ -181,14 +183,51 @@ main()
 def test_two_runs_at_once_do_not_meet(root: Path, folder: Path, scratch: Path) -> None:
     given, other = folder / "model.onnx", folder / "other.onnx"
     before, original = snapshot(folder), computed(given)
-    one = ["fuse", str(given), "-o", str(folder / "same.onnx"), "--external-data", "always"]
-    lines = [one, one, ["fuse", str(given), "-o", str(other)], ["quantize", str(given), "--mode", "weight-only"]]
-    lines[-1] += ["--allow-slower", "--verify", "off"]
-    runs = [subprocess.Popen([*GRAPHOPT, *line, "--quiet"], env=environment(root, scratch)) for line in lines]
-    assert [run.wait(60) for run in runs] == [0] * len(runs)
+    one = ["fuse", str(given), "-o", str(folder / "same.onnx"), "--external-data", "always", "--quiet"]
+    lines = [one, one, ["fuse", str(given), "-o", str(other), "--quiet"]]
+    lines.append(["quantize", str(given), "--mode", "weight-only", "--allow-slower", "--verify", "off", "--quiet"])
+    assert at_once(root, scratch, [lines]) == [[0] * len(lines)]
     assert {name: snapshot(folder)[name] for name in before} == before
     for path in (folder / "same.onnx", other):
         np.testing.assert_allclose(computed(path), original, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(computed(folder / "model.int8.onnx"), original, atol=0.1)
     assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
     assert not [path for path in scratch.iterdir() if path.name.startswith("graphopt-")]
+
+
+def test_runs_in_place_at_once_end_with_a_whole_model(root: Path, folder: Path, scratch: Path) -> None:
+    """Each replaces what the others read: one may be told so, and one is the last."""
+    given = folder / "model.onnx"
+    weights, original = snapshot(folder)["w"], computed(given)
+    line = ["fuse", str(given), "-o", str(given), "--in-place", "--verify", "off", "--quiet"]
+    out, into = [*line, "--external-data", "always"], [*line, "--external-data", "never"]
+    rounds = at_once(root, scratch, [[into, out, into], [out, into, out], [out, out, out], [into, out, out]])
+    assert {code for codes in rounds for code in codes} <= {0, 3}
+    assert [0 in codes for codes in rounds] == [True] * 4
+    np.testing.assert_allclose(computed(given), original, rtol=1e-5, atol=1e-6)
+    assert snapshot(folder)["w"] == weights
+    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+
+
+def test_two_runs_share_what_calibration_found(root: Path, gelu: Path, scratch: Path) -> None:
+    data = gelu.with_name("calib.npz")
+    np.savez(data, x=np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32))
+    outputs = [gelu.with_name(name) for name in ("a.onnx", "b.onnx")]
+    line = ["quantize", str(gelu), "--mode", "static", "--calib", str(data), "--allow-slower", "--verify", "off"]
+    assert at_once(root, scratch, [[[*line, "--quiet", "-o", str(output)] for output in outputs]]) == [[0, 0]]
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    (kept,) = (scratch / "graphopt").iterdir()
+    assert shards.load(kept)
+
+
+def test_an_interrupted_program_does_not_take_its_memory_apart(root: Path, gelu: Path, scratch: Path) -> None:
+    script = """
+import atexit, os, signal, time
+atexit.register(time.sleep, 60)
+from graphopt import pipeline
+pipeline.inspect = lambda path: os.kill(os.getpid(), signal.SIGINT)
+from graphopt.cli import main
+main()
+"""
+    done = finished([sys.executable, "-c", script, "inspect", str(gelu)], environment(root, scratch))
+    assert done == (130, "interrupted: nothing was written\n")

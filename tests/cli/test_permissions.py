@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ import onnx
 import pytest
 
 from .conftest import Cli, gelu_layer, snapshot
-from .processes import GRAPHOPT, environment, finished
+from .processes import environment, finished
 
 User = Callable[[], AbstractContextManager[None]]
 
@@ -37,17 +38,25 @@ def somebody(cli: Cli, gelu: Path) -> User:
 
 
 @pytest.fixture
-def reachable(tmp_path: Path) -> Path:
-    """A folder that everybody can enter, with the GELU layer and its weights, in which nobody may write."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    place = tmp_path / "models"
+def public() -> Iterator[Path]:
+    """A folder that everybody can enter. `tmp_path` lies in one that each start of pytest, of whatever project, closes
+    to others."""
+    with tempfile.TemporaryDirectory(prefix="public-") as folder:
+        Path(folder).chmod(0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def reachable(public: Path) -> Path:
+    """A folder that everybody can enter, with the GELU layer and its weights, in which nobody may write; beside it,
+    `out`, in which everybody may."""
+    place = public / "models"
     place.mkdir()
     onnx.save(gelu_layer(), place / "model.onnx", save_as_external_data=True, location="w", size_threshold=64)
     (place / "w").chmod(0o644)
     place.chmod(0o555)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out").chmod(0o777)
+    (public / "out").mkdir()
+    (public / "out").chmod(0o777)
     return place
 
 
@@ -63,6 +72,17 @@ def test_a_model_in_a_folder_that_may_not_be_written_goes_elsewhere(cli: Cli, re
     assert snapshot(reachable) == before
 
 
+def test_folders_on_the_way_need_not_be_readable(cli: Cli, reachable: Path, somebody: User) -> None:
+    """As homes on machines that many share: who knows a name in them may use it."""
+    out = reachable.parent / "out" / "out.onnx"
+    reachable.parent.chmod(0o711)
+    reachable.chmod(0o511)
+    with somebody():
+        done = cli("fuse", reachable / "model.onnx", "-o", out, "--verify", "off", "--external-data", "always")
+    assert (done.code, done.err) == (0, "")
+    onnx.checker.check_model(out)
+
+
 def test_quantize_writes_nothing_beside_its_input(root: Path, reachable: Path, tmp_path: Path) -> None:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
@@ -75,7 +95,7 @@ sys.addaudithook(hook)
 from graphopt.cli import main
 main()
 """
-    line = ["quantize", str(reachable / "model.onnx"), "-o", str(tmp_path / "out" / "q.onnx")]
+    line = ["quantize", str(reachable / "model.onnx"), "-o", str(reachable.parent / "out" / "q.onnx")]
     line += ["--mode", "weight-only", "--allow-slower", "--verify", "off"]
     done = finished([sys.executable, "-c", script, *line], environment(root, scratch))
     assert (done.code, done.err) == (0, "")
@@ -105,33 +125,33 @@ def test_a_report_that_may_not_be_written(cli: Cli, reachable: Path, somebody: U
 
 
 def test_settings_that_may_not_be_looked_for_are_none(
-    cli: Cli, tmp_path: Path, gelu: Path, somebody: User, monkeypatch: pytest.MonkeyPatch
+    cli: Cli, public: Path, reachable: Path, somebody: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "closed" / "inner").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "closed" / "inner")
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    (tmp_path / "closed").chmod(0)
+    (public / "closed" / "inner").mkdir(parents=True)
+    monkeypatch.chdir(public / "closed" / "inner")
+    (public / "closed").chmod(0)
     with somebody():
-        done = cli("inspect", gelu)
-    (tmp_path / "closed").chmod(0o755)
+        done = cli("inspect", reachable / "model.onnx")
+    (public / "closed").chmod(0o755)
     assert (done.code, done.err) == (0, "")
 
 
-def test_a_folder_for_temporary_files_that_is_not_there(root: Path, gelu: Path, tmp_path: Path) -> None:
-    done = finished([*GRAPHOPT, "fuse", str(gelu)], environment(root, tmp_path / "nowhere"))
+def test_a_folder_for_temporary_files_that_is_not_there(
+    cli: Cli, gelu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    done = cli("fuse", gelu)
     assert (done.code, done.err) == (0, "")
 
 
-def test_no_folder_for_temporary_files_at_all(root: Path, gelu: Path, tmp_path: Path) -> None:
+def test_no_folder_for_temporary_files_at_all(
+    cli: Cli, gelu: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = snapshot(tmp_path)
-    script = f"""
-import tempfile
-tempfile._candidate_tempdir_list = lambda: [{str(tmp_path / "nowhere")!r}]
-from graphopt.cli import main
-main()
-"""
-    done = finished([sys.executable, "-c", script, "fuse", str(gelu)], environment(root, tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: [str(tmp_path / "nowhere")])
+    done = cli("fuse", gelu)
     assert done.code == 3
     assert done.err.startswith("error[GO076]: a temporary file cannot be written: No usable temporary directory")
     assert "hint: TMPDIR says where temporary files go" in done.err

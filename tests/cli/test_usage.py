@@ -111,6 +111,29 @@ def test_inputs_that_are_no_archive_are_bad_data(cli: Cli, gelu: Path) -> None:
     assert ERROR.fullmatch(done.err), done.err
 
 
+@pytest.mark.parametrize(
+    ("command", "flags", "code"),
+    [
+        ("fuse", ["--json", "loop.json"], "GO014"),
+        ("fuse", ["-o", "loop.json", "--json", "report.json"], "GO032"),
+        ("quantize", ["--report", "loop.json"], "GO014"),
+        ("quantize", ["-o", "loop.json", "--calib", "data.npz"], "GO032"),
+        ("bench", ["--plot", "loop.svg", "--runs", "5", "--dim", "N=2"], "GO113"),
+    ],
+)
+def test_nothing_is_written_through_a_link_that_leads_to_itself(
+    cli: Cli, gelu: Path, monkeypatch: pytest.MonkeyPatch, command: str, flags: list[str], code: str
+) -> None:
+    monkeypatch.chdir(gelu.parent)
+    for name in ("loop.json", "loop.svg"):
+        Path(name).symlink_to(name)
+    before = snapshot(gelu.parent)
+    done = cli(command, gelu, *flags)
+    assert f"error[{code}]" in done.err
+    assert "Too many levels of symbolic links" in done.err
+    assert snapshot(gelu.parent) == before
+
+
 def test_nothing_asked_is_answered_with_help(cli: Cli) -> None:
     done = cli()
     assert done.code == 2

@@ -43,3 +43,11 @@ def test_softplus_of_one_low_number() -> None:
     result = fused("(x: float32[1]) -> (y) { y = Tanh(Softplus(x)) }")
     assert result.verdict == "equal"
     assert not result.rolled_back
+
+
+@pytest.mark.parametrize("name", ["1if 2else 3", "1is N", "1[2]", '"\\d"', "(" * 300, "N//0", "٣"])
+def test_the_name_of_a_size_may_be_anything(name: str, recwarn: pytest.WarningsRecorder) -> None:
+    model = model_to_proto(parse("(x: float32[N, 4]) -> (y) { y = Neg(Neg(x)) }"))
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = name
+    assert graphopt.fuse(model, verify="off").error is None
+    assert not recwarn.list

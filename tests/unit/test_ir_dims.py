@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
 import pytest
@@ -11,6 +12,9 @@ from hypothesis import strategies as st
 from graphopt.ir import dims
 from graphopt.ir.dims import Dim, Size
 from graphopt.ir.inference import sizes
+from graphopt.ir.inference.shaping import sliced
+from graphopt.ir.inference.sizes import INFINITY
+from graphopt.ir.operands import Range
 
 A, B = dims.symbol("a"), dims.symbol("b")
 
@@ -228,3 +232,86 @@ def test_clamped(a: Size, text: str) -> None:
 )
 def test_what_two_sizes_broadcast_to(a: Size | None, b: Size | None, wanted: Size | None) -> None:
     assert sizes.broadcast_one(a, b) == wanted
+
+
+# ---- opaque sizes, evaluated: what is said of symbols holds of all numbers -------------------------------------------
+
+
+class Numbers(dict[str, int]):
+    """Numbers for names; an opaque name such as `min(a,3)` says itself what it is."""
+
+    def __missing__(self, name: str) -> int:
+        return int(eval(name, {"min": min, "max": max}, dict(self)))
+
+
+plain_sizes = st.sampled_from([0, 1, 2, 5, A, B, dims.add(A, 2), dims.add(A, B), dims.mul(A, 3), dims.sub(A, 1)])
+bounds = st.one_of(st.integers(-4, 4), st.sampled_from([A, B, dims.add(A, 1), dims.sub(A, 2), INFINITY, -INFINITY]))
+at_numbers = st.fixed_dictionaries({"a": st.integers(1, 7), "b": st.integers(0, 7)})
+many = settings(max_examples=300, deadline=None)
+
+
+@many
+@given(size=plain_sizes, start=bounds, end=bounds, step=st.sampled_from([1, 1, 1, 2, 3, -1]), at=at_numbers)
+def test_the_size_that_a_slice_leaves(size: Size, start: Size, end: Size, step: int, at: dict[str, int]) -> None:
+    found = sliced(size, Range(0, start, end, step))
+    whole, low, high = (dims.evaluate(one, at) for one in (size, start, end))
+    if found is not None:
+        low = max(low, -whole) if step < 0 else low
+        last: int | None = None if step < 0 and high < -whole else high
+        assert dims.evaluate(found, Numbers(at)) == len(range(whole)[low:last:step])
+
+
+@many
+@given(a=plain_sizes, b=plain_sizes, at=at_numbers)
+def test_minima_quotients_and_what_is_left_of_nothing(a: Size, b: Size, at: dict[str, int]) -> None:
+    x, y = dims.evaluate(a, at), dims.evaluate(b, at)
+    smaller, share = sizes.minimum(a, b), sizes.quotient(a, b)
+    assert smaller is None or dims.evaluate(smaller, Numbers(at)) == min(x, y)
+    assert share is None or not y or dims.evaluate(share, Numbers(at)) == int(x / y)
+    assert dims.evaluate(sizes.clamped(a), Numbers(at)) == max(x, 0)
+
+
+@many
+@given(a=plain_sizes, b=plain_sizes, at=at_numbers)
+def test_what_broadcasts(a: Size, b: Size, at: dict[str, int]) -> None:
+    """Where the numbers broadcast at all, and what is said is no new name."""
+    x, y = dims.evaluate(a, at), dims.evaluate(b, at)
+    found = sizes.broadcast_one(a, b)
+    if found is not None and "broadcast" not in str(found) and (x == y or 1 in (x, y)):
+        assert dims.evaluate(found, at) == (y if x == 1 else x)
+    if sizes.fits(a, b) and (x == y or 1 in (x, y)):
+        assert y == (y if x == 1 else x)
+
+
+@many
+@given(whole=st.lists(plain_sizes, max_size=3), parts=st.lists(plain_sizes, max_size=2), at=at_numbers)
+def test_what_a_reshape_has_left(whole: list[Size], parts: list[Size], at: dict[str, int]) -> None:
+    found = sizes.ratio(whole, parts)
+    below = math.prod(dims.evaluate(part, at) for part in parts)
+    if found is not None and below:
+        assert dims.evaluate(found, at) * below == math.prod(dims.evaluate(size, at) for size in whole)
+    if found is not None:
+        assert dims.evaluate(found, at) >= 0
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "step", "text"),
+    [
+        (0, INFINITY, 1, "a"),
+        (2, INFINITY, 1, "max(-2 + a,0)"),
+        (-3, INFINITY, 1, "min(a,3)"),
+        (0, 3, 1, "min(a,3)"),
+        (0, -1, 1, "max(-1 + a,0)"),
+        (B, INFINITY, 1, "max(a + -1*b,0)"),
+        (-INFINITY, 3, 1, "min(a,3)"),
+        (0, INFINITY, 2, "((1 + a)//(2))"),
+        (-1, -INFINITY, -1, "a"),
+        (-1, INFINITY, -1, "None"),
+        (-3, -1, 1, "None"),
+        (dims.sub(B, 1), INFINITY, 1, "None"),
+        (1, dims.sub(B, 1), 1, "None"),
+        (B, dims.add(B, 2), 1, "min(max(a + -1*b,0),2)"),
+    ],
+)
+def test_slices_of_a_symbol(start: Size, end: Size, step: int, text: str) -> None:
+    assert str(sliced(A, Range(0, start, end, step))) == text

@@ -1139,6 +1139,14 @@ def test_an_alternative_forgets_its_factors() -> None:
     assert (match.bindings["a"].name, match.bindings["s"]) == ("m", 1.0)
 
 
+def test_a_factor_that_was_never_tried_is_one_and_a_number_none() -> None:
+    def pattern(op: Ops, a: Value, s: Factor, k: Number | None = None) -> Expr:
+        return op.Exp(op.Neg(a) | op.prod(a, s) | op.Clip(a, k))
+
+    (match,) = matches(pattern, graph("z = Exp(Neg(x))"))
+    assert (match.bindings["s"], match.bindings["k"]) == (1.0, None)
+
+
 # ---- what is subtracted or divided by --------------------------------------------------------------------------------
 
 

@@ -125,6 +125,14 @@ def test_what_the_child_started_ends_with_it(wreck: Path, monkeypatch: pytest.Mo
         assert eventually(lambda: gone(int(wreck.read_text())))
 
 
+def test_where_there_is_no_waitid_a_crash_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(os, "waitid")
+    with Runner(timeout=60) as runner:
+        with runner.load(model(SEGFAULT), optimize=False) as session, pytest.raises(RuntimeCrash, match="SIGSEGV"):
+            session.run({"x": np.ones((2, 4, 8), np.float32), "w": np.ones((8, 24), np.float32)})
+        assert runner.version()
+
+
 def test_nobody_is_killed_by_the_number_of_a_child_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     # Once it was waited for, its number may be given to somebody else, and that of its group.
     kill = os.killpg

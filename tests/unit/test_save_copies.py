@@ -6,6 +6,7 @@ import errno
 import importlib
 import json
 import os
+import resource
 import subprocess
 import sys
 import tracemalloc
@@ -229,6 +230,23 @@ def test_a_source_that_is_too_short(tmp_path: Path) -> None:
     with Sources() as sources, pytest.raises(ModelError, match="became shorter") as caught:
         sources.copy(wire.Stored(tmp_path / "a", 0, 6), -1)
     assert caught.value.code == "GO031"
+
+
+def test_weights_in_more_files_than_a_process_may_open(tmp_path: Path) -> None:
+    """They are copied one after the other; onnxruntime's process, which maps them all, asks for a higher limit."""
+    count, least = 150, 100
+    for index in range(count):
+        (tmp_path / f"w{index}").write_bytes(np.full(2000, index, np.float32).tobytes())
+    onnx.save(model_with(*(external(f"w{i}", f"w{i}", 0, (2000,)) for i in range(count))), tmp_path / "model.onnx")
+    (tmp_path / "other").mkdir()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (least, hard))
+    try:
+        result = graphopt.fuse(tmp_path / "model.onnx", tmp_path / "other" / "out.onnx", verify="full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert result.verdict == "equal", result.error
+    assert [array[0] for array in outputs(tmp_path / "other" / "out.onnx")] == list(range(count))
 
 
 def test_the_report_says_where_weights_stay(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from graphopt.errors import ModelError
+from graphopt.errors import ModelError, UsageError
 from graphopt.ir import load, publish, save, side
 from graphopt.ir.publish import Draft, folder_at
 
@@ -334,10 +334,62 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path, exists: bool) -> 
     if exists:
         saved(real, 1)
     link.symlink_to(real)
-    assert save(load(model_of(2)), link, external="always")[-1] == real
+    assert save(load(model_of(2)), link)[-1] == real
     assert link.is_symlink()
     assert content(real) == 2
     assert names(tmp_path) == ["out.onnx", "there"]
+
+
+def test_weights_would_not_be_found_through_a_link_to_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    link = tmp_path / "out.onnx"
+    link.symlink_to("there/real.onnx")
+    with pytest.raises(UsageError, match="would not find its weights") as caught:
+        save(load(model_of(2)), link, external="always")
+    assert caught.value.code == "GO011"
+    assert names(tmp_path / "there") == []
+    link.unlink()
+    link.symlink_to("real.onnx")
+    save(load(model_of(2)), link, external="always")
+    assert content(link) == 2
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe.onnx", b"a\\b.onnx", "é".encode() * 123 + b".onnx", b"a\nb.onnx"])
+def test_any_name_of_a_file_may_have_a_side_file(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    for value in (1, 2):
+        save(load(model_of(value)), path, external="always")
+        weights = load(path).graph.names["w"].node.data
+        assert weights is not None
+        assert weights.external is not None
+        assert weights.numpy()[0] == value
+        assert len(names(tmp_path)) == 2
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("prefix", ["sub/", "./sub/"])
+def test_a_side_file_that_a_model_of_a_folder_above_uses_stays(tmp_path: Path, prefix: str, large: bool) -> None:
+    out = tmp_path / "sub" / "out.onnx"
+    out.parent.mkdir()
+    save(load(model_of(1)), out, external="always")
+    above = onnx.load(out, load_external_data=False)
+    for tensor in above.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = prefix + entry.value
+    if large:
+        above.graph.initializer.append(numpy_helper.from_array(np.zeros(1 << 22, np.float32), "more"))
+    onnx.save(above, tmp_path / "above.onnx")
+    save(load(model_of(2)), out, external="always")
+    assert content(out) == 2
+    assert content(tmp_path / "above.onnx") == 1
+
+
+def test_a_file_by_another_name_is_the_input_all_the_same(tmp_path: Path) -> None:
+    save(load(model_of(1)), tmp_path / "model.onnx")
+    os.link(tmp_path / "model.onnx", tmp_path / "mounted.onnx")
+    with pytest.raises(UsageError, match="the output is the input"):
+        save(load(tmp_path / "model.onnx"), tmp_path / "mounted.onnx")
 
 
 def test_a_link_to_itself(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ def first(a: list[int], *, far: bool = True) -> int | None:
     """Adds up."""
     total = 0
     assert a != [7]
-    for number in a:
+    for number, _ in zip(a, a, strict=True):
         if number > LIMIT and far or number == 0:
             continue
         total += number * 2

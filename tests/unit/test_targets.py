@@ -131,3 +131,25 @@ def test_a_table_of_a_user_may_say_all_of_it(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(json.dumps(table))
     found = target_named(str(tmp_path / "mine.json"))
     assert found == replace(target(BY_TYPE_AND_SIZE, runs={"float16": "cast"}), name="mine", opset=20)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 100_000,
+        '{"name": "a", "opset": "20", "provider": "cpu", "kernels": []}',
+        '{"name": "a", "opset": null, "provider": "cpu", "kernels": []}',
+        '{"name": ["a"], "opset": 20, "provider": "cpu", "kernels": []}',
+    ],
+)
+def test_a_file_that_is_no_table(tmp_path: Path, text: str) -> None:
+    (tmp_path / "mine.json").write_text(text)
+    with pytest.raises(UsageError, match="not a target table") as caught:
+        target_named(str(tmp_path / "mine.json"))
+    assert caught.value.code == "GO013"
+
+
+def test_a_pipe_is_no_table(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "mine.json")
+    with pytest.raises(UsageError, match="the target table cannot be read"):
+        target_named(str(tmp_path / "mine.json"))

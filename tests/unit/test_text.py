@@ -275,6 +275,32 @@ function my.Scaled(a, alpha=@, beta=0.5) -> (b) {
     assert [(a.ref_attr_name, a.type) for a in proto.node[0].attribute] == [("alpha", 1), ("beta", 1)]
 
 
+def test_functions_of_one_name_are_told_apart_by_their_overload() -> None:
+    text = """opset 20, f 1
+(x: float32[3], c: bool[]) -> (y: float32[3]) {
+  t = f.A:one(x)
+  y = If(c, else_branch=() -> (q) {
+    q = f.A(t)
+  }, then_branch=() -> (p) {
+    p = f.A:`2`(t)
+  })
+}
+function f.A(x) -> (y) {
+  y = Neg(x)
+}
+function f.A:`2`(x) -> (y) {
+  y = Exp(x)
+}
+function f.A:one(x) -> (y) {
+  y = Abs(x)
+}
+"""
+    model = parse(text)
+    assert to_text(model) == text
+    assert sorted(model.functions) == [("f", "A", ""), ("f", "A", "2"), ("f", "A", "one")]
+    assert [function.overload for function in model_to_proto(model).functions] == ["", "2", "one"]
+
+
 def test_graphs_are_compared_in_an_order_of_their_own() -> None:
     text = to_text(body("dead = Erf(x) h = Neg(x) y = Abs(h) deader = Sqrt(dead)"), names=False)
     assert text.splitlines()[2:] == ["  v1 = Neg(x)", "  y = Abs(v1)", "  v2 = Erf(x)", "  v3 = Sqrt(v2)", "}"]
@@ -338,6 +364,8 @@ def test_types_of_inner_values_are_written_when_asked_for() -> None:
     [
         ("", "1:1: ", "expected '(', found the end", ""),
         ("opset x", "1:7: opset x", "expected an integer, found 'x'", ""),
+        ("opset 1.5", "1:7: opset 1.5", "expected an integer, found '1.5'", ""),
+        ("opset -1", "1:7: opset -1", "expected an integer, found '-1'", ""),
         ("(x) -> (y) {\n  y = Mul(x, w)\n}", "2:14: y = Mul(x, w)", "nothing defines 'w' before this", "known: x"),
         ("(x) -> (y) {\n  x = Neg(x)\n}", "2:3: x = Neg(x)", "'x' is defined twice", ""),
         ("(x) -> (y) { y, y = Split(x) }", "1:14: (x) -> (y) { y, y = Split(x) }", "'y' is defined twice", ""),
@@ -379,6 +407,23 @@ def test_errors(text: str, place: str, message: str, hint: str) -> None:
     assert caught.value.where.startswith(f"case.txt:{place}")
     assert caught.value.hint.startswith(hint)
     assert bool(caught.value.hint) == bool(hint)
+
+
+def test_what_has_no_text_form_is_shown_by_its_kind() -> None:
+    """Sparse tensors: as an attribute, and as an initializer, of which the type and the shape are shown."""
+    values = onnx.numpy_helper.from_array(np.array([5.0], np.float32), "s")
+    indices = onnx.numpy_helper.from_array(np.array([2], np.int64), "i")
+    sparse = onnx.helper.make_sparse_tensor(values, indices, [4])
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["c"], sparse_value=sparse),
+        onnx.helper.make_node("Add", ["c", "s"], ["y"]),
+    ]
+    output = onnx.helper.make_tensor_value_info("y", 1, [4])
+    graph = onnx.helper.make_graph(nodes, "g", [], [output], sparse_initializer=[sparse])
+    text = to_text(load(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])))
+    assert "c = Constant(sparse_value=<SparseTensorProto>)" in text
+    assert "s = float32[4] data()" in text
+    assert "y = Add(c, s)" in text
 
 
 def test_errors_count_lines_from_where_the_text_begins() -> None:

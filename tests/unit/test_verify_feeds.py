@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
+import os
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -502,6 +505,32 @@ def flat_array() -> bytes:
     return file.getvalue()
 
 
+def of_header(shape: str) -> bytes:
+    """An archive whose array `ids` is said to be of this shape, and has no numbers."""
+    text = f"{{'descr': '<i8', 'fortran_order': False, 'shape': {shape}}}\n".encode()
+    return of_members(ids=np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little") + text)
+
+
+def of_members(**members: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return file.getvalue()
+
+
+@functools.cache
+def bomb() -> bytes:
+    """An archive of 300 kB that unpacks to 300 MB."""
+    return of_members(ids=flat_array(), more=bytes(300_000_000))
+
+
+def test_a_pipe_is_no_file_of_inputs(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "inputs.npz")
+    with pytest.raises(ModelError, match="not a regular file"):
+        given_feed(parse(BERT), tmp_path / "inputs.npz")
+
+
 @pytest.mark.parametrize(
     ("content", "kind", "message"),
     [
@@ -515,6 +544,10 @@ def flat_array() -> bytes:
         (flat_array(), ModelError, "one array, not an archive"),
         (zipped(), UsageError, "no array for the input 'ids'"),
         (zipped(ids=np.array([None], object)), ModelError, "the array 'ids' cannot be read: Object arrays"),
+        (of_header("(1099511627776, 64)"), ModelError, "cannot be read"),
+        (of_header("(True, 64)"), ModelError, "cannot be read"),
+        (of_header("-" * 9000 + "1"), ModelError, "cannot be read"),
+        (bomb(), ModelError, "unpack to 300,000,"),
     ],
 )
 def test_files_that_cannot_be_read_are_named(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import onnx
 import onnx.parser
@@ -207,6 +208,17 @@ def test_wholesale_all_that_touched_what_fails_goes_without_a_search() -> None:
     with Checker(parse(TEXT)) as checker:
         again = Search(found.model, found.trace, found.verification, (), found.rewritten, checker)
         assert [(one.site.rule, one.replays) for one in again.guilty(wholesale=True)] == [("LogOfExp", 0)]
+
+
+def test_where_no_region_could_decide_the_guilty_one_is_sought_in_the_whole() -> None:
+    model, trace = rewritten()
+    with Checker(parse(TEXT)) as checker:
+        found = checker.check(model)
+        undecided = tuple(replace(region, verdict="inconclusive") for region in found.regions)
+        found = replace(found, regions=undecided, decided_by="end-to-end")
+        (blamed,) = Search(model, trace, found, (), rewritten, checker).guilty()
+    assert blamed.site.rule == "LogOfExp"
+    assert blamed.layer == "end-to-end"
 
 
 def test_what_no_site_is_guilty_of_clears_them_all() -> None:

@@ -13,14 +13,14 @@
 
 Line breaks and spaces do not matter, `#` starts a comment. A value is defined once, before it is used. Grammar:
 
-    model     = [ "opset" INT { "," domain INT } ] scope { "function" domain "." op scope }
+    model     = [ "opset" INT { "," domain INT } ] scope { "function" domain "." op [ ":" overload ] scope }
     scope     = "(" [ param { "," param } ] ")" "->" "(" [ result { "," result } ] ")" "{" { statement } "}"
     param     = name [ ":" type ] | name "=" tensor      the latter is an overridable initializer
     result    = name [ ":" type ]                        any value of the scope
     statement = target { "," target } "=" call
               | name "=" tensor                          an initializer with a name
     target    = name [ ":" type ] | "_"
-    call      = [ domain "." ] op "(" [ operand { "," operand } ] { "," key "=" attribute } ")"
+    call      = [ domain "." ] op [ ":" overload ] "(" [ operand { "," operand } ] { "," key "=" attribute } ")"
     operand   = name | call | tensor | "_"
     attribute = literal | type content | scope
               | dtype                                    its number: Cast(x, to=float16)

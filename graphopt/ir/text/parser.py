@@ -12,7 +12,7 @@ from graphopt.ir import attributes, dims, dtypes
 from graphopt.ir.attributes import Reference
 from graphopt.ir.dims import Shape, Size
 from graphopt.ir.graph import Graph
-from graphopt.ir.model import Function, Model, canonical_domain
+from graphopt.ir.model import Function, FunctionKey, Model, canonical_domain
 from graphopt.ir.node import IR_DOMAIN, Node, Value
 from graphopt.ir.schema import first_version, onnx_schema
 from graphopt.ir.tensor import Tensor
@@ -71,15 +71,15 @@ class _Parser(Tokens):
         return model
 
     def function(self) -> None:
-        domain, op = self.operator()
+        domain, op, overload = key = self.operator()
         graph = Graph(self.ledger)
         graph.opsets = self.model.opsets
-        proto = onnx.FunctionProto(domain=domain, name=op)
+        proto = onnx.FunctionProto(domain=domain, name=op, overload=overload)
         proto.opset_import.extend(onnx.helper.make_opsetid(*entry) for entry in self.model.opsets.items())
         self.scope(graph, proto)
         proto.input.extend(node.output.name for node in graph.inputs)
         proto.output.extend(value.name for value in graph.outputs)
-        self.model.functions[domain, op, ""] = Function(proto, graph)
+        self.model.functions[key] = Function(proto, graph)
 
     def scope(self, graph: Graph, function: onnx.FunctionProto | None = None) -> None:
         self.expect("(")
@@ -135,7 +135,7 @@ class _Parser(Tokens):
         names = [name for name, _ in targets]
         if twice := [name for name in names if name and names.count(name) > 1]:
             raise self.error(f"'{twice[0]}' is defined twice", start)
-        if self.ahead("(", by=1):
+        if self.ahead("(", ":", by=1):
             node = self.call(graph, names)
             for value, (_, (dtype, shape)) in zip(node.outputs, targets, strict=True):
                 value.dtype, value.shape = dtype, shape
@@ -154,16 +154,17 @@ class _Parser(Tokens):
         node.output.dtype, node.output.shape = tensor.dtype, tensor.shape
         return node.output
 
-    def operator(self) -> tuple[str, str]:
+    def operator(self) -> FunctionKey:
         domain, _, op = self.name("an operation")[0].rpartition(".")
-        return canonical_domain(domain), op
+        return canonical_domain(domain), op, self.name("an overload")[0] if self.accept(":") else ""
 
     def call(self, graph: Graph, names: list[str] | None = None) -> Node:
         """One operation; its outputs are called `names`, by default there is one, called what is free."""
-        domain, op = self.operator()
+        domain, op, overload = self.operator()
         version = graph.opsets.get(domain, 1)
         # As when a rule writes an operator that only a newer opset has.
         node = Node(graph, op, domain, version if domain else max(version, first_version(domain, op)))
+        node.overload = overload
         self.expect("(")
         inputs: list[Value | None] = []
         done = self.accept(")")
@@ -189,7 +190,7 @@ class _Parser(Tokens):
     def operand(self, graph: Graph) -> Value | None:
         if self.accept("_"):
             return None
-        if self.ahead("(", by=1):
+        if self.ahead("(", ":", by=1):
             return self.call(graph).output
         if self.token.kind == "quoted" or (self.token.kind == "name" and self.token.text not in WORDS):
             return self.lookup(graph, *self.name())

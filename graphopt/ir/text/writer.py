@@ -46,10 +46,11 @@ def to_text(graph: Model | Graph, *, names: bool = True, types: bool = False, mo
         shown = sorted((used | main.opsets.keys() if names else used) - {"", IR_DOMAIN})
         opsets = [f"opset {main.opsets.get('', 1)}", *(f"{domain} {main.opsets.get(domain, 1)}" for domain in shown)]
         text = f"{', '.join(opsets)}\n{text}"
-    for (domain, op, _), function in sorted(model.functions.items()) if model else ():
+    for (domain, op, overload), function in sorted(model.functions.items()) if model else ():
         required = [f"{name}=@" for name in function.proto.attribute]
         optional = [f"{a.name}={attribute_text(decode_one(a))}" for a in function.proto.attribute_proto]
-        text += f"\nfunction {_quoted(f'{domain}.{op}')}{writer.scope(function.graph, more=[*required, *optional])}"
+        name = _operator(f"{domain}.{op}", overload)
+        text += f"\nfunction {name}{writer.scope(function.graph, more=[*required, *optional])}"
     return text + "\n"
 
 
@@ -130,7 +131,7 @@ class _Writer:
             outputs = outputs[: max((v.index + 1 for v in outputs if v.name), default=0)]
         arguments = [*map(self.operand, inputs), *self.attributes(node, indent)]
         targets = [self.name(v) + (self.type(v) if self.types else "") if v.name else "_" for v in outputs]
-        op = _quoted(qualified(node.domain, node.op))
+        op = _operator(qualified(node.domain, node.op), node.overload)
         return f"{', '.join(targets)} = {op}({', '.join(arguments)})"
 
     def attributes(self, node: Node, indent: str) -> Iterator[str]:
@@ -171,6 +172,10 @@ def _quoted(name: str) -> str:
     if re.fullmatch(NAME, name) and name not in WORDS:
         return name
     return "`" + json.dumps(name, ensure_ascii=False)[1:-1].replace("`", "\\u0060") + "`"
+
+
+def _operator(name: str, overload: str) -> str:
+    return _quoted(name) + (f":{_quoted(overload)}" if overload else "")
 
 
 def _sparse(value: Value) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ import numpy.typing as npt
 
 from graphopt.errors import GraphoptError, ModelError, UsageError
 from graphopt.ir import Model
-from graphopt.verify.inputs.given import read_arrays
+from graphopt.verify.inputs.given import UNREADABLE, check_archive, read_arrays
 
 Array = npt.NDArray[Any]
 Feeds = Mapping[str, Any]
@@ -30,7 +29,6 @@ Item = tuple[str, Feeds | ModelError]
 """What a batch is called, and its arrays or why there are none."""
 
 _FORMS: Final = "give FILE.npz, a folder of .npz files, or FILE.py with batches()"
-_UNREADABLE: Final = (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -176,7 +174,7 @@ def _sliced(
                     taken = {name: read(min(size, count - start)) for name, read in rows.items()}
                     name = f"sample {start}" if size == 1 else f"samples {start} to {min(start + size, count) - 1}"
                     yield name, {n: a[0] if n in whole and len(a) == 1 else a for n, a in taken.items()}
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             raise ModelError("GO024", f"the inputs cannot be read: {error}", where) from error
 
     return Source(where, items, math.ceil((count - left) / size), notes)
@@ -199,8 +197,9 @@ def _archive(path: Path, model: Model, batch: int | None) -> Source:
         read_arrays(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path)
             shapes = {name: _shape(archive, name, path) for name in _members(archive)}
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ModelError("GO024", f"the inputs cannot be read: {error}", str(path)) from error
     return _sliced(str(path), shapes, lambda: _opened(path, list(shapes)), model, batch)
 

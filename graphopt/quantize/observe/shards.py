@@ -6,15 +6,14 @@ import json
 import zipfile
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from functools import reduce
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Any, Final
 
 import numpy as np
 
 from graphopt.errors import ModelError, close_names
+from graphopt.ir.whole import whole_file
 from graphopt.quantize.observe.histogram import Histogram
 from graphopt.quantize.observe.statistics import Statistics
 
@@ -95,13 +94,5 @@ def _one(archive: Any, number: int, told: Mapping[str, Any]) -> Statistics:
 
 def _replace(path: Path, arrays: Mapping[str, Any]) -> None:
     """Another process that reads or writes the file meets all of one or all of the other."""
-    with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}-", suffix=".part", delete=False) as file:
-        temporary = Path(file.name)
-        try:
-            np.savez(file, **arrays)
-            file.close()
-            temporary.replace(path)
-        except BaseException:
-            with suppress(OSError):
-                temporary.unlink()
-            raise
+    with whole_file(path) as file:
+        np.savez(file, **arrays)

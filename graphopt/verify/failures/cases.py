@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,15 +50,17 @@ def keep(
 
     That is a new folder called `name`, or `name-2`, ..., in `folder`; without one in a fresh `graphopt-crash-…` in the
     system's folder for temporary files. What `inputs.npz` cannot hold (sequences, optionals) is left out.
+
+    Raises: UsageError GO028 where it cannot be written; then nothing of it is left.
     """
-    place = _fresh(folder if folder is not None else Path(tempfile.mkdtemp(prefix=CRASHES)), name)
-    for stem, model in models.items():
-        large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_FILE
-        onnx.save(model, place / f"{stem}.onnx", save_as_external_data=large, location=f"{stem}.data")
-    arrays = {key: array for key, array in feed.items() if isinstance(array, np.ndarray | np.generic)}
-    np.savez(place / "inputs.npz", allow_pickle=False, **{key: _plain(array) for key, array in arrays.items()})
-    for file, text in (texts or {}).items():
-        (place / file).write_text(text)
+    with _new_folder(folder, name) as place:
+        for stem, model in models.items():
+            large = sum(len(tensor.raw_data) for tensor in model.graph.initializer) > _LARGEST_FILE
+            onnx.save(model, place / f"{stem}.onnx", save_as_external_data=large, location=f"{stem}.data")
+        arrays = {key: array for key, array in feed.items() if isinstance(array, np.ndarray | np.generic)}
+        np.savez(place / "inputs.npz", allow_pickle=False, **{key: _plain(array) for key, array in arrays.items()})
+        for file, text in (texts or {}).items():
+            (place / file).write_text(text)
     return place
 
 
@@ -87,6 +91,23 @@ def _fill_all(model: onnx.ModelProto, external: Mapping[str, External | Array], 
             _fill(tensor, external[tensor.name])
     if base is not None:
         external_data_helper.load_external_data_for_model(model, str(base))
+
+
+@contextmanager
+def _new_folder(folder: Path | None, name: str) -> Iterator[Path]:
+    """A folder for a case, which goes again when it does not get all that belongs to it."""
+    with ExitStack() as unfinished:
+        try:
+            if folder is None:
+                folder = Path(tempfile.mkdtemp(prefix=CRASHES))
+                unfinished.callback(shutil.rmtree, folder, ignore_errors=True)
+            place = _fresh(folder, name)
+            unfinished.callback(shutil.rmtree, place, ignore_errors=True)
+            yield place
+        except OSError as error:
+            where = str(folder) if folder is not None else ""
+            raise UsageError("GO028", f"a case cannot be kept: {error.strerror or error}", where) from error
+        unfinished.pop_all()
 
 
 def _fresh(folder: Path, name: str) -> Path:

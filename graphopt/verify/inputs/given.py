@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -11,11 +12,26 @@ from typing import Any, Final
 import numpy as np
 
 from graphopt.errors import ModelError, UsageError, near
+from graphopt.files import open_regular
 from graphopt.ir import Model, Shape, Value, dims, dtypes
 from graphopt.ir.tensor import Array
 from graphopt.verify.inputs.feeds import DEFAULT, GIVEN, Feed
 
-_UNREADABLE: Final = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE: Final = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    MemoryError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What reading an archive of arrays raises: NumPy believes the shape and the type that stand before the numbers."""
+
+_LARGE: Final = 1 << 28
+_MOST_TIMES: Final = 200
 
 
 def given_feed(model: Model, inputs: Path | Mapping[str, Any], bound: Mapping[str, int] | None = None) -> Feed:
@@ -47,22 +63,35 @@ def read_arrays(path: Path) -> dict[str, Array]:
     """
     hint = "write it with numpy.savez, one array for each input, by its name"
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not isinstance(archive, np.lib.npyio.NpzFile):
-            raise ModelError("GO024", "the inputs are one array, not an archive of named ones", str(path), hint)
-        with archive:
-            return {name: _member(archive, name, path) for name in archive.files}
+        # A pipe would never end, and could not be read twice.
+        file, _ = open_regular(path, links=True)
+        with os.fdopen(file, "rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ModelError("GO024", "the inputs are one array, not an archive of named ones", str(path), hint)
+            with archive:
+                if archive.zip is not None:
+                    check_archive(archive.zip, path)
+                return {name: _member(archive, name, path) for name in archive.files}
     except FileNotFoundError as error:
         raise UsageError("GO018", "no such file", str(path)) from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise ModelError("GO024", f"the inputs cannot be read: {_why(error)}", str(path), hint) from error
+
+
+def check_archive(archive: zipfile.ZipFile, path: Path) -> None:
+    """Raises ModelError GO024 for a file that unpacks to so much more than it holds that nobody can have meant it."""
+    size, unpacked = path.stat().st_size, sum(member.file_size for member in archive.infolist())
+    if unpacked > max(_LARGE, _MOST_TIMES * size):
+        message = f"the {size:,} bytes of the inputs unpack to {unpacked:,}"
+        raise ModelError("GO024", message, str(path), "write them with numpy.savez, not compressed")
 
 
 def _why(error: Exception) -> str:
     """Why a file cannot be read. NumPy takes whatever it does not know for a pickle."""
     if "pickle" in str(error):
         return "the file is no .npz archive"
-    return getattr(error, "strerror", None) or str(error)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _member(archive: np.lib.npyio.NpzFile, name: str, path: Path) -> Array:
