@@ -77,9 +77,14 @@ def _one_line(text: str) -> str:
     """`text` as a terminal may show it: what a model calls its nodes may hold line breaks, escape sequences."""
     if len(text) > _LONGEST:
         text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+    return printable(text).replace("\n", " ")
+
+
+def printable(text: str) -> str:
+    """`text` with its lines, and with escapes for all else that a terminal would not show but obey."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else " " if c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def near(name: str, known: Iterable[str]) -> str:

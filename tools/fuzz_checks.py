@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from fuzz_case import Case, Feeds, Finding, Outcome
 from fuzz_numbers import difference, fed, is_garbage, nudged
-from fuzz_protos import graphs
+from fuzz_places import graphs
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
@@ -166,15 +166,27 @@ class _Trial:
                 found = session.run(_known(session, feeds))
         except (RunError, RuntimeCrash) as error:
             return f"it does not run any more: {error.message}"
-        return difference(expected, found) and difference(expected, found, self.moved(feeds))
+        what = difference(expected, found) and difference(expected, found, self.moved(feeds))
+        if "float16" in what:
+            # Between nodes of half precision without a kernel onnxruntime keeps float32, so that a value that is made
+            # an output changes those behind it. What the verifier says of regions counts there.
+            self.facts.append("half precision is rounded elsewhere")
+            return ""
+        return what
 
     def moved(self, feeds: Feeds) -> list[Mapping[str, Any]]:
-        with self.runner.load(self.model, optimize=False) as session:
-            try:
-                # The feeds again: what draws random numbers gives others.
-                return [session.run(nudged(feeds, seed)) for seed in range(3)] + [session.run(feeds)]
-            except RunError:
-                return [session.run(feeds)]
+        """Results that are as good as the original's: of inputs moved by a little, and of onnxruntime's own optimizer,
+        under which half precision is rounded elsewhere. The feeds again: what draws random numbers gives others."""
+        found: list[Mapping[str, Any]] = []
+        fed = [feeds, *(nudged(feeds, seed) for seed in range(6))]
+        for optimize, inputs in ((False, fed), (True, fed[:3])):
+            with (
+                contextlib.suppress(RunError, RuntimeCrash),
+                self.runner.load(self.model, optimize=optimize) as session,
+            ):
+                for one in inputs:
+                    found.append(session.run(one))
+        return found
 
     # ---- commands ----------------------------------------------------------------------------------------------------
 

@@ -1,6 +1,6 @@
 """What `kill -9` leaves behind: `fuse` and `quantize` on a small BERT, ended at random points.
 
-    python tools/kill.py                      # 200 points, some ten minutes
+    python tools/kill.py                      # 200 points, two cases at once: some ten minutes
     python tools/kill.py --points 20 --only "in-place" --seed 7
 
 Half of the points are moments, uniform over the run; the other half are operations on files (the n-th of those that
@@ -22,8 +22,10 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from importlib import import_module
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -50,32 +52,48 @@ class Row:
     litter: Counter[str] = field(default_factory=Counter)
     stays: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: Row) -> None:
+        """Counts another row, too."""
+        for mine, its in ((self.states, other.states), (self.litter, other.litter), (self.stays, other.stays)):
+            mine.update(its)
+        self.broken += other.broken
+
 
 @click.command()
 @click.option("--points", default=200, show_default=True, help="How many runs are ended, all cases together.")
 @click.option("--seed", default=0, show_default=True)
 @click.option("--only", default="", help="Only cases whose name has this in it.")
-def main(points: int, seed: int, only: str) -> None:
+@click.option("--jobs", default=2, show_default=True, help="How many cases go on at once.")
+def main(points: int, seed: int, only: str, jobs: int) -> None:
     """Ends runs at random points and looks at what is left."""
-    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)  # orphans become ours, and can be counted
-    rng = random.Random(seed)
     cases = [case for case in CASES if only in case.name]
-    with tempfile.TemporaryDirectory(prefix="kill-") as folder:
-        for module in _IMPORTED:
-            import_module(module)
-        gc.freeze()  # or each process would copy all memory when it counts
-        print(f"{'case':34}points{''.join(f'{one:>8}' for one in _STATES)}   wrong  left; left after the next run")
-        broken = False
-        for number, case in enumerate(cases):
-            row = _row(case, Path(folder) / "run", len(range(number, points, len(cases))), rng)
-            broken |= bool(row.broken)
+    for module in _IMPORTED:
+        import_module(module)
+    gc.freeze()  # or each process would copy all memory when it counts
+    print(f"{'case':34}points{''.join(f'{one:>8}' for one in _STATES)}   wrong  left; left after the next run")
+    total = Row(f"{len(cases)} cases")
+    with (
+        tempfile.TemporaryDirectory(prefix="kill-") as folder,
+        ProcessPoolExecutor(jobs, get_context("fork"), _adopt) as pool,
+    ):
+        counts = [len(range(number, points, len(cases))) for number in range(len(cases))]
+        roots = [Path(folder) / str(number) for number in range(len(cases))]
+        for row in pool.map(_row, cases, roots, counts, [f"{seed} {case.name}" for case in cases]):
             _print(row)
-    sys.exit(broken)
+            print(*row.broken, sep="\n", end="\n" if row.broken else "", file=sys.stderr, flush=True)
+            total.add(row)
+    _print(total)
+    sys.exit(bool(total.broken))
 
 
-def _row(case: Case, root: Path, points: int, rng: random.Random) -> Row:
+def _adopt() -> None:
+    """Orphans of this process become its own children, and can be counted."""
+    ctypes.CDLL(None).prctl(_SUBREAPER, 1, 0, 0, 0)
+
+
+def _row(case: Case, root: Path, points: int, seed: str) -> Row:
     """Ends a case at so many points."""
-    row = Row(case.name)
+    rng, row = random.Random(seed), Row(case.name)
     old, new, seconds, operations, known = _undisturbed(case, root)
     for number in range(points):
         at = rng.uniform(0, seconds) if number % 2 else rng.randrange(operations)
@@ -212,8 +230,6 @@ def _print(row: Row) -> None:
     counts = "".join(f"{row.states[one]:>8}" for one in _STATES)
     left = f"{_said(row.litter)}; {_said(row.stays)}"
     print(f"{row.name:34}{row.states.total():>6}{counts}{len(row.broken):>8}  {left}", flush=True)
-    for one in row.broken:
-        print(one, file=sys.stderr, flush=True)
 
 
 def _said(files: Counter[str]) -> str:

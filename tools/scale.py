@@ -3,6 +3,9 @@
     python tools/scale.py                     # load and save: 1,000, 10,000 and 100,000 nodes
     python tools/scale.py --nodes 500000
     python tools/scale.py rules               # all rules to a fixpoint, other optimizers, rules that nearly match
+    python tools/scale.py fuse                # the whole command on long models, beside other optimizers
+    python tools/scale.py fuse --nodes 500000
+    python tools/scale.py wide                # and on wide and deep ones
 
 Each size runs in a process of its own. Exits 1 when a target is missed.
 """
@@ -17,11 +20,12 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import onnx
-from onnx import TensorProto, helper
+from scale_fuse import fuse, wide
+from scale_models import blocks
 from scale_rules import rules
 
 from graphopt.ir import load, save
@@ -38,30 +42,6 @@ class Cost(NamedTuple):
     load: float
     save: float
     memory: int
-
-
-def blocks(nodes: int) -> onnx.ModelProto:
-    """A model of residual blocks in a row, four nodes and two constants each."""
-    body, weights, last = [], [], "input"
-    for index in range(nodes // 4):
-        name = f"/encoder/layer.{index}"
-        weight, bias = f"encoder.layer.{index}.weight", f"encoder.layer.{index}.bias"
-        weights += [
-            helper.make_tensor(weight, TensorProto.FLOAT, [2, 2], [1.0, 2.0, 3.0, 4.0]),
-            helper.make_tensor(bias, TensorProto.FLOAT, [2], [1.0, 2.0]),
-        ]
-        steps: list[tuple[str, list[str], dict[str, Any]]] = [
-            ("MatMul", [last, weight], {}),
-            ("Add", [f"{name}/MatMul_output_0", bias], {}),
-            ("Softmax", [f"{name}/Add_output_0"], {"axis": -1}),
-            ("Sub", [f"{name}/Softmax_output_0", last], {}),
-        ]
-        for op, inputs, attributes in steps:
-            body.append(helper.make_node(op, inputs, [f"{name}/{op}_output_0"], f"{name}/{op}", **attributes))
-        last = f"{name}/Sub_output_0"
-    rows = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 2]) for name in ("input", last)]
-    graph = helper.make_graph(body, "blocks", rows[:1], rows[1:], weights)
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
 
 
 def measure(path: Path) -> Cost:
@@ -116,7 +96,8 @@ def files(nodes: Sequence[int]) -> bool:
     return met
 
 
-main.add_command(rules)
+for command in (rules, fuse, wide):
+    main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -40,7 +40,9 @@ _FEW = 100
 _RUNS = 3
 _ENOUGH = 10.0
 _INTERVAL = 0.01
+_NAMES = 32
 _GRAPHOPT = (sys.executable, "-c", "from graphopt.cli import main; main()", "fuse", "--quiet")
+OFF = ("--verify", "off")
 _PEER = """
 import logging, sys
 from pathlib import Path
@@ -73,7 +75,7 @@ def peer_command(tool: str, source: Path, output: Path) -> list[str]:
 
 
 def measured(command: Sequence[str], limit: float, runs: int = _RUNS) -> Cost:
-    """The least of a few runs, of fewer where they take long; of one that fails or takes longer than `limit` s, that."""
+    """The least of a few runs, of fewer where they take long; of one that fails or takes over `limit` s, that."""
     costs: list[Cost] = []
     while len(costs) < runs and sum(cost.seconds for cost in costs) < _ENOUGH:
         cost = _once(command, limit)
@@ -117,7 +119,9 @@ def _save(shape: Shape, number: int, path: Path) -> None:
 
 
 _SCRATCH = partial(tempfile.TemporaryDirectory, prefix="graphopt-scale-")
-_LIMIT_OPTION = click.option("--limit", type=float, default=120.0, show_default=True, help="Seconds that a run may take.")
+_LIMIT_OPTION = click.option(
+    "--limit", type=float, default=120.0, show_default=True, help="Seconds for a run of a peer."
+)
 _PEERS_OPTION = click.option("--peers/--no-peers", default=True, help="Other optimizers as well.")
 
 
@@ -134,12 +138,73 @@ def fuse(nodes: tuple[int, ...], limit: float, peers: bool) -> None:
 
 def _long(folder: Path, name: str, sizes: Sequence[int], limit: float, peers: bool) -> Iterator[bool]:
     files = {size: saved(folder, name, _MODELS[name], size) for size in (_FEW, *sizes)}
-    click.echo(f"{name}, nodes:".ljust(24) + "".join(f"{size:>22,}" for size in sizes) + f"{'grows as nodes^':>20}")
-    tools = ["graphopt", *(tool for tool in TOOLS if peers and tool != "graphopt")]
-    costs = {tool: _row(tool, files, limit) for tool in tools}
-    verified = {size: measured(graphopt_command(file, _output(file)), limit) for size, file in files.items() if size in MOST_VERIFIED}
-    ours = costs["graphopt"]
+    click.echo(f"{name} of nodes".ljust(_NAMES) + "".join(f"{size:>20,}" for size in files) + "   growth")
+    plain = _row("graphopt", files, limit)
+    for tool in TOOLS:
+        if peers and tool != "graphopt":
+            _row(tool, files, limit)
+    checked = {size: file for size, file in files.items() if size == _FEW or size in MOST_VERIFIED}
+    verified = _row("graphopt, verified", checked, limit)
+    for what, costs, targets in (("CPU s", plain, MOST_SECONDS), ("CPU s, verified", verified, MOST_VERIFIED)):
+        for size in costs.keys() & targets:
+            yield _target(f"{what} at {size:,} nodes", costs[size].seconds, targets[size])
+    for size in plain.keys() & MOST_MEMORY:
+        yield _target(f"MB at {size:,} nodes", plain[size].memory, MOST_MEMORY[size])
+    if plain.keys() >= MOST_SECONDS.keys():
+        yield _target("growth exponent", _growth(plain), MOST_GROWTH)
 
 
-def _output(source: Path) -> Path:
-    return source.with_suffix(".out.onnx")
+def _row(name: str, files: dict[int, Path], limit: float) -> dict[int, Cost]:
+    """What a tool takes for each size, printed; nothing is tried beyond a size that failed."""
+    costs: dict[int, Cost] = {}
+    for size, file in files.items():
+        failed = next((cost for cost in costs.values() if cost.failure), None)
+        costs[size] = failed or measured(_command(name, file), _limit(name, limit))
+    growth = _growth(costs)
+    cells = "".join(f"{cost!s:>20}" for cost in costs.values())
+    click.echo(name.ljust(_NAMES) + cells + ("" if math.isnan(growth) else f"   {growth:.2f}"))
+    return costs
+
+
+def _command(name: str, source: Path) -> list[str]:
+    output = source.with_suffix(".out.onnx")
+    if name.startswith("graphopt"):
+        return graphopt_command(source, output, *(() if "verified" in name else OFF))
+    return peer_command(name, source, output)
+
+
+def _limit(name: str, limit: float) -> float:
+    """What takes too long here is to be seen."""
+    return 10 * limit if name.startswith("graphopt") else limit
+
+
+def _growth(costs: dict[int, Cost]) -> float:
+    """The exponent between the two sizes of the target; NaN where one is missing."""
+    small, large = sorted(MOST_SECONDS)
+    if not costs.keys() >= {_FEW, small, large}:
+        return math.nan
+    first, last = (costs[size].seconds - costs[_FEW].seconds for size in (small, large))
+    return math.log(last / first) / math.log(large / small) if first > 0 and last > 0 else math.nan
+
+
+@click.command()
+@_LIMIT_OPTION
+@_PEERS_OPTION
+def wide(limit: float, peers: bool) -> None:
+    """The whole command on wide and deep graphs, without and with verification, other optimizers beside it."""
+    tools = ["graphopt", "graphopt, verified", *(tool for tool in TOOLS if peers and tool != "graphopt")]
+    met = []
+    click.echo(" " * _NAMES + "".join(f"{tool:>20}" for tool in tools))
+    with _SCRATCH() as scratch:
+        for name, (shape, number) in WIDE.items():
+            file = saved(Path(scratch), shape.__name__, shape, number)
+            costs = {tool: measured(_command(tool, file), _limit(tool, limit)) for tool in tools}
+            click.echo(name.ljust(_NAMES) + "".join(f"{cost!s:>20}" for cost in costs.values()))
+            met += [costs[tool].seconds <= MOST_WIDE for tool in tools[:2]]
+    click.echo(f"graphopt within {MOST_WIDE:.0f} CPU s: {sum(met)} of {len(met)}")
+    raise SystemExit(not all(met))
+
+
+def _target(name: str, found: float, most: float) -> bool:
+    click.echo(f"{name}: {found:.2f}, target {most:g}: {'met' if found <= most else 'missed'}")
+    return found <= most

@@ -22,8 +22,8 @@ from typing import NamedTuple
 
 import click
 import onnx
+from scale_models import HEADS, HIDDEN, bert_like
 
-from graphopt.bench.bert import BertConfig, bert
 from graphopt.ir import Model, Value, load
 from graphopt.ir.infer import infer
 from graphopt.pipeline.optimize import optimize
@@ -42,8 +42,7 @@ _RUNS = 4
 _ENOUGH = 10.0
 _LIMIT = 120.0
 _SIZES = (1_000, AT, 50_000)
-_WARM, _LAYER = 300, 109
-_HEADS, _HIDDEN = 2, 8
+_WARM = 300
 
 Count = Callable[[], int]
 """Does the work; the number of nodes that are left."""
@@ -56,12 +55,6 @@ class Cost(NamedTuple):
     optimize: float
     before: int
     after: int
-
-
-def model(nodes: int) -> onnx.ModelProto:
-    """A tiny BERT of about that many nodes."""
-    layers = max(1, round(nodes / _LAYER))
-    return bert(BertConfig(layers, _HIDDEN, _HEADS, intermediate=16, vocabulary=32, positions=32))
 
 
 # ---- the optimizers: each reads a file, and returns how it goes on ---------------------------------------------------
@@ -105,7 +98,7 @@ def by_onnxruntime(path: Path) -> Count:
     from onnxruntime.transformers import optimizer
 
     proto = onnx.load(path)
-    return lambda: len(optimizer.optimize_by_fusion(proto, "bert", _HEADS, _HIDDEN).model.graph.node)
+    return lambda: len(optimizer.optimize_by_fusion(proto, "bert", HEADS, HIDDEN).model.graph.node)
 
 
 OPTIMIZERS: dict[str, Callable[[Path], Count]] = {
@@ -235,7 +228,7 @@ def measured(folder: Path, nodes: int, *what: object) -> Cost | str:
 def _saved(folder: Path, nodes: int) -> Path:
     path = folder / f"bert-{nodes}.onnx"
     if not path.exists():
-        onnx.save(model(nodes), path)
+        onnx.save(bert_like(nodes), path)
     return path
 
 

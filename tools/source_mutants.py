@@ -67,7 +67,8 @@ class Lines:
         """The tests that execute a mutant, the quickest first; those of the whole file where it runs on import."""
         lines = range(mutant.line, mutant.last + 1)
         found = {test for line in lines for test in self.tests.get((file, line), ())}
-        if "" in found:
+        # Lines of a constant that is one do not run by themselves.
+        if "" in found or (mutant.function is None and not found):
             found = {test for (name, _), tests in self.tests.items() if name == file for test in tests}
         chosen, total = [], 0.0
         for test in sorted(found - {""}, key=lambda test: (self.seconds.get(test, 0.0), test)):

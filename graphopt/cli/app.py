@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import sys
 import traceback
 from collections.abc import Sequence
@@ -22,7 +23,7 @@ from graphopt.cli.rules import rules
 from graphopt.cli.signals import stop_behind
 from graphopt.cli.usage import usage_error
 from graphopt.cli.verify import verify
-from graphopt.errors import GraphoptError, ModelError
+from graphopt.errors import GraphoptError, ModelError, printable
 
 _HERE = str(Path(__file__).parents[1])
 _INTERRUPTED = 130
@@ -48,8 +49,17 @@ for _command in (fuse, quantize, verify, explain, inspect, rules, bench, demo):
     graphopt.add_command(_command)
 
 
+class _Shown(logging.Formatter):
+    """Warnings as a terminal may show them: they name parts of models, whose names may hold escape sequences."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def run(arguments: Sequence[str]) -> int:
     """Runs one command line; returns its exit code. Errors are printed on stderr. Raises: Stopped."""
+    if logging.lastResort is not None:
+        logging.lastResort.setFormatter(_Shown())
     try:
         code = _run(arguments)
         sys.stdout.flush()

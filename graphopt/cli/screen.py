@@ -72,7 +72,9 @@ class Screen:
                 _refuse_to_write(self.json, _REPORT)
             write(report | {"config": str(self.config) if self.config is not None else None}, self.json)
         if self.json != "-" and not self.quiet:
-            self._console(stderr=False).print(text())
+            from graphopt.report.shown import Shown
+
+            self._console(stderr=False).print(Shown(text()))
             if self.verbose and self.config is not None:
                 click.echo(f"settings of {self.config}", err=True)
 

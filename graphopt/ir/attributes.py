@@ -100,6 +100,11 @@ def same_tensor(a: Tensor, b: Tensor) -> bool:
     return x.tobytes() == y.tobytes()
 
 
+def is_sparse(node: Node) -> bool:
+    """Whether `node` is an ONNX `Constant` with a sparse value, which onnxruntime does not give out."""
+    return node.is_op("Constant") and "sparse_value" in node.attrs
+
+
 def constant_tensor(node: Node) -> Tensor | None:
     """The tensor of an ONNX `Constant` node; None for a sparse one or one whose value a function's caller gives."""
     if node.data is None:

@@ -68,7 +68,8 @@ def path_of(base: Path, location: str, where: str) -> Path:
         raise ModelError("GO037", "external data has no location", where)
     if ".." in parts or Path(location).is_absolute():
         raise ModelError("GO030", f"external data at '{location}' lies outside the model's folder", where, _COPY)
-    if not parts or "\\" in location or "\0" in location or location.endswith("/"):
+    # In a folder called "*" onnxruntime sees no file, but an address in its own memory.
+    if not parts or parts[0] == "*" or "\\" in location or "\0" in location or location.endswith("/"):
         raise ModelError("GO037", f"the location of external data is no name of a file: '{location}'", where)
     return Path(os.path.realpath(base), *parts)
 

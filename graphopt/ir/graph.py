@@ -15,6 +15,7 @@ from typing import Any
 import networkx as nx
 import onnx
 
+from graphopt.ir.attributes import is_sparse
 from graphopt.ir.dims import Shape, Size
 from graphopt.ir.ledger import Ledger
 from graphopt.ir.node import IR_DOMAIN, Node, Value
@@ -118,14 +119,14 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
 
     def consumers(self, value: Value) -> list[tuple[Node, int]]:
         """Who reads `value`, as (node, slot), in topological order; the Output sentinel and holders count."""
-        found = [
-            (node, slot)
-            for node, slots in self._succ[value.node].items()
-            for slot in slots
-            if node.inputs[slot] is value
-        ]
-        found.sort(key=lambda use: (use[0].rank, use[1]))
-        return found
+        return sorted(self.uses_of(value), key=lambda use: (use[0].rank, use[1]))
+
+    def uses_of(self, value: Value) -> Iterator[tuple[Node, int]]:
+        """What `consumers` says, one after the other, oldest first: for who does not need all of many."""
+        for node, slots in self._succ[value.node].items():
+            for slot in slots:
+                if node.inputs[slot] is value:
+                    yield node, slot
 
     def readers(self, node: Node) -> Collection[Node]:
         """The nodes that read an output of `node`, each once."""
@@ -138,8 +139,11 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         return any(self.output.inputs[slot] is value for slot in slots)
 
     def needs_identity(self, old: Value, new: Value) -> bool:
-        """Whether `new` can stand for `old` only behind an Identity, which gives a graph output its name."""
-        return self.is_output(old) and (new.node.is_source or self.is_output(new))
+        """Whether `new` can stand for `old` only behind an Identity, which gives a graph output its name.
+
+        A sparse constant needs one as well: onnxruntime runs no graph that gives it out as it is.
+        """
+        return self.is_output(old) and (new.node.is_source or self.is_output(new) or is_sparse(new.node))
 
     def scopes(self) -> Iterator[Graph]:
         """This graph and every subgraph in it, outer before inner."""
@@ -301,7 +305,7 @@ class Graph(nx.MultiDiGraph):  # type: ignore[misc]
         is_output = self.is_output(old)
         name, maker = old.name, new.node
         if is_output or take_name:
-            if (new.node.is_source and is_output) or self.is_output(new):
+            if self.needs_identity(old, new) or self.is_output(new):
                 new = self.add_op("Identity", [new], outputs=[name], before=maker.next or self._first).output
                 new.dtype, new.shape = old.dtype, old.shape
             self.rename(old, self.ledger.fresh(f"{name}_replaced"))

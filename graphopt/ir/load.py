@@ -87,7 +87,8 @@ def model_from_proto(
         raise ModelError("GO023", "not an ONNX model: no graph in it", where, hint)
     with collector_off():
         opsets = _opsets(proto, where)
-        ledger = Ledger(path.parent if path else Path.cwd())
+        # The current folder may be another when the weights are read.
+        ledger = Ledger(path.absolute().parent if path else Path.cwd())
         admission = Admission(ledger.base or Path(), where, path)
         loader = _Loader(ledger, admission, proto.ir_version, regions, weights)
         graph = Graph(ledger)

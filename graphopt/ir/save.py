@@ -116,7 +116,7 @@ def check_output(model: Model, path: str | os.PathLike[str], *, in_place: bool =
     if in_place:
         return
     hint = "choose another output, or allow it with --in-place"
-    if model.path is not None and _same(target, model.path):
+    if model.path is not None and _same(target, model.base / model.path.name):
         raise UsageError("GO011", "the output is the input", str(Path(path)), hint)
     if any(_same(target, file) for file in model.data_files.values()):
         raise UsageError("GO011", "the output is a file that the input's weights live in", str(Path(path)), hint)
@@ -195,7 +195,8 @@ class _Writer:
     @property
     def input_files(self) -> set[str]:
         """The names of files in the target's folder that the input consists of."""
-        files = [*self.model.data_files.values(), *([self.model.path.resolve()] if self.model.path else [])]
+        read = [(self.model.base / self.model.path.name).resolve()] if self.model.path else []
+        files = [*self.model.data_files.values(), *read]
         return {file.name for file in files if file.parent == self.target.resolve().parent}
 
     def chunks(self, side_name: str) -> list[wire.Bytes]:

@@ -10,7 +10,7 @@ from graphopt.ir import Model
 from graphopt.ir.bodies import settle_opset, withdraw_bodies
 from graphopt.ir.collector import collector_off
 from graphopt.ir.infer import infer
-from graphopt.ir.node import qualified
+from graphopt.ir.node import IR_DOMAIN, qualified
 from graphopt.ir.versions import can_raise
 from graphopt.passes import (
     choose_branches,
@@ -40,7 +40,8 @@ _ROUNDS = 8
 
 
 def optimized(fresh: Callable[[], Model], *, rules: Sequence[CompiledRule], **options: Any) -> tuple[Model, Trace]:
-    """`optimize` on a fresh model; a rule that would write too many new weights is left out whole.
+    """`optimize` on a fresh model; a rule that would write too many new weights, or what cannot be lowered, is left out
+    whole.
 
     `options` are those of `optimize`.
     """
@@ -51,9 +52,20 @@ def optimized(fresh: Callable[[], Model], *, rules: Sequence[CompiledRule], **op
             trace = optimize(model, rules=[rule for rule in rules if rule.name not in left_out], **options)
         except NewWeightsLimit as limit:
             left_out[limit.rule] = limit.message
-        else:
+            continue
+        stuck = _not_lowered(model, trace) - left_out.keys()
+        if not stuck:
             trace.left_out |= left_out
             return model, trace
+        left_out |= dict.fromkeys(
+            stuck, "no rule that is asked for lowers what it writes to an opset that the model may have"
+        )
+
+
+def _not_lowered(model: Model, trace: Trace) -> set[str]:
+    """The rules that wrote what no file has and nothing lowered, as rules are left out or the opset is too old."""
+    names = {v.name for scope in model.scopes() for n in scope.ops() if n.domain == IR_DOMAIN for v in n.outputs}
+    return {site.rule for site in trace.sites if not names.isdisjoint(site.made)}
 
 
 @collector_off()

@@ -24,7 +24,7 @@ def escape(match: Match) -> tuple[Node, str] | None:
             if value in roots or not value.uses:
                 continue
             graph = node.graph
-            for reader, slot in graph.consumers(value):
+            for reader, slot in graph.uses_of(value):
                 # A node may be inside while a subgraph of it sees the value.
                 if reader not in inside or slot >= reader.arity:
                     what = "a graph output" if reader is graph.output else f"also used by {reader.label}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -110,18 +110,24 @@ def batches(regions: Sequence[Region], sizes: Mapping[str, int]) -> Iterator[lis
     `sizes` are bytes of boundary values by name. A region that is larger is alone.
     """
     batch: list[Region] = []
-    nodes, names = 0, set[str]()
+    nodes, size, names = 0, 0, set[str]()
     for region in regions:
         count = len(region.original_cone.nodes) + len(region.candidate_cone.nodes)
-        together = names.union(region.inputs)
-        size = _TIMES * sum(sizes.get(name, 0) for name in together)
-        if batch and (nodes + count > chunks.MOST_NODES or size > chunks.MOST_BYTES):
+        more = _bytes(set(region.inputs) - names, sizes)
+        if batch and (nodes + count > chunks.MOST_NODES or size + more > chunks.MOST_BYTES):
             yield batch
-            batch, nodes, together = [], 0, set(region.inputs)
+            batch, nodes, size, names = [], 0, 0, set()
+            more = _bytes(set(region.inputs), sizes)
         batch.append(region)
-        nodes, names = nodes + count, together
+        nodes, size = nodes + count, size + more
+        names.update(region.inputs)
     if batch:
         yield batch
+
+
+def _bytes(names: Collection[str], sizes: Mapping[str, int]) -> int:
+    """The bytes that the values called so take in a run."""
+    return _TIMES * sum(sizes.get(name, 0) for name in names)
 
 
 def _boundary(regions: Sequence[Region]) -> list[str]:

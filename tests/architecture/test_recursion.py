@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import networkx as nx
@@ -145,9 +145,8 @@ def mentioned(function: ast.AST) -> Iterator[str]:
         stack += ast.iter_child_nodes(node)
 
 
-def calls(root: Path) -> nx.DiGraph[str]:
+def calls(trees: Mapping[str, ast.Module]) -> nx.DiGraph[str]:
     """Which function may call which, by names; a function is taken to call those inside it."""
-    trees = dict(modules(root))
     known = {
         f"{module}.{name}": (module, name, node) for module, tree in trees.items() for name, node in functions(tree)
     }
@@ -171,12 +170,12 @@ def calls(root: Path) -> nx.DiGraph[str]:
 
 def recursive(root: Path) -> dict[str, set[str]]:
     found: defaultdict[str, set[str]] = defaultdict(set)
-    graph = calls(root)
-    names = {module for module, _ in modules(root)}
+    trees = dict(modules(root))
+    graph = calls(trees)
     for group in nx.strongly_connected_components(graph):
         for one in group:
             if len(group) > 1 or graph.has_edge(one, one):
-                module = max((name for name in names if one.startswith(f"{name}.")), key=len)
+                module = max((name for name in trees if one.startswith(f"{name}.")), key=len)
                 found[module].add(one.removeprefix(f"{module}."))
     return dict(found)
 

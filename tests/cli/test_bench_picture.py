@@ -72,11 +72,11 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    (tmp_path / "bench.svg").write_text("old")
+    (tmp_path / "bench.svg").write_text("<svg >old")
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(UsageError, match="the picture cannot be written: No space left on device"):
         draw(found, tmp_path / "bench.svg")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("bench.svg", "old")]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("bench.svg", "<svg >old")]
 
 
 def test_models_that_cannot_be_compared_are_shown_by_latency_alone(found: Bench, tmp_path: Path) -> None:

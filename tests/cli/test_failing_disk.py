@@ -23,19 +23,19 @@ X = np.linspace(-2, 2, 48, dtype=np.float32).reshape(3, 16)
 
 
 class Disk:
-    """Counts what writes to files, and lets it fail from operation `end` on, with the error `number`."""
+    """Logs what writes to files, and lets it fail from operation `end` on, with the error `number`."""
 
     def __init__(self, patch: pytest.MonkeyPatch, number: int, end: int | None) -> None:
-        self.done = 0
+        self.log: list[str] = []
         self._number = number
         self._end = end
         for name in _CHANGES:
-            patch.setattr(os, name, self._failing(getattr(os, name)))
+            patch.setattr(os, name, self._failing(name, getattr(os, name)))
         opened, real = os.open, io.open
 
         def open_file(path: Any, flags: int, *mode: int, **more: Any) -> int:
             if flags & os.O_CREAT or flags & os.O_TMPFILE == os.O_TMPFILE:
-                self._next()
+                self._next("open")
             return opened(path, flags, *mode, **more)
 
         def open_buffered(file: Any, mode: str = "r", *more: Any, **options: Any) -> Any:
@@ -49,14 +49,14 @@ class Disk:
         patch.setattr(io, "open", open_buffered)
         patch.setattr(builtins, "open", open_buffered)
 
-    def _next(self) -> None:
-        self.done += 1
-        if self._end is not None and self.done > self._end:
+    def _next(self, what: str) -> None:
+        self.log.append(what)
+        if self._end is not None and len(self.log) > self._end:
             raise OSError(self._number, os.strerror(self._number))
 
-    def _failing(self, real: Callable[..., Any]) -> Callable[..., Any]:
+    def _failing(self, name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
-            self._next()
+            self._next(name)
             return real(*arguments, **options)
 
         return call
@@ -66,7 +66,7 @@ class Disk:
 
         class Raw(io.FileIO):
             def write(self, data: Any) -> int:
-                disk._next()
+                disk._next("write")
                 return super().write(data)
 
         return Raw(*arguments, **options)
@@ -132,3 +132,15 @@ def test_a_disk_that_fails_at_any_write(
     after = snapshot(folder)
     assert {name for name in before if after[name] != before[name]} <= {output}
     assert after.keys() - before.keys() <= {output, f"{output}.data"}
+
+
+def test_all_is_on_the_disk_before_the_model_has_a_name(
+    cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    with failing(0, None) as disk:
+        assert cli(*FUSE, "elsewhere/new.onnx", "--external-data", "always").code == 0
+    before = disk.log[: disk.log.index("replace")]
+    # Of the side file, of the model, and of their folder once the side file has its name.
+    assert before.count("fsync") == 3
+    assert before[-2:] == ["link", "fsync"]

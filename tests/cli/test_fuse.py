@@ -394,3 +394,45 @@ def test_functions_are_looked_into_but_for_those_to_keep(cli: Cli, tmp_path: Pat
     for name in ("own", "own.twice"):
         assert cli("fuse", path, "--keep-function", name).code == 0
         assert ops(path.with_name("model.fused.onnx")) == ["twice"]
+
+
+def test_what_is_read_is_not_the_output(cli: Cli, gelu: Path) -> None:
+    inputs, table = gelu.with_name("in.npz"), gelu.with_name("table.json")
+    np.savez(inputs, x=np.zeros(3))
+    table.write_text('{"name": "mine", "opset": 20, "provider": "cpu", "kernels": []}')
+    before = snapshot(gelu.parent)
+    for flag, path in (("--inputs", inputs), ("--target", table)):
+        done = cli("fuse", gelu, flag, path, "-o", path, "--in-place")
+        assert done.code == 2
+        assert done.err.startswith("error[GO011]: the output would overwrite what is read\n")
+    assert snapshot(gelu.parent) == before
+
+
+def test_no_report_takes_the_place_of_weights(cli: Cli, gelu: Path) -> None:
+    out, weights = gelu.with_name("out.onnx"), gelu.with_name("out.onnx.data")
+    done = cli("fuse", gelu, "-o", out, "--external-data", "always", "--json", weights)
+    assert done.code == 2
+    assert done.err.startswith("error[GO014]: the report would overwrite a file that is no report\n")
+    assert onnx.load(out).graph.initializer
+
+
+def test_a_report_takes_the_place_of_no_other_json(cli: Cli, gelu: Path) -> None:
+    other = gelu.with_name("other.json")
+    other.write_text('{"schema": {"type": "object"}}')
+    assert cli("fuse", gelu, "--json", other).code == 2
+    assert other.read_text() == '{"schema": {"type": "object"}}'
+
+
+def test_an_output_without_a_name_is_none(cli: Cli, gelu: Path) -> None:
+    before = snapshot(gelu.parent)
+    done = cli("fuse", gelu, "-o", "")
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith("error[GO032]: cannot write: Is a directory\n")
+    assert snapshot(gelu.parent) == before
+
+
+@pytest.mark.parametrize("name", ["a" * 250 + ".onnx", "a" * 300 + ".onnx"])
+def test_a_name_that_is_too_long_is_one_error(cli: Cli, tmp_path: Path, name: str) -> None:
+    done = cli("fuse", tmp_path / name)
+    assert (done.code, done.out) == (3, "")
+    assert done.err.startswith("error[GO077]: a file cannot be used: File name too long\n")

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from graphopt.ir import load, save
 from graphopt.quantize.observe import shards
 
 from .conftest import gelu_layer, snapshot
@@ -44,36 +45,38 @@ def computed(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
 
 
 def old_model(path: Path) -> None:
-    """Another model, where the output goes."""
-    model = gelu_layer()
-    model.graph.initializer[1].raw_data = np.full(32, 0.25, np.float32).tobytes()
-    onnx.save(model, path)
+    """Another model, where the output goes, with a side file of its own."""
+    proto = gelu_layer()
+    proto.graph.initializer[-1].raw_data = np.full(32, 0.25, np.float32).tobytes()
+    onnx.save(proto, path)
+    save(load(path), path, external="always", in_place=True)
 
 
 @pytest.mark.parametrize("in_place", [False, True])
 def test_a_killed_run_leaves_the_old_model_or_the_new_one(
-    root: Path, folder: Path, scratch: Path, in_place: bool
+    root: Path, gelu: Path, scratch: Path, in_place: bool
 ) -> None:
-    given = folder / "model.onnx"
+    folder = gelu.parent / "models"
+    folder.mkdir()
+    given = gelu.rename(folder / gelu.name)
     output = given if in_place else folder / "out.onnx"
     line = ["fuse", given, "-o", output, "--external-data", "always", "--verify", "off", "--in-place", "--quiet"]
     if not in_place:
         old_model(output)
-    first, original = snapshot(folder), computed(given)
+    first, original, old = snapshot(folder), computed(given), computed(output)
     operation = 0
     with killed_at(root, scratch, *line) as run:
         while (code := run(operation)) == -signal.SIGKILL:
             after = snapshot(folder)
-            assert after["w"] == first["w"]
             assert in_place or after["model.onnx"] == first["model.onnx"]
-            if after[output.name] != first[output.name]:
-                np.testing.assert_allclose(computed(output), original, rtol=1e-5, atol=1e-6)
+            expected = old if after[output.name] == first[output.name] else original
+            np.testing.assert_allclose(computed(output), expected, rtol=1e-5, atol=1e-6)
             operation += 1
     assert code == 0
-    assert snapshot(folder)[output.name] != first[output.name]
     np.testing.assert_allclose(computed(output), original, rtol=1e-5, atol=1e-6)
     assert operation > 3
-    assert not [path.name for path in folder.iterdir() if path.name.startswith(".")]
+    (side,) = {path.name for path in folder.iterdir()} - {given.name, output.name}
+    assert side in (f"{output.name}.data", f"{output.name}.1.data")
 
 
 def test_a_killed_run_leaves_no_temporary_file_and_no_process(root: Path, gelu: Path, scratch: Path) -> None:
@@ -94,10 +97,9 @@ def test_a_killed_run_leaves_no_temporary_file_and_no_process(root: Path, gelu: 
 
 
 @pytest.mark.parametrize(
-    ("number", "said"),
-    [(signal.SIGINT, "interrupted"), (signal.SIGTERM, "terminated"), (signal.SIGHUP, "hung up")],
+    ("number", "said", "times"),
+    [(signal.SIGINT, "interrupted", 2), (signal.SIGTERM, "terminated", 1), (signal.SIGHUP, "hung up", 1)],
 )
-@pytest.mark.parametrize("times", [1, 2])
 def test_a_signal_is_told_of_in_one_line(
     root: Path, gelu: Path, scratch: Path, number: signal.Signals, said: str, times: int
 ) -> None:
@@ -129,7 +131,7 @@ def test_what_was_written_before_a_signal_is_told(root: Path, gelu: Path, scratc
     onnx.checker.check_model(gelu.with_suffix(".fused.onnx"))
 
 
-@pytest.mark.parametrize("module", ["graphopt.cli.app", "onnx", "networkx", "graphopt.report"])
+@pytest.mark.parametrize("module", ["graphopt.cli.app", "networkx"])
 def test_a_signal_during_imports_is_told_of_in_one_line(root: Path, gelu: Path, scratch: Path, module: str) -> None:
     script = f"""
 import os, signal, sys

@@ -50,6 +50,11 @@ def _linked(to: str, name: str = "link.bin") -> Prepare:
     return lambda folder: (folder / name).symlink_to(to)
 
 
+def _like_an_address(folder: Path) -> None:
+    (folder / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
+    (folder / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(bytes(64))
+
+
 def _bind(folder: Path) -> None:
     # The path of a socket may have some hundred bytes only.
     here = os.open(folder, os.O_RDONLY)
@@ -113,6 +118,10 @@ _PLACES: dict[str, tuple[Make, tuple[str, str]]] = {
     "a NUL byte": (_at("w.bin\0.onnx"), _NO_PLACE),
     "the folder itself": (_at("."), _NO_PLACE),
     "a slash at the end": (_at("w.bin/"), _NO_PLACE),
+    "an address in the runtime's memory": (
+        _at("*/_ORT_MEM_ADDR_/*", _like_an_address),
+        ("GO037", "no name of a file"),
+    ),
     "no location": (_with(external()), ("GO037", "has no location")),
     "an empty location": (_at(""), ("GO037", "has no location")),
     "the user's folder": (_at("~/secret.bin"), _MISSING),

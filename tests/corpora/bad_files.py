@@ -17,6 +17,8 @@ import onnx
 from google.protobuf import json_format, text_format
 from onnx import helper, numpy_helper
 
+from graphopt.ir.wire import key, varint
+
 from .bad_parts import (
     BRANCHES,
     CALL,
@@ -30,7 +32,6 @@ from .bad_parts import (
     of_bytes,
     replaced,
     save,
-    varint,
 )
 
 NOT_A_MODEL = "not a readable ONNX protobuf|not an ONNX model"
@@ -89,7 +90,7 @@ def _nested_type(depth: int) -> bytes:
 
 
 def _groups(depth: int) -> bytes:
-    start, end = varint(999 << 3 | 3), varint(999 << 3 | 4)
+    start, end = key(999, 3), key(999, 4)
     return good().SerializeToString() + start * depth + end * depth
 
 
@@ -99,7 +100,7 @@ def _metadata(model: onnx.ModelProto) -> None:
 
 _NODES = field(1, b"") * 4_000_000
 _ATTRIBUTES = field(1, field(4, b"Relu") + field(5, b"") * 500) * 22_000
-_UNKNOWN = (varint(999 << 3) + b"\0") * 6_000_000
+_UNKNOWN = (key(999, 0) + b"\0") * 6_000_000
 _INFOS = field(13, b"") * 11_000_000
 
 

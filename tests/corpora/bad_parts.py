@@ -8,6 +8,8 @@ from pathlib import Path
 import onnx
 from onnx import TensorProto, parser
 
+from graphopt.ir.wire import key, varint
+
 Make = Callable[[Path], None]
 Case = tuple[Make, str, str]
 """How a file is made, the code of the error, a regular expression for its message."""
@@ -71,17 +73,9 @@ def constant(**fields: object) -> TensorProto:
     return TensorProto(name="w", **fields)  # type: ignore[arg-type]
 
 
-def varint(number: int) -> bytes:
-    out = bytearray()
-    while number > 0x7F:
-        out.append(number & 0x7F | 0x80)
-        number >>= 7
-    return bytes([*out, number])
-
-
 def field(number: int, data: bytes) -> bytes:
     """A field of bytes, as it stands in a file."""
-    return varint(number << 3 | 2) + varint(len(data)) + data
+    return key(number) + varint(len(data)) + data
 
 
 def model_of(graph: bytes) -> bytes:

@@ -28,7 +28,7 @@ def worker() -> Iterator[Worker]:
         yield worker
 
 
-@pytest.mark.parametrize(("kind", "count"), [("bytes", 40), ("protos", 30), ("graphs", 20)])
+@pytest.mark.parametrize(("kind", "count"), [("bytes", 30), ("protos", 25), ("graphs", 15)])
 def test_nothing_is_found(pool: Pool, worker: Worker, kind: str, count: int) -> None:
     found: dict[int, tuple[Finding, ...]] = {}
     rewritten = 0

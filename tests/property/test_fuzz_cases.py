@@ -51,3 +51,13 @@ def test_the_name_of_a_size_may_be_anything(name: str, recwarn: pytest.WarningsR
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = name
     assert graphopt.fuse(model, verify="off").error is None
     assert not recwarn.list
+
+
+def test_what_nothing_lowers_is_not_recovered() -> None:
+    text = "(q: float32[2, 4, 3, 8], k: float32[2, 4, 8, 5], v: float32[2, 4, 5, 8]) -> (y) "
+    text += "{ y = MatMul(Softmax(Mul(MatMul(q, k), 0.35355338), axis=3), v) }"
+    result = fused(text, verify="off", only=["AttentionFromParts"])
+    assert result.error is None
+    assert "lowers" in result.trace.left_out["AttentionFromParts"]
+    assert result.ops_after == result.ops_before
+    assert fused(text, verify="off").fused == {"Attention": 1}

@@ -13,9 +13,9 @@ import onnx
 import pytest
 from onnx import AttributeProto, SparseTensorProto, TensorProto, helper, parser
 
-from graphopt.errors import GraphoptError, ModelError
+from graphopt.errors import GraphoptError, ModelError, UsageError
 from graphopt.files import open_regular
-from graphopt.ir import Tensor, gate, load, model_to_proto, validate, wire
+from graphopt.ir import Tensor, gate, load, model_to_proto, save, validate, wire
 from graphopt.ir.admission import MOST_MEMORY, Admission
 from graphopt.runtime import External
 from graphopt.runtime.tensors import initializer
@@ -207,6 +207,40 @@ def test_unknown_fields_and_groups_come_in(tmp_path: Path) -> None:
 
 
 MINE = HEAD.replace("]>", ', "my" : 1]>')
+
+
+@pytest.mark.parametrize("more", [0, wire._SMALL_FILE])
+def test_the_parts_of_a_graph_add_up(tmp_path: Path, more: int) -> None:
+    """As protobuf has it: a field that comes twice is one, of both."""
+    whole, rest = good(), onnx.ModelProto()
+    weights = TensorProto(name="more", data_type=TensorProto.UINT8, dims=[more], raw_data=bytes(more))
+    whole.graph.initializer.append(weights)
+    rest.graph.node.extend(whole.graph.node)
+    rest.graph.output.extend(whole.graph.output)
+    for name in ("node", "output"):
+        whole.graph.ClearField(name)
+    (tmp_path / "model.onnx").write_bytes(whole.SerializeToString() + rest.SerializeToString())
+    model = load(tmp_path / "model.onnx")
+    assert model_to_proto(model).graph.node == good().graph.node
+    more_node = model.graph.names["more"].node
+    assert more_node.data is not None
+    assert more_node.data.size == more
+
+
+def test_the_weights_stay_where_they_are_when_the_current_folder_is_another(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "other").mkdir()
+    (folder / "other" / "w.bin").write_bytes(bytes(64))
+    onnx.save(external(("location", "w.bin")), folder / "model.onnx")
+    monkeypatch.chdir(folder)
+    model = load("model.onnx")
+    monkeypatch.chdir("other")
+    data = model.graph.names["w"].node.data
+    assert data is not None
+    assert data.location()[0] == (folder / "w.bin").resolve()
+    with pytest.raises(UsageError, match="the output is the input"):
+        save(model, folder / "model.onnx")
 
 
 def test_a_reference_of_a_function_needs_no_value() -> None:

@@ -343,3 +343,18 @@ def test_a_function_that_onnxruntime_reads_otherwise_is_taken_back(
     assert [(one.rule, one.case) for one in result.blamed] == [("inline_functions", str(place))]
     assert sorted(file.name for file in place.iterdir()) == ["candidate.onnx", "case.onnx", "inputs.npz"]
     assert (result.verdict, [node.op for node in result.model.graph.ops()]) == ("equal", ["F"])
+
+
+def test_a_sparse_constant_reaches_an_output_through_an_identity() -> None:
+    # onnxruntime runs no graph whose output is one.
+    model = onnx.parser.parse_model(
+        """<ir_version: 10, opset_import: ["" : 20, "f" : 1]> g (float[4] x) => (float[4] y, float[4] z) {
+            y = f.Sparse(x) z = Neg(x) }
+        <domain: "f", opset_import: ["" : 20]> Sparse (x) => (s) { s = Neg(x) }"""
+    )
+    values = helper.make_tensor("", TensorProto.FLOAT, [1], [9.0])
+    sparse = helper.make_sparse_tensor(values, helper.make_tensor("", TensorProto.INT64, [1], [2]), [4])
+    model.functions[0].node[0].CopyFrom(helper.make_node("Constant", [], ["s"], sparse_value=sparse))
+    result = fuse(model, verify="full")
+    assert (result.verdict, [site.rule for site in result.rolled_back]) == ("equal", [])
+    assert [node.op_type for node in model_to_proto(result.model).graph.node] == ["Constant", "Identity", "Neg"]

@@ -218,7 +218,9 @@ def test_types_are_written_as_far_as_they_are_known() -> None:
     assert type_proto(dtypes.FLOAT, (4, n, unknown)) == helper.make_tensor_type_proto(1, [4, "N", None])
     assert type_proto(dtypes.FLOAT, None) == helper.make_tensor_type_proto(1, None)
     graph = Model.empty(20).graph
-    assert value_info(graph.add_input("u", 0, None)) == onnx.ValueInfoProto(name="u")
+    untyped = graph.add_input("u", 0, None)
+    assert value_info(untyped) == onnx.ValueInfoProto(name="u")
+    assert value_info(untyped, "other") == onnx.ValueInfoProto(name="other")
     known = graph.add_input("x", dtypes.FLOAT, (n,))
     assert value_info(known) == helper.make_tensor_value_info("x", 1, ["N"])
     assert value_info(known, "other") == helper.make_tensor_value_info("other", 1, ["N"])
@@ -242,3 +244,17 @@ def test_a_changed_tensor_is_written_anew() -> None:
     model = net()
     node(model, "a").data = Tensor.of(np.array([5.0], np.float32))
     assert [numpy_helper.to_array(one).tolist() for one in model_to_proto(model).graph.initializer] == [[2.0], [5.0]]
+
+
+def test_a_list_of_subgraphs_stays_one() -> None:
+    original = onnx.parser.parse_model(NET)
+    scopes = []
+    for name in ("first", "second"):
+        output = helper.make_tensor_value_info(f"{name} out", TensorProto.FLOAT, None)
+        scopes.append(helper.make_graph([helper.make_node("Neg", ["x"], [output.name])], name, [], [output]))
+    original.graph.node[1].attribute.append(AttributeProto(name="gs", type=AttributeProto.GRAPHS, graphs=scopes))
+    model = load(original)
+    assert model_to_proto(model) == original
+    next(node(model, "q").subgraphs[1].ops()).name = "renamed"
+    (written,) = (one for one in model_to_proto(model).graph.node[1].attribute if one.name == "gs")
+    assert [(one.name, one.node[0].name) for one in written.graphs] == [("first", ""), ("second", "renamed")]

@@ -410,3 +410,9 @@ def test_a_shape_of_another_rank_takes_nothing_from_what_was_known() -> None:
     graph.set_type(node.output, dtypes.INT64, (2, T))
     infer_node(node)
     assert node.output.shape == (2, T), "where the rank is the same, names that were known stay"
+
+
+@pytest.mark.parametrize(("rank", "followed"), [(1024, True), (1025, False)])
+def test_shapes_of_very_many_axes_are_not_followed(rank: int, followed: bool) -> None:
+    shape = node_of("Neg", (1,) * rank, outputs=1).output.shape
+    assert shape == ((1,) * rank if followed else None)

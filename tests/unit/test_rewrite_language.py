@@ -1139,6 +1139,15 @@ def test_an_alternative_forgets_its_factors() -> None:
     assert (match.bindings["a"].name, match.bindings["s"]) == ("m", 1.0)
 
 
+@pytest.mark.parametrize("name", ["Add", "Mul", "Max", "Min", "Sum", "Mean", "Equal"])
+def test_operands_that_may_change_places(name: str) -> None:
+    def pattern(op: Ops, x: Value) -> Expr:
+        return getattr(op, name)(op.Relu(x), op.Exp(x))
+
+    assert fits(pattern, f"z = {name}(Exp(x), Relu(x))")
+    assert not fits(pattern, f"z = {name}(Exp(x), Exp(x))")
+
+
 def test_a_factor_that_was_never_tried_is_one_and_a_number_none() -> None:
     def pattern(op: Ops, a: Value, s: Factor, k: Number | None = None) -> Expr:
         return op.Exp(op.Neg(a) | op.prod(a, s) | op.Clip(a, k))

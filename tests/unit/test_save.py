@@ -364,3 +364,15 @@ def test_a_type_that_nobody_knows_is_not_said(tmp_path: Path) -> None:
     session = ort.InferenceSession(tmp_path / "out.onnx", providers=["CPUExecutionProvider"])
     assert session.get_outputs()[0].type == "tensor(float)"
     assert load(tmp_path / "out.onnx").graph.outputs[0].dtype == 0
+
+
+def test_strings_stay_in_the_model_however_large(tmp_path: Path) -> None:
+    words = np.array(["word"] * 50_000, object)
+    tensor = onnx.helper.make_tensor("w", onnx.TensorProto.STRING, [50_000], [word.encode() for word in words])
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.STRING, [50_000])
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["w"], ["y"])], "g", [], [output], [tensor])
+    path = tmp_path / "m.onnx"
+    save(load(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)])), path, external="always")
+    assert [one.name for one in tmp_path.iterdir()] == ["m.onnx"]
+    (written,) = onnx.load(path).graph.initializer
+    assert written == tensor

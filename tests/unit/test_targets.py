@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from graphopt.errors import UsageError
 from graphopt.ir.infer import infer
 from graphopt.ir.schema import signature
 from graphopt.ir.text import parse

@@ -14,7 +14,7 @@ from onnx.defs import OpSchema
 
 from graphopt.errors import ModelError
 from graphopt.ir.infer import infer
-from graphopt.ir.load import load
+from graphopt.ir.load import load, model_from_proto
 from graphopt.ir.model import Model
 from graphopt.ir.save import model_to_proto
 from graphopt.ir.text import parse
@@ -312,3 +312,17 @@ def test_a_model_without_standard_operators_imports_them() -> None:
         assert model.opsets == {"": 24, "own": 1}
         transaction.rollback()
     assert model.opsets == {"own": 1}
+
+
+def test_constants_that_were_inputs_are_inputs_again_when_that_is_taken_back() -> None:
+    model = parse("opset 11 (x: float32[2], w = float32[2] {1.0, 2.0}, y: float32[2]) -> (z) { z = Sum(x, w, y) }")
+    proto = model_to_proto(model)
+    proto.ir_version = 3
+    model = model_from_proto(proto)
+    before = list(model.graph.inputs)
+    assert [node.op for node in before] == ["Input", "Constant", "Input"]
+    with model.ledger.transaction() as transaction:
+        raise_opset(model, 24)
+        assert [node.op for node in model.graph.inputs] == ["Input", "Input"]
+        transaction.rollback()
+    assert model.graph.inputs == before

@@ -172,6 +172,23 @@ def sparse_constant() -> onnx.ModelProto:
 
 
 @exotic()
+def sparse_at_the_outputs() -> onnx.ModelProto:
+    """Sparse constants at outputs, each behind what changes nothing: an Identity, a Reshape, a call in a branch."""
+    model = text(
+        """g (float[4] x, bool c) => (float[4] y, float[4] z, float[4] u) <int64[1] four = {4}> {
+            a = Neg(x) y = Identity(a) b = Neg(x) z = Reshape(b, four)
+            u = If(c) <then_branch = t () => (p) { p = f.Sparse(x) }, else_branch = e () => (q) { q = Abs(x) }> }
+        <domain: "f", opset_import: ["" : 20]> Sparse (x) => (s) { s = Neg(x) }""",
+        f=1,
+    )
+    values, indices = helper.make_tensor("", TensorProto.FLOAT, [1], [9.0]), numpy_helper.from_array(np.array([2]))
+    sparse = helper.make_sparse_tensor(values, indices, [4])
+    for node in (model.graph.node[0], model.graph.node[2], model.functions[0].node[0]):
+        node.CopyFrom(helper.make_node("Constant", [], node.output, sparse_value=sparse))
+    return model
+
+
+@exotic()
 def every_constant_field() -> onnx.ModelProto:
     """Constant nodes with each of their attributes for numbers."""
     return text(
