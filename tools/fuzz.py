@@ -27,13 +27,13 @@ from pathlib import Path
 from random import Random
 
 import click
-from fuzz_bytes import mutated as mutated_bytes
-from fuzz_case import Case, Finding, Outcome
-from fuzz_graphs import random_graph
-from fuzz_protos import mutated as mutated_proto
-from fuzz_seeds import Pool, write_pool
-from fuzz_shrink import shrunk
-from fuzz_worker import Worker
+from fuzzing.bytes import mutated as mutated_bytes
+from fuzzing.case import Case, Finding, Outcome
+from fuzzing.graphs import random_graph
+from fuzzing.protos import mutated as mutated_proto
+from fuzzing.seeds import Pool, write_pool
+from fuzzing.shrink import shrunk
+from fuzzing.worker import Worker
 
 KINDS = ("bytes", "protos", "graphs")
 TARGETS = ("ort-cpu", "ort-cpu", "onnx")

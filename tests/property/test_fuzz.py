@@ -10,9 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tools"))
 import fuzz
-from fuzz_case import Finding
-from fuzz_seeds import Pool, write_pool
-from fuzz_worker import Worker
+from fuzzing.case import Finding
+from fuzzing.seeds import Pool, write_pool
+from fuzzing.worker import Worker
 
 pytestmark = pytest.mark.xdist_group("fuzz")
 

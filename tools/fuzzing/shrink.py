@@ -6,9 +6,10 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from fuzz_case import Case
 from google.protobuf.message import DecodeError, Message
 from onnx import ModelProto
+
+from fuzzing.case import Case
 
 Shows = Callable[[Case], bool]
 

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
-from fuzz_case import Case, Finding, Outcome
+from fuzzing.case import Case, Finding, Outcome
 
 _PATIENCE = 150.0
 """Seconds after which a case is given up: what a command may take is held by its own limit."""
@@ -83,9 +83,8 @@ def _serve(pipe: Connection, log: str) -> None:
     os.dup2(descriptor, 2)
     os.dup2(descriptor, 1)
     faulthandler.enable(all_threads=False)
-    from fuzz_checks import Bench
-
     import graphopt.pipeline  # noqa: F401  what a limit on memory must leave room for
+    from fuzzing.checks import Bench
 
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + _MORE, size + _MORE))

@@ -20,7 +20,7 @@ from graphopt.ir.infer import infer
 from graphopt.ir.text import parse
 from graphopt.testing.cases import parse_cases
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[2]
 _NEWEST_IR = 13
 """What onnxruntime loads."""
 _LARGEST = 1_500_000

@@ -7,12 +7,13 @@ from random import Random
 
 import numpy as np
 import onnx
-from fuzz_case import Case
-from fuzz_fragments import FRAGMENTS, gelu, swish
-from fuzz_operators import OPERATORS, unary
-from fuzz_seeds import Pool
-from fuzz_sketch import LARGEST, Sketch, Wire
 from onnx import GraphProto, ModelProto, TensorProto, helper
+
+from fuzzing.case import Case
+from fuzzing.fragments import FRAGMENTS, gelu, swish
+from fuzzing.operators import OPERATORS, unary
+from fuzzing.seeds import Pool
+from fuzzing.sketch import LARGEST, Sketch, Wire
 
 FLOATS = (TensorProto.FLOAT,) * 6 + (TensorProto.FLOAT16, TensorProto.FLOAT16, TensorProto.DOUBLE)
 

@@ -17,12 +17,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
-from fuzz_case import Case, Feeds, Finding, Outcome
-from fuzz_numbers import difference, fed, is_garbage, nudged
-from fuzz_places import graphs
 from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
+from fuzzing.case import Case, Feeds, Finding, Outcome
+from fuzzing.numbers import difference, fed, is_garbage, nudged
+from fuzzing.places import graphs
 from graphopt.cli.app import run
 from graphopt.errors import GraphoptError, RuntimeCrash
 from graphopt.ir import load, model_to_proto, save

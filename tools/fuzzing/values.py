@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from random import Random
 
 import numpy as np
-from fuzz_places import body_of, graph_of, graphs, names_in, node_of, tensor_of
 from onnx import AttributeProto, ModelProto, helper, numpy_helper
+
+from fuzzing.places import body_of, graph_of, graphs, names_in, node_of, tensor_of
 
 _SIZES = (0, 1, 2, 3, 4, 5, 7, 8, 16, 64, -1, 1 << 31, (1 << 63) - 1)
 _INTEGERS = (0, 1, -1, 2, 3, 4, -2, 7, 100, (1 << 31) - 1, -(1 << 31), (1 << 63) - 1, -(1 << 63))

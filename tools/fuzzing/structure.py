@@ -5,8 +5,9 @@ from __future__ import annotations
 from random import Random
 
 import numpy as np
-from fuzz_places import NAMES, fresh_name, graph_of, names_in
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from fuzzing.places import NAMES, fresh_name, graph_of, names_in
 
 
 def branch(proto: ModelProto, rng: Random) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from fuzz_sketch import Sketch, Wire, stretches
 from onnx import TensorProto, helper
+
+from fuzzing.sketch import Sketch, Wire, stretches
 
 
 def unary(s: Sketch) -> None:

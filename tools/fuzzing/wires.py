@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from random import Random
 
-from fuzz_places import NAMES, all_names, body_of, fresh_name, graph_of, names_in, node_of
 from onnx import GraphProto, ModelProto, NodeProto, helper
+
+from fuzzing.places import NAMES, all_names, body_of, fresh_name, graph_of, names_in, node_of
 
 _UNARY = ("Relu", "Neg", "Abs", "Exp", "Sigmoid", "Tanh", "Erf", "Sqrt", "Identity", "Floor", "Softplus", "Not", "Sign")
 

@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 
 import numpy as np
-from fuzz_operators import linear
-from fuzz_sketch import Sketch, Wire
 from onnx import TensorProto
+
+from fuzzing.operators import linear
+from fuzzing.sketch import Sketch, Wire
 
 
 def gelu(s: Sketch) -> None:

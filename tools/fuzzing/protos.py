@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-import fuzz_structure as structure
-import fuzz_values as values
-import fuzz_wires as wires
 from onnx import ModelProto
+
+from fuzzing import structure, values, wires
 
 Mutation = Callable[[ModelProto, Random], None]
 
