@@ -204,6 +204,7 @@ LINEAR: dict[str, Shape] = {
     "captures": captures,
     "branches": branches,
     "equals": equals,
+    "identities": identities,
     "numbers": numbers,
     "gelus": gelus,
     "functions": functions,

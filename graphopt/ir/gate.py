@@ -46,6 +46,7 @@ _FORMATS: Final = (
 )
 _TOO_DEEP: Final = "the model is nested too deep"
 _DEEP: Final = f"protobuf, and with it every reader of ONNX, stops at {DEEPEST} messages in messages"
+_TEXT: Final = "names and notes of a model are text"
 _FILE: Final = "a model is a regular file that may be read"
 _WIDTHS: Final = (0, 8, 0, 0, 0, 4, 0, 0)
 _MOST_FIELDS: Final = 2 * MOST_MESSAGES
@@ -107,6 +108,9 @@ def parsed(data: bytes, where: str) -> onnx.ModelProto:
         proto.ParseFromString(data)
     except DecodeError as error:
         raise _why_not(data, where) from error
+    except UnicodeDecodeError as error:
+        # Where protobuf runs without its fast half it reads all text at once.
+        raise ModelError("GO039", f"the text {error.object[:60]!r} is not UTF-8", where, _TEXT) from error
     except MemoryError as error:
         raise ModelError("GO130", "the model takes more memory than there is", where, "split the model") from error
     if not text:
@@ -125,7 +129,7 @@ def check(proto: onnx.ModelProto, where: str) -> None:
 
 def _check_text(proto: onnx.ModelProto, where: str) -> None:
     for what in _no_text(proto):
-        raise ModelError("GO039", f"{what} is not UTF-8", where, "names and notes of a model are text")
+        raise ModelError("GO039", f"{what} is not UTF-8", where, _TEXT)
 
 
 def _why_not(data: bytes | memoryview, where: str) -> ModelError:
@@ -237,7 +241,7 @@ def _is_text(data: bytes) -> bool:
     """Whether all strings are UTF-8; what else may be wrong makes it False, too."""
     try:
         _strict().FromString(data)
-    except DecodeError:
+    except (DecodeError, UnicodeDecodeError):
         return False
     return True
 

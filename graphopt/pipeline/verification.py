@@ -63,7 +63,7 @@ def refuse_to_overwrite(output: str | os.PathLike[str], *read: object) -> None:
     model; what is no path is none of them."""
     place = os.path.realpath(output)
     for path in read:
-        if isinstance(path, str | os.PathLike) and os.fspath(path):
+        if isinstance(path, str | os.PathLike) and os.path.exists(path):
             held = os.path.isdir(path) and os.path.exists(place) and os.path.dirname(place) == os.path.realpath(path)
             if held or os.path.realpath(path) == place:
                 raise UsageError("GO011", "the output would overwrite what is read", str(path), "choose another output")

@@ -26,7 +26,7 @@ from graphopt.rewrite.replacement import Rejected, adopt_type, escape, keeps_ops
 from graphopt.rewrite.rule import STAGES, CompiledRule, Context, Stage
 from graphopt.rewrite.search import StepsUsedUp
 from graphopt.rewrite.trace import Refusal, RuleFailure, Site, Trace
-from graphopt.rewrite.worklist import FAR, Change, Worklist, captures_of, neighbourhood
+from graphopt.rewrite.worklist import FAR, Change, Worklist, captures_of
 
 SiteKey = tuple[str, str]
 """(rule, name of the root value): a site, the same in every replay. One left out leaves no larger one of its rule."""
@@ -155,7 +155,7 @@ class Engine:
         self._size = max((rule.pattern.size for rule in rules), default=0)
         # A constant means what it meant: that it lost a reader matters to the few it has left.
         near = [node for node in touched if node.op != "Constant" or node.outputs[0].uses <= self._size]
-        queue.extend(neighbourhood(graph, Change(near), reach))
+        queue.spread(Change(near), reach)
         settled = -1 if touched else len(self.trace.sites)
         while True:
             while (waiting := queue.pop()) is not None:
@@ -168,7 +168,7 @@ class Engine:
                     change = self._try(model, rule, node, spared=self.explain and rule not in likely)
                     if change is not None:
                         self._watch_cycles(graph, rule, cap, len(change.made))
-                        queue.extend(neighbourhood(graph, change, reach))
+                        queue.spread(change, reach)
                         queue.extend((root, 0) for root in change.alone)
                         # A root that stays, as that of an anchor does, is for the other rules to see.
                         queue.extend([(node, distance)] if node in graph else ())

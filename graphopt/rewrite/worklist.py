@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 from graphopt.ir import Graph, Node
@@ -11,6 +12,8 @@ from graphopt.rewrite.facts import COPIES, see_through
 
 FAR = 1 << 30
 """The distance of a node that no change concerns."""
+
+_NOTHING: Mapping[Node, int] = MappingProxyType({})
 
 
 class Change(NamedTuple):
@@ -33,6 +36,7 @@ class Worklist:
         self._reach = reach
         self._heap: list[tuple[int, int, Node]] = []
         self._waiting: dict[Node, int] = {}
+        self._followed: dict[Node, int] = {}
         self._serial = 0
 
     def extend(self, nodes: Iterable[tuple[Node, int]]) -> None:
@@ -48,22 +52,39 @@ class Worklist:
             if known is None or distance < known:
                 waiting[node] = distance
 
+    def spread(self, change: Change, reach: int) -> None:
+        """Puts in what depends on a change, as far as `reach` nodes.
+
+        What still waits because of a nearer change was followed then, and what lies behind it waits, too: in a long run
+        of copies, each of which goes, the rest would be walked through once for each of them.
+        """
+        followed = self._followed
+        found = list(neighbourhood(self._graph, change, reach, followed))
+        self.extend(found)
+        followed.update(entry for entry in found if entry[0] in self._waiting)
+
     def pop(self) -> tuple[Node, int] | None:
         while self._heap:
             _, _, node = heapq.heappop(self._heap)
             distance = self._waiting.pop(node)
+            self._followed.pop(node, None)
             if node in self._graph:
                 return node, distance
         return None
 
 
-def neighbourhood(graph: Graph, change: Change, reach: int) -> Iterator[tuple[Node, int]]:
-    """What depends on a change, as far as `reach` nodes, with the distance; plain copies have no length."""
+def neighbourhood(
+    graph: Graph, change: Change, reach: int, followed: Mapping[Node, int] = _NOTHING
+) -> Iterator[tuple[Node, int]]:
+    """What depends on a change, as far as `reach` nodes, with the distance; plain copies have no length.
+
+    What was `followed` from as near, or nearer, is left out, with what lies behind it.
+    """
     found: set[Node] = set()
     ring, following = list(change.made), list(change.readers)
     for distance in range(reach + 1):
         for node in ring:
-            if node not in found and node in graph:
+            if node not in found and node in graph and followed.get(node, FAR) > distance:
                 found.add(node)
                 yield node, distance
                 for reader in graph.readers(node):

@@ -292,7 +292,9 @@ def test_custom_ops_need_their_library(cli: Cli, tmp_path: Path) -> None:
     assert (done.code, "GO036" in done.err) == (3, True)
 
 
-def test_custom_ops_run_with_their_library(cli: Cli, tmp_path: Path) -> None:
+def test_custom_ops_run_with_their_library(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Importing the package sets this for the whole process, and what it starts: protobuf without its fast half.
+    monkeypatch.setenv("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "upb")
     library = pytest.importorskip("onnxruntime_extensions").get_library_path()
     right = pair(tmp_path, CUSTOM, "y = Sub(p, q)", "n = Neg(q) y = Add(p, n)")
     assert cli("verify", *right, "--custom-ops", library).code == 0
