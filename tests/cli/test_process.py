@@ -13,8 +13,7 @@ import onnx
 import pytest
 
 from .conftest import Cli, snapshot
-
-GRAPHOPT = [sys.executable, "-c", "from graphopt.cli import main; main()"]
+from .processes import GRAPHOPT, WAITING
 
 
 def environment(root: Path, **others: str) -> dict[str, str]:
@@ -35,22 +34,7 @@ def test_help_takes_a_quarter_of_a_second(root: Path) -> None:
 def test_a_signal_leaves_nothing_behind(root: Path, gelu: Path, number: signal.Signals, code: int) -> None:
     # The rewriting takes as long as a rule likes; it says when it has begun.
     rules = gelu.with_name("slow.py")
-    rules.write_text("""
-import sys, time
-from graphopt.rewrite import Expr, Ops, Rule, Value
-
-class Slow(Rule):
-    "Waits."
-    stage = "clean"
-    def pattern(self, op: Ops, x: Value) -> Expr:
-        return op.Erf(x)
-    def where(self):
-        print("begun", file=sys.stderr, flush=True)
-        time.sleep(60)
-        return "too slow"
-    def rewrite(self, op: Ops, x: Value) -> Expr:
-        return op.Erf(x)
-""")
+    rules.write_text(WAITING)
     interrupted(root, gelu.parent, number, code, "fuse", gelu, "--rules", rules)
 
 

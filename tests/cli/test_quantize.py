@@ -22,7 +22,8 @@ from graphopt.pipeline.workspace import Workspace
 from graphopt.runtime import Runner
 
 from .conftest import HEAD, Cli, snapshot
-from .test_process import GRAPHOPT, environment
+from .processes import GRAPHOPT
+from .test_process import environment
 
 WIDTH = 64
 LAYERS = f"""layers (float[N, {WIDTH}] x) => (float[N, {WIDTH}] y) {{

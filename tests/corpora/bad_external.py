@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 from onnx import AttributeProto, SparseTensorProto, TensorProto, helper
 
-from .bad_parts import BRANCHES, CALL, Case, Make, constant, good, parsed, save
+from .bad_parts import BRANCHES, CALL, Case, Make, constant, good, parsed, save, socket_called
 
 Prepare = Callable[[Path], object]
 
@@ -53,16 +52,6 @@ def _linked(to: str, name: str = "link.bin") -> Prepare:
 def _like_an_address(folder: Path) -> None:
     (folder / "*" / "_ORT_MEM_ADDR_").mkdir(parents=True)
     (folder / "*" / "_ORT_MEM_ADDR_" / "*").write_bytes(bytes(64))
-
-
-def _bind(folder: Path) -> None:
-    # The path of a socket may have some hundred bytes only.
-    here = os.open(folder, os.O_RDONLY)
-    try:
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(f"/proc/self/fd/{here}/socket.bin")
-    finally:
-        os.close(here)
 
 
 def _absolute(name: str) -> Make:
@@ -146,7 +135,7 @@ _PLACES: dict[str, tuple[Make, tuple[str, str]]] = {
     "a hard link that stays": (_at("hard.bin", lambda f: os.link(f / "w.bin", f / "hard.bin")), _LINK),
     "a folder": (_at("sub"), _NO_FILE),
     "a pipe": (_at("pipe", lambda folder: os.mkfifo(folder / "pipe")), _NO_FILE),
-    "a socket": (_at("socket.bin", _bind), _NO_FILE),
+    "a socket": (_at("socket.bin", socket_called("socket.bin")), _NO_FILE),
     "the model itself": (_at("model.onnx", lambda f: (f / "model.onnx").write_bytes(bytes(9))), ("GO037", "itself")),
 }
 

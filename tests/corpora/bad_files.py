@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pickle
-import socket
 import struct
 import zipfile
 from pathlib import Path
@@ -32,6 +31,7 @@ from .bad_parts import (
     of_bytes,
     replaced,
     save,
+    socket_called,
 )
 
 NOT_A_MODEL = "not a readable ONNX protobuf|not an ONNX model"
@@ -55,16 +55,6 @@ def _gzip() -> bytes:
 
 def _link(to: str) -> Make:
     return lambda folder: (folder / "model.onnx").symlink_to(to)
-
-
-def _bind(folder: Path) -> None:
-    # The path of a socket may have some hundred bytes only.
-    here = os.open(folder, os.O_RDONLY)
-    try:
-        with socket.socket(socket.AF_UNIX) as listener:
-            listener.bind(f"/proc/self/fd/{here}/model.onnx")
-    finally:
-        os.close(here)
 
 
 def _truncated(part: float) -> Make:
@@ -110,7 +100,7 @@ FILES: dict[str, Case] = {
     "a link to itself": (_link("model.onnx"), "GO022", "cannot be read"),
     "a folder": (lambda folder: (folder / "model.onnx").mkdir(), "GO021", "directory"),
     "a pipe": (lambda folder: os.mkfifo(folder / "model.onnx"), "GO022", "not a regular file"),
-    "a socket": (_bind, "GO022", "not a regular file"),
+    "a socket": (socket_called("model.onnx"), "GO022", "not a regular file"),
     "a link to a device": (_link("/dev/zero"), "GO022", "not a regular file"),
     "a link to a terminal": (_link("/dev/tty"), "GO022", "not a regular file"),
     "a link to a file of the system": (_link("/proc/self/environ"), "GO023", "empty"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -81,3 +83,18 @@ def field(number: int, data: bytes) -> bytes:
 def model_of(graph: bytes) -> bytes:
     """A model of IR version 10 and opset 20 with this graph, as it stands in a file."""
     return b"\x08\x0a" + field(7, graph) + field(8, b"\x10\x14")
+
+
+def socket_called(name: str) -> Make:
+    """A socket in the model's folder."""
+
+    def make(folder: Path) -> None:
+        # The path of a socket may have some hundred bytes only.
+        here = os.open(folder, os.O_RDONLY)
+        try:
+            with socket.socket(socket.AF_UNIX) as listener:
+                listener.bind(f"/proc/self/fd/{here}/{name}")
+        finally:
+            os.close(here)
+
+    return make

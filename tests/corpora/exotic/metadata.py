@@ -25,6 +25,16 @@ def _number(value: int) -> bytes:
     return bytes([*groups, value])
 
 
+def _trained(model: onnx.ModelProto, step: onnx.NodeProto, shape: list[int]) -> onnx.ModelProto:
+    """With a training algorithm that is one node: it makes `w_new`, which takes the place of `w`."""
+    training = model.training_info.add()
+    training.algorithm.name = "step"
+    training.algorithm.node.append(step)
+    training.algorithm.output.append(info("w_new", shape))
+    training.update_binding.add(key="w", value="w_new")
+    return model
+
+
 @exotic()
 def documented() -> onnx.ModelProto:
     """Documentation wherever there may be some."""
@@ -109,12 +119,7 @@ def training_of_a_constant_product() -> onnx.ModelProto:
         """g (float[2, 2] x) => (float[2, 2] y) <float[2, 2] w = {1, 2, 3, 4}, float two = {2}> {
             t = Transpose<perm = [1, 0]>(w) s = Mul(t, two) y = MatMul(x, s) }"""
     )
-    training = model.training_info.add()
-    training.algorithm.name = "step"
-    training.algorithm.node.append(helper.make_node("Neg", ["w"], ["w_new"]))
-    training.algorithm.output.append(info("w_new", [2, 2]))
-    training.update_binding.add(key="w", value="w_new")
-    return model
+    return _trained(model, helper.make_node("Neg", ["w"], ["w_new"]), [2, 2])
 
 
 @exotic()
@@ -125,12 +130,7 @@ def training_reads_a_function() -> onnx.ModelProto:
         <domain: "f", opset_import: ["" : 20]> Step (a) => (b) { b = Neg(a) }""",
         f=1,
     )
-    training = model.training_info.add()
-    training.algorithm.name = "step"
-    training.algorithm.node.append(helper.make_node("Step", ["w"], ["w_new"], domain="f"))
-    training.algorithm.output.append(info("w_new", [2]))
-    training.update_binding.add(key="w", value="w_new")
-    return model
+    return _trained(model, helper.make_node("Step", ["w"], ["w_new"], domain="f"), [2])
 
 
 @exotic()
@@ -141,12 +141,7 @@ def training_shares_a_function() -> onnx.ModelProto:
         <domain: "f", opset_import: ["" : 20]> Step (a) => (b) { b = Neg(a) }""",
         f=1,
     )
-    training = model.training_info.add()
-    training.algorithm.name = "step"
-    training.algorithm.node.append(helper.make_node("Step", ["w"], ["w_new"], domain="f"))
-    training.algorithm.output.append(info("w_new", [2]))
-    training.update_binding.add(key="w", value="w_new")
-    return model
+    return _trained(model, helper.make_node("Step", ["w"], ["w_new"], domain="f"), [2])
 
 
 @exotic()
